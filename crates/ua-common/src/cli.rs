@@ -1,0 +1,151 @@
+//! From arguments to an exit code: the frame in which every tool runs.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::error::Failure;
+use crate::exit::Exit;
+use crate::output::{Color, Format, Printer};
+use crate::report::{Check, Lane, Report};
+use crate::settings::{Layer, Settings, Surroundings, table};
+use crate::{interrupt, report};
+
+/// What a tool gets to work with.
+pub struct Context {
+    /// Every setting, resolved.
+    pub settings: Settings,
+    /// The process's surroundings.
+    pub around: Surroundings,
+    /// Where to print.
+    pub out: Printer,
+}
+
+impl Context {
+    /// Prints the reports and gives the exit code they mean.
+    pub fn finish(&self, reports: &[Report]) -> Exit {
+        self.out.reports(reports);
+        report::exit_of(reports)
+    }
+}
+
+/// A tool: its command line and what it does.
+pub struct Tool {
+    /// Its name, as in reports.
+    pub name: &'static str,
+    /// The lane that it speaks for when it cannot even begin.
+    pub lane: Lane,
+    /// Its command line, without the arguments that all tools share.
+    pub command: Command,
+    /// Settings that are typed as something else than their flag, such as a positional host.
+    pub layer: fn(&ArgMatches) -> Layer,
+    /// The work.
+    pub run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
+}
+
+/// Adds the arguments that all tools share.
+pub fn with_common(command: Command) -> Command {
+    command
+        .version(env!("CARGO_PKG_VERSION"))
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Print the report as JSON, one object per line"),
+        )
+        .arg(
+            Arg::new("quiet")
+                .long("quiet")
+                .short('q')
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Print no report; failures and warnings go to stderr"),
+        )
+        .arg(
+            Arg::new("verbose")
+                .short('v')
+                .long("verbose")
+                .action(ArgAction::Count)
+                .global(true)
+                .help("Show the commands that are run"),
+        )
+        .arg(
+            Arg::new("color")
+                .long("color")
+                .value_name("WHEN")
+                .value_parser(clap::value_parser!(Color))
+                .default_value("auto")
+                .global(true)
+                .help("When to colour (NO_COLOR is honoured)"),
+        )
+}
+
+/// Runs a tool on the process's own arguments.
+pub fn main(tool: Tool) -> ExitCode {
+    run(tool, std::env::args_os().collect())
+}
+
+fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
+    let command = with_common(tool.command);
+    let matches = match command.try_get_matches_from(argv) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // A closed stream leaves nobody to tell.
+            let _nobody_listens = error.print();
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            return ExitCode::from(exit.code());
+        }
+    };
+    let format = if matches.get_flag("json") { Format::Json } else { Format::Human };
+    let color = matches.get_one::<Color>("color").copied().unwrap_or(Color::Auto);
+    let out = Printer::new(format, matches.get_flag("quiet"), matches.get_count("verbose") > 0, color);
+
+    let begin = || -> Result<Context, Failure> {
+        let system = |error: std::io::Error| Failure::new(Exit::Failed, error.to_string());
+        interrupt::install().map_err(system)?;
+        let around = Surroundings::of_process().map_err(|error| {
+            Failure::new(Exit::Failed, format!("cannot read the working directory: {error}"))
+                .hint("cd to a directory that exists")
+        })?;
+        let mut typed = table::typed(&matches);
+        typed.extend((tool.layer)(&matches));
+        let settings = Settings::load(typed, &around)?;
+        Ok(Context { settings, around, out })
+    };
+    let context = match begin() {
+        Ok(context) => context,
+        Err(failure) => {
+            let out = Printer::new(format, matches.get_flag("quiet"), false, color);
+            return ExitCode::from(fail(&out, tool.name, tool.lane, "settings", &failure.into()).code());
+        }
+    };
+    let mut exit = match (tool.run)(&matches, &context) {
+        Ok(exit) => exit,
+        Err(error) => fail(&context.out, tool.name, tool.lane, "run", &error),
+    };
+    if let Some(kind) = context.out.stdout_failure() {
+        context.out.error(&format!("cannot write to stdout: {kind}"));
+        exit = if exit == Exit::Ok { Exit::Failed } else { exit };
+    }
+    ExitCode::from(exit.code())
+}
+
+/// Ends a run that has no report of its own: the error and its remedy on stderr, and with `--json` a report all the same.
+fn fail(out: &Printer, tool: &'static str, lane: Lane, id: &'static str, error: &anyhow::Error) -> Exit {
+    let (exit, hint) = Failure::within(error);
+    let text = format!("{error:#}");
+    if out.is_json() {
+        let mut report = Report::new(tool, lane, "");
+        let check = Check::fail(id, exit, text);
+        report.push(if let Some(hint) = hint { check.hint(hint) } else { check });
+        out.reports(&[report]);
+    } else {
+        out.error(&text);
+        if let Some(hint) = hint {
+            out.hint(hint);
+        }
+    }
+    exit
+}

@@ -1,0 +1,271 @@
+//! The one place that prints. stdout is data, stderr is for a person.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use console::Style;
+pub use indicatif::ProgressBar;
+use indicatif::{ProgressDrawTarget, ProgressStyle};
+
+use crate::exit::Exit;
+use crate::report::{Check, Report, Verdict};
+
+/// How data is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For a person.
+    Human,
+    /// One report object per line.
+    Json,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Even into a pipe.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    fn on(self, terminal: bool) -> bool {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
+        }
+    }
+}
+
+/// Prints, and remembers whether stdout took it.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about two streams")]
+pub struct Printer {
+    format: Format,
+    quiet: bool,
+    verbose: bool,
+    color_out: bool,
+    color_err: bool,
+    /// A person at a terminal sees both streams in one place.
+    both_terminals: bool,
+    progress: bool,
+    failed: Cell<Option<io::ErrorKind>>,
+}
+
+impl Printer {
+    /// A printer on the process's own streams.
+    pub fn new(format: Format, quiet: bool, verbose: bool, color: Color) -> Self {
+        let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+        Self {
+            format,
+            quiet,
+            verbose,
+            color_out: color.on(out),
+            color_err: color.on(err),
+            both_terminals: out && err,
+            progress: err && !quiet,
+            failed: Cell::new(None),
+        }
+    }
+
+    /// What went wrong with stdout, other than that its reader had seen enough.
+    pub fn stdout_failure(&self) -> Option<io::ErrorKind> {
+        self.failed.get()
+    }
+
+    /// Is a report wanted as JSON?
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    fn out(&self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        if let Err(error) = written
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.failed.set(Some(error.kind()));
+        }
+    }
+
+    /// For a person. A closed stderr leaves nobody to tell.
+    fn err(&self, label: &str, style: &Style, text: &str) {
+        let label = style.clone().force_styling(self.color_err).apply_to(label);
+        let mut stderr = io::stderr().lock();
+        let _nobody_listens = writeln!(stderr, "{label} {}", printable(text));
+    }
+
+    /// One line of data.
+    pub fn data(&self, line: &str) {
+        self.out(&format!("{line}\n"));
+    }
+
+    /// Data that brings its own line ends, or NULs.
+    pub fn text(&self, text: &str) {
+        self.out(text);
+    }
+
+    /// Something a person should know though the run goes on. Shown even when quiet.
+    pub fn warn(&self, text: &str) {
+        self.err("warning:", &Style::new().yellow().bold(), text);
+    }
+
+    /// What is being done. Not shown when quiet.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.err("note:", &Style::new().cyan(), text);
+        }
+    }
+
+    /// Only with `-v`.
+    pub fn detail(&self, text: &str) {
+        if self.verbose {
+            self.err("debug:", &Style::new().dim(), text);
+        }
+    }
+
+    /// A line of what a child printed, for a person to find the cause in.
+    pub fn child(&self, line: &str) {
+        let mut stderr = io::stderr().lock();
+        let _nobody_listens = writeln!(stderr, "  {}", printable(line));
+    }
+
+    /// Why the run ends.
+    pub fn error(&self, text: &str) {
+        self.err("error:", &Style::new().red().bold(), text);
+    }
+
+    /// What to do about it.
+    pub fn hint(&self, text: &str) {
+        self.err("hint:", &Style::new().green(), text);
+    }
+
+    /// Prints finished reports: data on stdout, and on stderr what a person does next.
+    pub fn reports(&self, reports: &[Report]) {
+        match self.format {
+            Format::Json => reports.iter().for_each(|report| self.data(&report.to_json().to_string())),
+            Format::Human if self.quiet => {}
+            Format::Human => reports.iter().for_each(|report| self.out(&self.human(report))),
+        }
+        for report in reports {
+            let shown = self.format == Format::Human && !self.quiet && self.both_terminals;
+            for check in &report.checks {
+                match check.verdict {
+                    Verdict::Fail if !shown => self.error(&format!("{}: {}", check.id, check.detail)),
+                    Verdict::Warn if !shown && self.quiet => {
+                        self.warn(&format!("{}: {}", check.id, check.detail));
+                    }
+                    _ => {}
+                }
+                if let Some(hint) = &check.hint
+                    && (check.verdict == Verdict::Fail || !self.quiet)
+                {
+                    self.hint(hint);
+                }
+            }
+        }
+    }
+
+    fn human(&self, report: &Report) -> String {
+        let width = report.checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
+        let mut text = String::new();
+        for Check { id, verdict, detail, .. } in &report.checks {
+            // Writing into a string cannot fail.
+            let _ = writeln!(text, "{} {id:width$}  {}", self.word(*verdict), printable(detail));
+        }
+        let lane = report.lane();
+        let (word, target) = (self.word(report.verdict()), printable(report.target()));
+        let _ = match report.exit() {
+            Exit::Ok => writeln!(text, "{lane}: {word} {target}"),
+            exit => writeln!(text, "{lane}: {word} {target}: exit {} ({})", exit.code(), exit.name()),
+        };
+        text
+    }
+
+    fn word(&self, verdict: Verdict) -> String {
+        let (word, style) = match verdict {
+            Verdict::Pass => ("ok  ", Style::new().green()),
+            Verdict::Warn => ("warn", Style::new().yellow().bold()),
+            Verdict::Fail => ("FAIL", Style::new().red().bold()),
+            Verdict::Skip => ("skip", Style::new().dim()),
+        };
+        style.force_styling(self.color_out).apply_to(word).to_string()
+    }
+
+    /// Says on a terminal what is being waited for, once that took a second. Ends when dropped.
+    pub fn waiting(&self, what: impl Into<String>) -> Waiting {
+        if !self.progress {
+            return Waiting(None);
+        }
+        let what = what.into();
+        let (done, over) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            if over.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let bar = spinner(ProgressDrawTarget::stderr(), what);
+                let _over = over.recv();
+                bar.finish_and_clear();
+            }
+        });
+        Waiting(Some((done, thread)))
+    }
+
+    /// A spinner with a message that changes, for steps that always take a while. Hidden where nobody looks.
+    pub fn spinner(&self, what: impl Into<String>) -> ProgressBar {
+        let target = if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        spinner(target, what.into())
+    }
+}
+
+fn spinner(target: ProgressDrawTarget, what: String) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, target);
+    if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {wide_msg} {elapsed:.dim}") {
+        bar.set_style(style);
+    }
+    bar.set_message(what);
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// See [`Printer::waiting`].
+pub struct Waiting(Option<(mpsc::Sender<()>, std::thread::JoinHandle<()>)>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some((done, thread)) = self.0.take() {
+            drop(done);
+            // A panic in the drawing thread has nothing to tell us.
+            let _drawn = thread.join();
+        }
+    }
+}
+
+/// Text from outside with its control characters made visible: a remote must not drive the operator's terminal.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' && c != '\t' {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_not_obeyed() {
+        assert_eq!(printable("a\u{1b}[2Jb\tc\u{9b}d"), "a\\u{1b}[2Jb\tc\\u{9b}d");
+    }
+}

@@ -1,0 +1,245 @@
+//! The report: what was checked or done, and the one verdict of the one lane it speaks for.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::exit::Exit;
+
+/// The source of truth of a run. Conclusions of one lane never speak for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// This machine's runtime.
+    Local,
+    /// The VPS over the tailnet.
+    Vps,
+    /// The public domains.
+    Public,
+}
+
+impl std::fmt::Display for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Vps => "vps",
+            Self::Public => "public",
+        })
+    }
+}
+
+/// Outcome of one check or of a whole report. Declared from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Not looked at, and why.
+    Skip,
+    /// Observed to be right.
+    Pass,
+    /// Probably fine, which is not a pass.
+    Warn,
+    /// Observed to be wrong.
+    Fail,
+}
+
+/// One observation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// Stable dotted name, such as `peer.reachable`.
+    pub id: Cow<'static, str>,
+    /// What was observed.
+    pub verdict: Verdict,
+    /// The observation in words.
+    pub detail: String,
+    /// The next command, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// How long the observation took.
+    pub duration_ms: u64,
+    /// What the run's exit code becomes if this check fails.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+impl Check {
+    fn new(id: impl Into<Cow<'static, str>>, verdict: Verdict, exit: Exit, detail: String) -> Self {
+        Self { id: id.into(), verdict, detail, hint: None, duration_ms: 0, exit }
+    }
+
+    /// Observed to be right.
+    pub fn pass(id: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::new(id, Verdict::Pass, Exit::Ok, detail.into())
+    }
+
+    /// Works, but a person should know.
+    pub fn warn(id: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::new(id, Verdict::Warn, Exit::Ok, detail.into())
+    }
+
+    /// Observed to be wrong; the run ends with `exit`.
+    pub fn fail(id: impl Into<Cow<'static, str>>, exit: Exit, detail: impl Into<String>) -> Self {
+        Self::new(id, Verdict::Fail, exit, detail.into())
+    }
+
+    /// Not looked at; `detail` says why.
+    pub fn skip(id: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::new(id, Verdict::Skip, Exit::Ok, detail.into())
+    }
+
+    /// A failed check from an error that knows its code and hint.
+    pub fn failure(id: impl Into<Cow<'static, str>>, failure: impl Into<crate::error::Failure>) -> Self {
+        let failure = failure.into();
+        let check = Self::fail(id, failure.exit, failure.to_string());
+        Self { hint: failure.hint, ..check }
+    }
+
+    /// Adds the next command.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds how long it took since `start`.
+    #[must_use]
+    pub fn since(self, start: Instant) -> Self {
+        self.took(start.elapsed())
+    }
+
+    /// Adds how long it took.
+    #[must_use]
+    pub fn took(mut self, duration: Duration) -> Self {
+        self.duration_ms = millis(duration);
+        self
+    }
+}
+
+/// Whole milliseconds, saturating.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Everything a run has to say about exactly one lane.
+#[derive(Clone, Debug)]
+pub struct Report {
+    tool: &'static str,
+    lane: Lane,
+    target: String,
+    started_at: Timestamp,
+    started: Instant,
+    /// What was observed, in order.
+    pub checks: Vec<Check>,
+    /// What is particular to the tool.
+    pub data: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Report {
+    /// An empty report; its clock starts now.
+    pub fn new(tool: &'static str, lane: Lane, target: impl Into<String>) -> Self {
+        Self {
+            tool,
+            lane,
+            target: target.into(),
+            started_at: Timestamp::now(),
+            started: Instant::now(),
+            checks: Vec::new(),
+            data: serde_json::Map::new(),
+        }
+    }
+
+    /// The lane it speaks for.
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// What it speaks about, such as `root@host`.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Adds an observation; says whether the run may go on.
+    pub fn push(&mut self, check: Check) -> bool {
+        let go_on = check.verdict != Verdict::Fail;
+        self.checks.push(check);
+        go_on
+    }
+
+    /// The worst of the checks; `skip` only if nothing at all was looked at.
+    pub fn verdict(&self) -> Verdict {
+        self.checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Skip)
+    }
+
+    /// The first failing check, which decides the exit code.
+    pub fn first_failure(&self) -> Option<&Check> {
+        self.checks.iter().find(|check| check.verdict == Verdict::Fail)
+    }
+
+    /// The exit code that this report alone would give. A failing check never gives 0.
+    pub fn exit(&self) -> Exit {
+        match self.first_failure().map(|check| check.exit) {
+            Some(Exit::Ok) => Exit::Failed,
+            Some(exit) => exit,
+            None => Exit::Ok,
+        }
+    }
+
+    /// The report as one JSON object (schema `ua.report/1`).
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "schema": "ua.report/1",
+            "tool": self.tool,
+            "version": env!("CARGO_PKG_VERSION"),
+            "lane": self.lane,
+            "target": self.target,
+            "verdict": self.verdict(),
+            "exit_code": self.exit().code(),
+            "started_at": self.started_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "duration_ms": millis(self.started.elapsed()),
+            "checks": self.checks,
+            "data": self.data,
+        })
+    }
+}
+
+/// The exit code of a run with several reports: the first failing lane in the order local, vps, public.
+pub fn exit_of(reports: &[Report]) -> Exit {
+    let mut failing: Vec<&Report> = reports.iter().filter(|report| report.exit() != Exit::Ok).collect();
+    failing.sort_by_key(|report| report.lane);
+    failing.first().map_or(Exit::Ok, |report| report.exit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_failing_lane_gives_the_code() {
+        let mut public = Report::new("t", Lane::Public, "x");
+        public.push(Check::fail("public.app", Exit::PublicSmoke, "500"));
+        let mut vps = Report::new("t", Lane::Vps, "x");
+        vps.push(Check::warn("a", "b"));
+        assert_eq!(exit_of(&[public.clone(), vps.clone()]), Exit::PublicSmoke);
+        vps.push(Check::fail("staging", Exit::StagingUnhealthy, "502"));
+        assert_eq!(exit_of(&[public, vps]), Exit::StagingUnhealthy);
+    }
+
+    #[test]
+    fn a_failing_check_never_gives_0() {
+        let mut report = Report::new("t", Lane::Vps, "x");
+        report.push(Check::fail("a", Exit::Ok, "wrong"));
+        assert_eq!(report.exit(), Exit::Failed);
+        assert_eq!(exit_of(&[report]), Exit::Failed);
+    }
+
+    #[test]
+    fn a_warning_is_not_a_pass_and_nothing_is_a_skip() {
+        let mut report = Report::new("t", Lane::Vps, "x");
+        assert_eq!(report.verdict(), Verdict::Skip);
+        report.push(Check::pass("a", ""));
+        report.push(Check::warn("b", ""));
+        report.push(Check::skip("c", ""));
+        assert_eq!((report.verdict(), report.exit()), (Verdict::Warn, Exit::Ok));
+    }
+}

@@ -1,0 +1,434 @@
+//! Running programs: a command is plain data, and one function each runs it to its end or line by line.
+//!
+//! Every child gets its own process group, so that a time limit or Ctrl-C ends all of it; a death signal, so that it
+//! follows us even after SIGKILL; and pipes of ours, so that it never holds the caller's stdout or stderr.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use crate::error::Fact;
+use crate::exit::Exit;
+use crate::interrupt;
+
+/// How often a wait looks up to see whether the run was asked to end.
+const LOOK_UP: Duration = Duration::from_millis(50);
+/// What a process group gets between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// Longest line that is handed on whole; a remote must not fill our memory.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// A program with its arguments, as data: comparable and printable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cmd {
+    /// Name or path.
+    pub program: OsString,
+    /// Arguments.
+    pub args: Vec<OsString>,
+    /// Variables set on top of our own environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// What it reads; empty is `/dev/null`.
+    pub stdin: Vec<u8>,
+    /// Where it runs, if not here.
+    pub dir: Option<PathBuf>,
+    /// It is ended after this long.
+    pub limit: Duration,
+}
+
+impl Cmd {
+    /// A command that may take `limit` at most.
+    pub fn new(program: impl Into<OsString>, limit: Duration) -> Self {
+        let (args, env) = (Vec::new(), Vec::new());
+        Self { program: program.into(), args, env, stdin: Vec::new(), dir: None, limit }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets what it reads.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Sets where it runs.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    fn name(&self) -> String {
+        self.program.to_string_lossy().into_owned()
+    }
+
+    fn expression(&self) -> duct::Expression {
+        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
+        expression = if self.stdin.is_empty() {
+            expression.stdin_null()
+        } else {
+            expression.stdin_bytes(self.stdin.clone())
+        };
+        for (name, value) in &self.env {
+            expression = expression.env(name, value);
+        }
+        if let Some(dir) = &self.dir {
+            expression = expression.dir(dir);
+        }
+        expression.before_spawn(own_group_and_death_signal)
+    }
+
+    fn start(&self, expression: &duct::Expression) -> Result<duct::Handle, RunError> {
+        expression.start().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => RunError::NotFound { program: self.name() },
+            _ => RunError::Spawn { program: self.name(), source },
+        })
+    }
+
+    /// Runs it to its end and captures what it says. A status other than 0 is not an error here.
+    pub fn output(&self) -> Result<Finished, RunError> {
+        let start = Instant::now();
+        let handle = self.start(&self.expression().stdout_capture().stderr_capture())?;
+        let deadline = start + self.limit;
+        loop {
+            let wake = deadline.min(Instant::now() + LOOK_UP);
+            if let Some(output) = handle.wait_deadline(wake).map_err(|source| self.lost(source))? {
+                return Ok(Finished::new(output, start));
+            }
+            if interrupt::requested() {
+                end(&handle);
+                return Err(RunError::Interrupted { program: self.name() });
+            }
+            if Instant::now() >= deadline {
+                let partial = end(&handle);
+                return Err(RunError::Timeout { program: self.name(), limit: self.limit, partial });
+            }
+        }
+    }
+
+    /// Runs it and hands on each line of its stdout as it comes (a carriage return ends a line too, for progress).
+    /// It is ended when it says nothing for `idle`, or takes longer than its limit.
+    pub fn stream(&self, idle: Duration, on_line: &mut dyn FnMut(&str)) -> Result<Finished, RunError> {
+        let start = Instant::now();
+        let spawn_error = |source| RunError::Spawn { program: self.name(), source };
+        let (reader, writer) = io::pipe().map_err(spawn_error)?;
+        let handle =
+            self.start(&self.expression().stdout_file(File::from(OwnedFd::from(writer))).stderr_capture())?;
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut input = BufReader::new(reader);
+            while let Ok(Some(line)) = next_line(&mut input) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut heard = Instant::now();
+        loop {
+            match lines.recv_timeout(LOOK_UP) {
+                Ok(line) => {
+                    heard = Instant::now();
+                    on_line(&line);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if interrupt::requested() {
+                end(&handle);
+                return Err(RunError::Interrupted { program: self.name() });
+            }
+            let limit = if heard.elapsed() >= idle { Some(idle) } else { None };
+            if let Some(limit) = limit.or((start.elapsed() >= self.limit).then_some(self.limit)) {
+                let partial = end(&handle);
+                return Err(RunError::Timeout { program: self.name(), limit, partial });
+            }
+        }
+        if let Some(output) = handle.wait_timeout(GRACE).map_err(|source| self.lost(source))? {
+            return Ok(Finished::new(output, start));
+        }
+        let partial = end(&handle);
+        Err(RunError::Timeout { program: self.name(), limit: GRACE, partial })
+    }
+
+    /// Starts it beside us; its stderr goes to a file, its stdout nowhere. Call it from a thread that lives as long
+    /// as the child may: the death signal follows the thread. It is ended when the handle is dropped.
+    pub fn background(&self, stderr: &std::path::Path) -> Result<Background, RunError> {
+        let expression = self.expression().stdout_null().stderr_path(stderr);
+        Ok(Background { handle: self.start(&expression)? })
+    }
+
+    fn lost(&self, source: io::Error) -> RunError {
+        RunError::Spawn { program: self.name(), source }
+    }
+}
+
+impl std::fmt::Display for Cmd {
+    /// As it could be typed into a shell; what it reads is not shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = std::iter::once(&self.program).chain(&self.args).map(|word| word.to_string_lossy());
+        let quoted: Vec<String> = words
+            .map(|word| shlex::try_quote(&word).map_or_else(|_| "?".to_owned(), std::borrow::Cow::into_owned))
+            .collect();
+        f.write_str(&quoted.join(" "))
+    }
+}
+
+/// A child that runs beside us.
+pub struct Background {
+    handle: duct::Handle,
+}
+
+impl Background {
+    /// Has it ended, and how?
+    pub fn ended(&self) -> Option<std::process::ExitStatus> {
+        self.handle.try_wait().ok().flatten().map(|output| output.status)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            end(&self.handle);
+        }
+    }
+}
+
+/// How a program ended and what it said.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Its exit code, or 128 + the signal that ended it.
+    pub code: i32,
+    /// What it wrote to stdout, unless that was streamed.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr.
+    pub stderr: Vec<u8>,
+    /// How long it ran.
+    pub elapsed: Duration,
+}
+
+impl Finished {
+    fn new(output: &std::process::Output, start: Instant) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        let signal = || output.status.signal().map_or(-1, |signal| 128 + signal);
+        Self {
+            code: output.status.code().unwrap_or_else(signal),
+            stdout: output.stdout.clone(),
+            stderr: output.stderr.clone(),
+            elapsed: start.elapsed(),
+        }
+    }
+
+    /// Its stdout as text, without blanks at the ends.
+    pub fn out(&self) -> String {
+        text(&self.stdout)
+    }
+
+    /// Its stderr as text, without blanks at the ends.
+    pub fn err(&self) -> String {
+        text(&self.stderr)
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+/// Why a program did not run to its own end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No such program.
+    #[error("there is no `{program}` command on this machine")]
+    NotFound {
+        /// Its name.
+        program: String,
+    },
+    /// The system would not run it.
+    #[error("cannot run `{program}`")]
+    Spawn {
+        /// Its name.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It took too long and was ended.
+    #[error("`{program}` did not finish within {} s{}", .limit.as_secs_f64(), said(.partial.as_ref()))]
+    Timeout {
+        /// Its name.
+        program: String,
+        /// The limit that it broke.
+        limit: Duration,
+        /// What it had said.
+        partial: Option<Finished>,
+    },
+    /// The run was asked to end.
+    #[error("interrupted while `{program}` ran; it was ended")]
+    Interrupted {
+        /// Its name.
+        program: String,
+    },
+}
+
+fn said(partial: Option<&Finished>) -> String {
+    match partial.map(|partial| (partial.err(), partial.out())) {
+        Some((err, _)) if !err.is_empty() => format!("; it said: {err}"),
+        Some((_, out)) if !out.is_empty() => format!("; it said: {out}"),
+        _ => String::new(),
+    }
+}
+
+impl Fact for RunError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Interrupted { .. } => Exit::Interrupted,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { program } => Some(format!("sudo apt-get install {program}")),
+            _ => None,
+        }
+    }
+}
+
+/// Is `program` on the `PATH`? Gives where.
+pub fn which(program: &str) -> Option<PathBuf> {
+    let executable =
+        |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(OsStr::new(program)))
+        .find(executable)
+}
+
+/// The child leads its own group, and gets SIGTERM when the thread that started it is gone.
+#[allow(unsafe_code, reason = "pre_exec: the closure only makes two system calls, both async-signal-safe")]
+#[allow(clippy::unnecessary_wraps, reason = "the signature of duct's hook")]
+fn own_group_and_death_signal(command: &mut Command) -> io::Result<()> {
+    let parent = rustix::process::getpid();
+    command.process_group(0);
+    // SAFETY: prctl and getppid allocate nothing and take no lock.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+            // We may have died between the fork and the line above.
+            if rustix::process::getppid() == Some(parent) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Ends a whole process group: SIGTERM, a moment, SIGKILL. Gives what it had said.
+fn end(handle: &duct::Handle) -> Option<Finished> {
+    let start = Instant::now();
+    let group = handle.pids().first().and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))?;
+    for (signal, wait) in [(Signal::TERM, GRACE), (Signal::KILL, GRACE)] {
+        // An error means that the group is already gone, which is what is wanted.
+        let _gone = rustix::process::kill_process_group(group, signal);
+        if let Ok(Some(output)) = handle.wait_timeout(wait) {
+            return Some(Finished::new(output, start));
+        }
+    }
+    None
+}
+
+/// The next line without its end, which is `\n`, `\r`, or too many bytes.
+fn next_line(input: &mut impl Read) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        if input.read(&mut byte)? == 0 {
+            return Ok((!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned()));
+        }
+        let ends = matches!(byte[0], b'\n' | b'\r');
+        if !ends {
+            line.push(byte[0]);
+        }
+        if ends || line.len() >= LONGEST_LINE {
+            return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, seconds: u64) -> Cmd {
+        Cmd::new("sh", Duration::from_secs(seconds)).args(["-c", script])
+    }
+
+    #[test]
+    fn captures_both_streams_and_the_code() {
+        let finished = sh("cat; echo err >&2; exit 7", 5).stdin("in").output().unwrap();
+        assert_eq!((finished.code, finished.out(), finished.err()), (7, "in".into(), "err".into()));
+    }
+
+    #[test]
+    fn a_limit_ends_grandchildren_too_and_keeps_what_was_said() {
+        let start = Instant::now();
+        let error = Cmd { limit: Duration::from_millis(300), ..sh("echo url; sleep 60 & wait", 1) }.output();
+        let Err(RunError::Timeout { partial: Some(partial), .. }) = error else { panic!("{error:?}") };
+        assert_eq!(partial.out(), "url");
+        assert!(start.elapsed() < Duration::from_secs(3), "the sleeping grandchild held us");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Cmd::new("ua-no-such-program", Duration::from_secs(1)).output().unwrap_err();
+        assert_eq!(error.to_string(), "there is no `ua-no-such-program` command on this machine");
+    }
+
+    #[test]
+    fn streams_lines_and_progress() {
+        let mut lines = Vec::new();
+        let finished = sh(r"printf 'a\rb\nc'; exit 3", 5)
+            .stream(Duration::from_secs(5), &mut |line| lines.push(line.to_owned()));
+        assert_eq!((finished.unwrap().code, lines), (3, vec!["a".to_owned(), "b".into(), "c".into()]));
+    }
+
+    #[test]
+    fn silence_is_bounded() {
+        let error = sh("echo one; sleep 60", 60).stream(Duration::from_millis(200), &mut |_| ());
+        assert!(matches!(error, Err(RunError::Timeout { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn shown_as_it_could_be_typed() {
+        assert_eq!(
+            Cmd::new("ssh", Duration::ZERO).args(["-i", "a key", "x"]).to_string(),
+            "ssh -i 'a key' x"
+        );
+    }
+}

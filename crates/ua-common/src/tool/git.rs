@@ -1,0 +1,246 @@
+//! `git`: which commit, what is left out of it, and its content as it was committed.
+//!
+//! Only plumbing is run, with everything switched off that a repository's configuration could make it execute.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::Fact;
+use crate::exit::Exit;
+use crate::run::{Cmd, Finished, RunError, which};
+
+/// Questions; a large repository on a slow disk included.
+const ASK: Duration = Duration::from_mins(2);
+/// Writing out a whole commit.
+const ARCHIVE: Duration = Duration::from_mins(10);
+
+/// Variables by which a caller's git (a hook, a rebase) would point ours at another repository.
+const FOREIGN: [&str; 9] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_COUNT",
+];
+
+/// What must not run or rewrite anything while we read.
+const QUIET: [&str; 5] = [
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "core.autocrlf=false",
+    "core.eol=lf",
+    "submodule.recurse=false",
+];
+
+/// Why a repository gives no answer. Nothing was contacted.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// No such program.
+    #[error("there is no `git` command on this machine")]
+    Missing,
+    /// Not a repository, or one that git will not read.
+    #[error("`{}` is not a git repository that can be read: {said}", .dir.display())]
+    Repository {
+        /// The directory.
+        dir: PathBuf,
+        /// What git said.
+        said: String,
+    },
+    /// No such commit.
+    #[error("`{rev}` is not a commit of `{}`", .dir.display())]
+    Revision {
+        /// The directory.
+        dir: PathBuf,
+        /// As it was asked.
+        rev: String,
+    },
+    /// A command failed.
+    #[error("`git {verb}` failed in `{}`: {said}", .dir.display())]
+    Failed {
+        /// The directory.
+        dir: PathBuf,
+        /// What was run.
+        verb: &'static str,
+        /// What git said.
+        said: String,
+    },
+    /// git could not be run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl Fact for GitError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Run(error) => error.exit(),
+            _ => Exit::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing => Some("sudo apt-get install git".to_owned()),
+            Self::Repository { .. } => {
+                Some("ua-deploy --repo DIR  # the directory of the app's repository".to_owned())
+            }
+            Self::Revision { dir, .. } => Some(format!("git -C {} log --oneline -5", dir.display())),
+            Self::Failed { .. } | Self::Run(_) => None,
+        }
+    }
+}
+
+/// What kind of thing a path of a commit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file.
+    File,
+    /// A file that may be executed.
+    Program,
+    /// A symbolic link.
+    Link,
+    /// A commit of another repository (submodule), which no archive contains.
+    Gitlink,
+}
+
+/// One path of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Relative to the repository's top.
+    pub path: String,
+}
+
+/// A repository.
+#[derive(Clone, Debug)]
+pub struct Repo {
+    top: PathBuf,
+}
+
+impl Repo {
+    /// The repository whose top is, or contains, `dir`.
+    pub fn open(dir: &Path) -> Result<Self, GitError> {
+        if which("git").is_none() {
+            return Err(GitError::Missing);
+        }
+        let asked = Self { top: dir.to_path_buf() };
+        let finished = asked.git(&["rev-parse", "--show-toplevel"], ASK).output()?;
+        if finished.code != 0 {
+            return Err(GitError::Repository { dir: dir.to_path_buf(), said: finished.err() });
+        }
+        Ok(Self { top: PathBuf::from(finished.out()) })
+    }
+
+    /// Its working tree.
+    pub fn top(&self) -> &Path {
+        &self.top
+    }
+
+    fn git(&self, args: &[&str], limit: Duration) -> Cmd {
+        let mut cmd = Cmd::new("env", limit);
+        for name in FOREIGN {
+            cmd = cmd.args(["-u", name]);
+        }
+        // Locks would fail a `git` that the operator runs beside us; a prompt would hang.
+        cmd = cmd
+            .args(["GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "git", "-C"])
+            .arg(&self.top);
+        for setting in QUIET {
+            cmd = cmd.args(["-c", setting]);
+        }
+        cmd.args(args.iter().copied())
+    }
+
+    fn run(&self, verb: &'static str, args: &[&str], limit: Duration) -> Result<Finished, GitError> {
+        let finished = self.git(args, limit).output()?;
+        if finished.code == 0 {
+            return Ok(finished);
+        }
+        Err(GitError::Failed { dir: self.top.clone(), verb, said: finished.err() })
+    }
+
+    /// The full id of the commit that `rev` names.
+    pub fn commit(&self, rev: &str) -> Result<String, GitError> {
+        let unknown = || GitError::Revision { dir: self.top.clone(), rev: rev.to_owned() };
+        // git would take it for an option.
+        if rev.starts_with('-') || rev.is_empty() {
+            return Err(unknown());
+        }
+        let name = format!("{rev}^{{commit}}");
+        let finished = self.git(&["rev-parse", "--verify", "--quiet", &name], ASK).output()?;
+        if finished.code == 0 { Ok(finished.out()) } else { Err(unknown()) }
+    }
+
+    /// The branch that is checked out; nothing where HEAD is detached.
+    pub fn branch(&self) -> Result<Option<String>, GitError> {
+        let finished = self.git(&["symbolic-ref", "--short", "--quiet", "HEAD"], ASK).output()?;
+        Ok((finished.code == 0).then(|| finished.out()))
+    }
+
+    /// Paths whose content differs from HEAD, and untracked ones, each with git's two letters before it.
+    pub fn uncommitted(&self) -> Result<Vec<String>, GitError> {
+        let args = [
+            "status",
+            "--porcelain=v1",
+            "-z",
+            "--untracked-files=all",
+            "--ignore-submodules=dirty",
+            "--no-renames",
+        ];
+        let finished = self.run("status", &args, ASK)?;
+        let text = String::from_utf8_lossy(&finished.stdout);
+        Ok(text.split('\0').filter(|entry| !entry.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Every path of `commit`, links and submodules too.
+    pub fn entries(&self, commit: &str) -> Result<Vec<Entry>, GitError> {
+        let finished = self.run("ls-tree", &["ls-tree", "-r", "-z", "--full-tree", commit], ASK)?;
+        let text = String::from_utf8(finished.stdout).map_err(|error| GitError::Failed {
+            dir: self.top.clone(),
+            verb: "ls-tree",
+            said: format!("a path is not UTF-8 text: {}", String::from_utf8_lossy(error.as_bytes())),
+        })?;
+        Ok(text.split('\0').filter_map(entry).collect())
+    }
+
+    /// Writes the content of `commit` as a tar file, with its attributes (`export-subst`) honoured.
+    pub fn archive(&self, commit: &str, file: &Path) -> Result<(), GitError> {
+        let output = format!("--output={}", file.display());
+        self.run("archive", &["archive", "--format=tar", &output, commit], ARCHIVE).map(drop)
+    }
+}
+
+/// Reads `MODE TYPE ID<TAB>PATH`.
+fn entry(line: &str) -> Option<Entry> {
+    let (meta, path) = line.split_once('\t')?;
+    let kind = match meta.split(' ').next()? {
+        "100755" => Kind::Program,
+        "120000" => Kind::Link,
+        "160000" => Kind::Gitlink,
+        _ => Kind::File,
+    };
+    Some(Entry { kind, path: path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_entries() {
+        let link = entry("120000 blob 5d41402abc4b2a76b9719d911017c592ae4ae4a7\ta b/c\td").unwrap();
+        assert_eq!(link, Entry { kind: Kind::Link, path: "a b/c\td".to_owned() });
+        assert_eq!(entry("160000 commit 00\tlib").unwrap().kind, Kind::Gitlink);
+        assert_eq!(entry("100755 blob 00\tx").unwrap().kind, Kind::Program);
+    }
+
+    #[test]
+    fn an_option_is_no_revision() {
+        let repo = Repo { top: PathBuf::from("/") };
+        assert!(matches!(repo.commit("--all"), Err(GitError::Revision { .. })));
+    }
+}

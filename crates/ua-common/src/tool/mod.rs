@@ -1,0 +1,6 @@
+//! The programs we wrap, one file each: build the command, parse its output, own its error.
+
+pub mod git;
+pub mod rsync;
+pub mod ssh;
+pub mod tailscale;

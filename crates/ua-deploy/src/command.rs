@@ -1,0 +1,196 @@
+//! The command line.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::json;
+use ua_common::cli::{Context, Tool};
+use ua_common::exit::Exit;
+use ua_common::report::{Check, Lane, Report};
+use ua_common::settings::{Layer, table};
+
+use crate::history::Record;
+use crate::release::Dirty;
+use crate::{NAME, Options, failed, records, run};
+
+const EXAMPLES: &str = "\
+Examples:
+  ua-deploy --dry-run               what would happen; changes nothing anywhere
+  ua-deploy                         ship HEAD of the repository
+  ua-deploy run --ref v1.4.2        ship another commit
+  ua-deploy run --staging required  restore the old release if staging is ill
+  ua-deploy history                 what was deployed, by whom, how it ended
+
+Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
+VPS, 30 busy, 31 the VPS is not ready, 32 upload failed, 33 the old release
+serves again, 34 broken, 40/42/43 staging cannot be set up, 60 public smoke";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  ua-deploy run --dry-run --json | jq .data.plan
+  ua-deploy run --allow-dirty       leave uncommitted changes out, and list them
+  UA_VPS_HOST=root@vps.tail1234.ts.net ua-deploy run";
+
+const HISTORY_EXAMPLES: &str = "\
+Examples:
+  ua-deploy history
+  ua-deploy history --format json | jq -r 'select(.verdict == \"ok\") | .commit' | tail -n 1
+  ua-deploy history --format ids -0 | xargs -0 -n 1 echo";
+
+/// `ua-deploy`.
+pub fn tool() -> Tool {
+    let command = Command::new(NAME)
+        .about("Deploy an exact commit to the VPS, and prove that it runs")
+        .after_help(EXAMPLES)
+        .args_conflicts_with_subcommands(true)
+        .args(run_args())
+        .subcommand(
+            Command::new("run")
+                .about("Ship a commit: upload, build, switch, restart, prove (the same as no verb)")
+                .after_help(RUN_EXAMPLES)
+                .args(run_args()),
+        )
+        .subcommand(
+            Command::new("history")
+                .about("Every deploy, oldest first")
+                .after_help(HISTORY_EXAMPLES)
+                .arg(
+                    Arg::new("format")
+                        .long("format")
+                        .value_name("FORMAT")
+                        .value_parser(["table", "tsv", "json", "ids"])
+                        .help("One record per line as table (the default), tsv, json or ids")
+                        .conflicts_with("json"),
+                )
+                .arg(
+                    Arg::new("null")
+                        .short('0')
+                        .action(ArgAction::SetTrue)
+                        .help("End each record with NUL instead of a line break"),
+                )
+                .args(table::flags(&["host", "ssh", "preflight"])),
+        );
+    Tool { name: NAME, lane: Lane::Vps, command, layer: nested, run: dispatch }
+}
+
+fn run_args() -> Vec<Arg> {
+    let mut args = vec![
+        Arg::new("dry-run")
+            .long("dry-run")
+            .action(ArgAction::SetTrue)
+            .help("Look at everything, print the plan, and change nothing anywhere"),
+        Arg::new("ref").long("ref").value_name("REV").default_value("HEAD").help("The commit to ship"),
+        Arg::new("allow-dirty")
+            .long("allow-dirty")
+            .action(ArgAction::SetTrue)
+            .help("Ship the commit though the working tree differs from it; what is left out is listed"),
+    ];
+    args.extend(table::flags(&[
+        "repo",
+        "host",
+        "ssh",
+        "preflight",
+        "transfer",
+        "deploy",
+        "staging",
+        "public",
+    ]));
+    args
+}
+
+/// The flags may stand behind the verb.
+fn nested(matches: &ArgMatches) -> Layer {
+    matches.subcommand().map(|(_, matches)| table::typed(matches)).unwrap_or_default()
+}
+
+fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
+    match matches.subcommand() {
+        Some(("history", matches)) => Ok(history(matches, context)),
+        Some((_, matches)) => run(context, &options(matches)),
+        None => run(context, &options(matches)),
+    }
+}
+
+fn options(matches: &ArgMatches) -> Options {
+    Options {
+        rev: matches.get_one::<String>("ref").cloned().unwrap_or_else(|| "HEAD".to_owned()),
+        dirty: if matches.get_flag("allow-dirty") { Dirty::LeaveOut } else { Dirty::Refuse },
+        dry_run: matches.get_flag("dry-run"),
+    }
+}
+
+fn history(matches: &ArgMatches, context: &Context) -> Exit {
+    let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
+    match records(context, &mut report) {
+        Ok(Some(records)) if !context.out.is_json() => {
+            let format = matches.get_one::<String>("format").map_or("table", String::as_str);
+            let end = if matches.get_flag("null") { "\0" } else { "\n" };
+            let text: String = rows(&records, format).into_iter().map(|row| row + end).collect();
+            context.out.text(&text);
+            return Exit::Ok;
+        }
+        Ok(Some(records)) => {
+            report.push(Check::pass("history", format!("{} deploys", records.len())));
+            report.data.insert("rows".to_owned(), json!(records));
+        }
+        Ok(None) => {}
+        Err(error) => drop(report.push(failed("history", &error))),
+    }
+    context.finish(&[report])
+}
+
+/// One line per record.
+fn rows(records: &[Record], format: &str) -> Vec<String> {
+    let short = |record: &Record| record.commit.get(..12).unwrap_or(&record.commit).to_owned();
+    let cells = |record: &Record| {
+        let branch = record.branch.clone().unwrap_or_default();
+        let note = if record.break_glass { "break-glass; " } else { "" };
+        let detail = format!("{note}{}", record.detail);
+        [
+            record.id.clone(),
+            record.verdict.word().to_owned(),
+            short(record),
+            branch,
+            record.who.clone(),
+            detail,
+        ]
+    };
+    match format {
+        "ids" => records.iter().map(|record| record.id.clone()).collect(),
+        "json" => records.iter().map(|record| json!(record).to_string()).collect(),
+        "tsv" => records
+            .iter()
+            .map(|record| cells(record).map(|cell| cell.replace(['\t', '\n'], " ")).join("\t"))
+            .collect(),
+        _ => {
+            let head = ["ID", "VERDICT", "COMMIT", "BRANCH", "WHO", "DETAIL"].map(str::to_owned);
+            let table: Vec<[String; 6]> = std::iter::once(head).chain(records.iter().map(cells)).collect();
+            let width =
+                |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let widths: [usize; 6] = std::array::from_fn(width);
+            let line = |row: &[String; 6]| {
+                let cells: Vec<String> =
+                    row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+                ua_common::output::printable(cells.join("  ").trim_end())
+            };
+            table.iter().map(line).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_record_is_one_line_in_every_format() {
+        let line = r#"{"id":"20260101T000000Z-abc","commit":"abcdefabcdefabcdef","branch":"main","who":"op@laptop","verdict":"rolled-back","detail":"a\tb\u001b[2J"}"#;
+        let records = crate::history::fold(line);
+        assert_eq!(rows(&records, "ids"), ["20260101T000000Z-abc"]);
+        assert_eq!(
+            rows(&records, "tsv"),
+            ["20260101T000000Z-abc\trolled-back\tabcdefabcdef\tmain\top@laptop\ta b\u{1b}[2J"]
+        );
+        let table = rows(&records, "table");
+        assert_eq!(table.len(), 2);
+        assert!(table[1].contains("\\u{1b}[2J"), "{}", table[1]);
+    }
+}

@@ -1,0 +1,238 @@
+//! Does the VPS meet the contract of a deploy? Pure: facts in, checks out. Names are told, values never.
+
+use ua_common::env_file::{self, Assignment};
+use ua_common::exit::Exit;
+use ua_common::report::Check;
+
+use crate::profile::{Profile, Rule};
+use crate::survey::Facts;
+
+/// Where the app is, for hints that can be pasted.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// `user@name`.
+    pub ssh: &'a str,
+    /// The app's directory.
+    pub app: &'a str,
+}
+
+/// Every promise, kept or not.
+pub fn judge(profile: &Profile, facts: &Facts, target: Target<'_>) -> Vec<Check> {
+    let mut checks = vec![
+        login(profile, facts, target),
+        app_dir(profile, facts, target),
+        programs(profile, facts, target),
+        units(profile, facts, target),
+        env_keys(profile, facts, target),
+        space(profile, facts, target),
+    ];
+    checks.extend(env_owner(profile, facts, target));
+    checks
+}
+
+fn broken(id: &'static str, detail: String, hint: String) -> Check {
+    Check::fail(id, Exit::Contract, detail).hint(hint)
+}
+
+fn login(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
+    let id = "contract.user";
+    let (user, group) = (&*profile.owner.user, &*profile.owner.group);
+    if facts.uid != "0" {
+        let detail = format!("`{}` is not root there (user id {})", target.ssh, facts.uid);
+        return broken(
+            id,
+            detail,
+            format!("ua-deploy --host root@{}", target.ssh.rsplit('@').next().unwrap_or_default()),
+        );
+    }
+    if !facts.user || !facts.group {
+        let what = if facts.user { format!("group `{group}`") } else { format!("user `{user}`") };
+        let make = format!("useradd --system --user-group --create-home {user}");
+        return broken(id, format!("there is no {what}"), format!("ssh {} '{make}'", target.ssh));
+    }
+    Check::pass(id, format!("`{user}:{group}` is there"))
+}
+
+fn app_dir(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
+    let id = "contract.app_dir";
+    let app = target.app;
+    let what = match facts.app.as_str() {
+        "dir" => return Check::pass(id, format!("`{app}` is a directory")),
+        "missing" => "does not exist",
+        "link" => "is a symbolic link, which root does not follow",
+        _ => "is not a directory",
+    };
+    let (user, group) = (&profile.owner.user, &profile.owner.group);
+    broken(
+        id,
+        format!("`{app}` {what}"),
+        format!("ssh {} 'install -d -o {user} -g {group} {app}'", target.ssh),
+    )
+}
+
+fn programs(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
+    let id = "contract.programs";
+    let absent = |map: &std::collections::BTreeMap<String, Option<String>>, name: &str| {
+        !matches!(map.get(name), Some(Some(_)))
+    };
+    let mut missing: Vec<&str> = profile.programs();
+    missing.retain(|name| absent(&facts.programs, name));
+    missing.extend(profile.tools().into_iter().filter(|name| absent(&facts.tools, name)));
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        return Check::pass(id, "every program of the build and of the deploy is there");
+    }
+    let mut commands: Vec<String> = missing.iter().map(|name| install(profile, name)).collect();
+    commands.dedup();
+    let names = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    broken(
+        id,
+        format!("missing on the VPS: {names} (looked in {} for the build)", &*profile.build.path),
+        format!("ssh {} '{}'", target.ssh, commands.join(" && ")),
+    )
+}
+
+/// The command that installs a program.
+fn install(profile: &Profile, program: &str) -> String {
+    let own =
+        profile.install.iter().find(|(name, _)| &***name == program).map(|(_, command)| command.to_string());
+    own.unwrap_or_else(|| {
+        let package = match program {
+            "flock" | "systemctl" | "systemd-run" => "util-linux systemd",
+            "sha256sum" => "coreutils",
+            "xargs" => "findutils",
+            "awk" => "mawk",
+            other => other,
+        };
+        format!("apt-get install -y {package}")
+    })
+}
+
+fn units(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
+    let id = "contract.units";
+    let all = profile.units();
+    let known = |unit: &&String| facts.units.get(*unit).is_some_and(|state| state == "loaded");
+    let missing: Vec<&str> =
+        all.iter().filter(|unit| !known(unit) && !profile.brought_along(unit)).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Check::pass(id, format!("systemd knows the {} units, or the commit brings them", all.len()));
+    }
+    let detail = format!("systemd does not know `{}`", missing.join("`, `"));
+    broken(id, detail, format!("ssh {} 'systemctl status {}'", target.ssh, missing.join(" ")))
+}
+
+fn env_owner(profile: &Profile, facts: &Facts, target: Target<'_>) -> Option<Check> {
+    let (owner, mode) = facts.env_file.as_ref()?;
+    if *owner == *profile.env.owner && *mode == *profile.env.mode {
+        return None;
+    }
+    let file = format!("{}/{}", target.app, profile.env.file);
+    let (want_owner, want_mode) = (&profile.env.owner, &profile.env.mode);
+    let detail = format!("`{file}` is {owner} {mode}, not {want_owner} {want_mode}");
+    let hint = format!("ssh {} 'chown {want_owner} {file} && chmod {want_mode} {file}'", target.ssh);
+    Some(Check::warn("contract.env_owner", detail).hint(hint))
+}
+
+fn env_keys(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
+    let id = "contract.env";
+    let file = format!("{}/{}", target.app, profile.env.file);
+    let hint = format!("ssh -t {} 'editor {file}'", target.ssh);
+    if facts.env_file.is_none() {
+        return broken(id, format!("`{file}` is not there, or is not a file"), hint);
+    }
+    let wrong: Vec<String> =
+        profile.env.keys.iter().filter_map(|(key, rule)| complaint(key, rule, &facts.env)).collect();
+    if !wrong.is_empty() {
+        return broken(id, format!("`{file}`: {}", wrong.join("; ")), hint);
+    }
+    // A shell or a dotenv library reads these, systemd's EnvironmentFile= does not.
+    let exported: Vec<&str> = facts
+        .env
+        .iter()
+        .filter(|assignment| assignment.exported)
+        .map(|assignment| assignment.key.as_str())
+        .collect();
+    if !exported.is_empty() {
+        let detail = format!(
+            "`{file}` is right, but writes `export` before {}, which systemd does not read",
+            exported.join(", ")
+        );
+        return Check::warn(id, detail).hint(hint);
+    }
+    Check::pass(id, format!("`{file}` says what the app needs ({} keys)", profile.env.keys.len()))
+}
+
+/// What is wrong with a key, without its value.
+fn complaint(key: &str, rule: &Rule, env: &[Assignment]) -> Option<String> {
+    let Some(Assignment { value, .. }) = env_file::last(env, key) else {
+        return Some(format!("{key} is missing"));
+    };
+    let fine = match rule {
+        Rule::On => matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"),
+        Rule::Set => !value.trim().is_empty(),
+        Rule::Equals(wanted) => value == wanted,
+        Rule::Contains(wanted) => {
+            let has: Vec<&str> = value.split(',').map(str::trim).collect();
+            let missing: Vec<&str> =
+                wanted.iter().map(String::as_str).filter(|item| !has.contains(item)).collect();
+            return (!missing.is_empty()).then(|| format!("{key} does not list {}", missing.join(" and ")));
+        }
+    };
+    (!fine).then(|| match rule {
+        Rule::On => format!("{key} is not on (1, true, yes, on)"),
+        Rule::Equals(wanted) => format!("{key} is not `{wanted}`"),
+        Rule::Set | Rule::Contains(_) => format!("{key} is empty"),
+    })
+}
+
+fn space(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
+    let id = "contract.space";
+    let need = profile.source.free_mib;
+    let short: Vec<String> = facts
+        .free
+        .iter()
+        .filter(|(_, kib)| **kib / 1024 < need)
+        .map(|(dir, kib)| format!("{} MiB free under `{dir}`", kib / 1024))
+        .collect();
+    if short.is_empty() {
+        return Check::pass(id, format!("at least {need} MiB are free"));
+    }
+    broken(
+        id,
+        format!("only {}; a deploy needs {need} MiB", short.join(" and ")),
+        format!("ssh {} 'df -h; du -xsh /var/* /opt/*'", target.ssh),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(rule: &Rule, env: &str) -> Option<String> {
+        complaint("KEY", rule, &env_file::assignments(env))
+    }
+
+    #[test]
+    fn p48_quotes_line_ends_and_export_are_read() {
+        let equals = Rule::Equals("db_pull".to_owned());
+        for env in [
+            "KEY=db_pull",
+            "KEY=\"db_pull\"",
+            "KEY='db_pull'\r\n",
+            "export KEY=db_pull",
+            " KEY = db_pull ",
+            "KEY=x\nKEY=db_pull",
+        ] {
+            assert_eq!(judged(&equals, env), None, "{env:?}");
+        }
+        assert_eq!(judged(&equals, "KEY=db_pull\nKEY=x").unwrap(), "KEY is not `db_pull`");
+        assert_eq!(judged(&equals, "#KEY=db_pull").unwrap(), "KEY is missing");
+        let contains = Rule::Contains(vec!["a.b".to_owned(), "c".to_owned()]);
+        assert_eq!(judged(&contains, "KEY=\"c, a.b\""), None);
+        assert_eq!(judged(&contains, "KEY=a.b.c").unwrap(), "KEY does not list a.b and c");
+        assert_eq!(judged(&Rule::On, "KEY=\"Yes\"\r"), None);
+        assert_eq!(judged(&Rule::On, "KEY=0").unwrap(), "KEY is not on (1, true, yes, on)");
+        assert_eq!(judged(&Rule::Set, "KEY=\"\"").unwrap(), "KEY is empty");
+    }
+}

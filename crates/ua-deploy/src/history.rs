@@ -1,0 +1,132 @@
+//! Records of deploys, as they lie on the VPS: JSON lines, of which the last one of an id counts.
+
+use serde::{Deserialize, Serialize};
+use ua_common::exit::Exit;
+
+/// What a deploy came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Uploading, or cut off while it did.
+    Begun,
+    /// The VPS is putting it in place, or was cut off while it did.
+    Activating,
+    /// It runs, as the VPS itself saw.
+    Ok,
+    /// It failed and the old release was never touched.
+    Failed,
+    /// Another deploy held the lock.
+    Busy,
+    /// It failed and what was there before serves again.
+    RolledBack,
+    /// It failed and what was there before does not serve.
+    Broken,
+    /// A word of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Outcome {
+    /// The word in the record.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Activating => "activating",
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Busy => "busy",
+            Self::RolledBack => "rolled-back",
+            Self::Broken => "broken",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its id, which begins with its time.
+    pub id: String,
+    /// What was shipped.
+    pub commit: String,
+    /// The branch that was checked out.
+    #[serde(default)]
+    pub branch: Option<String>,
+    /// Who deployed, from where.
+    #[serde(default)]
+    pub who: String,
+    /// When it began.
+    #[serde(default)]
+    pub at: String,
+    /// Was the host policy overridden?
+    #[serde(default)]
+    pub break_glass: bool,
+    /// What it came to.
+    pub verdict: Outcome,
+    /// Exit code that this means.
+    #[serde(default)]
+    pub exit_code: u8,
+    /// The step that decided.
+    #[serde(default)]
+    pub step: String,
+    /// In words.
+    #[serde(default)]
+    pub detail: String,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_at: String,
+}
+
+/// Reads history lines. A line that was cut short by a full disk is passed over.
+pub fn fold(lines: &str) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    for record in lines.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok()) {
+        match records.iter_mut().find(|known| known.id == record.id) {
+            Some(known) => *known = record,
+            None => records.push(record),
+        }
+    }
+    records
+}
+
+/// The deploy that serves: the newest good one, unless a later one left things broken.
+pub fn serving(records: &[Record]) -> Option<&Record> {
+    // One that was cut off in the middle of the switch is broken as well.
+    let cut_off =
+        |record: &Record| record.verdict == Outcome::Activating && record.exit_code == Exit::Broken.code();
+    let decisive =
+        |record: &&Record| matches!(record.verdict, Outcome::Ok | Outcome::Broken) || cut_off(record);
+    records.iter().rfind(decisive).filter(|record| record.verdict == Outcome::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(id: &str, verdict: &str) -> String {
+        format!("{{\"id\":\"{id}\",\"commit\":\"c\",\"later\":[1],\"verdict\":\"{verdict}\"}}\n")
+    }
+
+    #[test]
+    fn the_last_line_of_an_id_counts() {
+        let lines = [line("1", "begun"), line("2", "begun"), line("1", "ok"), "{\"id\":".to_owned()].concat();
+        let records = fold(&lines);
+        assert_eq!(records.iter().map(|it| it.verdict).collect::<Vec<_>>(), [Outcome::Ok, Outcome::Begun]);
+        assert_eq!(serving(&records).unwrap().id, "1");
+    }
+
+    #[test]
+    fn after_a_broken_one_nobody_knows_what_serves() {
+        let of = |words: &[&str]| {
+            fold(&words.iter().enumerate().map(|(n, word)| line(&n.to_string(), word)).collect::<String>())
+        };
+        assert_eq!(serving(&of(&["ok", "broken"])), None);
+        assert_eq!(serving(&of(&["ok", "rolled-back", "failed", "begun"])).unwrap().id, "0");
+        assert_eq!(serving(&of(&["broken", "ok", "later-word"])).unwrap().id, "1");
+        let cut_off = |code: &str| {
+            line("1", "activating").replace("\"later\"", &format!("\"exit_code\":{code},\"later\""))
+        };
+        assert_eq!(serving(&fold(&(line("0", "ok") + &cut_off("34")))), None);
+        assert_eq!(serving(&fold(&(line("0", "ok") + &cut_off("1")))).unwrap().id, "0");
+    }
+}

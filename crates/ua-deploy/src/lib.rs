@@ -1,0 +1,464 @@
+//! Deploys an exact commit to the VPS, and proves that it runs there.
+//!
+//! A run observes (the commit, the way to the VPS, the VPS itself, staging, the public side), stops at the first thing
+//! that makes a deploy pointless, prints the plan if only that was asked for, and then acts: upload, activation on the
+//! VPS, staging, public smoke. What it found stands in one report for the VPS and one for the public side.
+
+mod command;
+mod contract;
+mod glob;
+mod history;
+mod orders;
+mod profile;
+mod public;
+mod release;
+mod remote;
+mod survey;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde_json::json;
+use ua_common::cli::Context;
+use ua_common::error::Failure;
+use ua_common::exit::Exit;
+use ua_common::ops::{self, Token};
+use ua_common::report::{Check, Lane, Report, Verdict};
+use ua_common::settings::value::StagingMode;
+use ua_common::settings::{KEYS, Origin, Settings};
+use ua_common::tool::git::Repo;
+use ua_common::transport::Transport;
+use ua_staging::{Conflict, View, Vps};
+
+pub use command::tool;
+
+use crate::history::{Outcome, Record};
+use crate::profile::Profile;
+use crate::release::{Dirty, Release, listed};
+use crate::remote::{Activated, Direction, Remote, STATE};
+use crate::survey::Facts;
+
+const NAME: &str = "ua-deploy";
+
+/// What was asked for, with everything that this machine alone can say about it.
+struct Wish {
+    profile: Profile,
+    release: Release,
+    token: Option<Token>,
+    dry_run: bool,
+}
+
+/// What `ua-deploy run` was told beyond the settings.
+#[derive(Clone, Debug)]
+struct Options {
+    rev: String,
+    dirty: Dirty,
+    dry_run: bool,
+}
+
+/// A step that ended the run.
+struct Stopped {
+    step: &'static str,
+    error: anyhow::Error,
+}
+
+/// Names the step that an error belongs to.
+trait Step<T> {
+    fn step(self, step: &'static str) -> Result<T, Stopped>;
+}
+
+impl<T, E: Into<Failure>> Step<T> for Result<T, E> {
+    fn step(self, step: &'static str) -> Result<T, Stopped> {
+        self.map_err(|error| Stopped { step, error: error.into().into() })
+    }
+}
+
+/// The whole deploy.
+fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
+    let wish = prepare(context, options)?;
+    let mut vps = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
+    let mut public = Report::new(NAME, Lane::Public, context.settings.public_app_url.0.clone());
+    if let Err(Stopped { step, error }) = deploy(context, &wish, &mut vps, &mut public) {
+        vps.push(failed(step, &error));
+    }
+    let mut reports = vec![vps];
+    if !public.checks.is_empty() {
+        reports.push(public);
+    }
+    Ok(context.finish(&reports))
+}
+
+/// The commit, before anything is contacted: what is wrong here is exit 2.
+fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
+    let settings = &context.settings;
+    promised(settings)?;
+    let profile = Profile::load(settings).map_err(Failure::from)?;
+    plain_app_dir(settings.deploy_app_dir.0.as_str()).map_err(|why| {
+        Failure::new(
+            Exit::Usage,
+            format!(
+                "`{}` {why} (setting `deploy.app_dir`, {})",
+                settings.deploy_app_dir.0, settings.deploy_app_dir.origin
+            ),
+        )
+    })?;
+    let dir = settings.repo(&context.around).map_err(Failure::from)?;
+    let repo = Repo::open(&dir).map_err(Failure::from)?;
+    let token = ops::token(&context.around, Some(repo.top()));
+    let _waiting = context.out.waiting("taking the commit out of git");
+    let release = Release::take(&repo, &options.rev, options.dirty, &settings.deploy_include.0, &profile)?;
+    Ok(Wish { profile, release, token, dry_run: options.dry_run })
+}
+
+/// Refuses settings of the contract that this version does not honour yet: whoever sets one relies on it.
+fn promised(settings: &Settings) -> Result<(), Failure> {
+    let confirm = &settings.deploy_require_confirm;
+    let drain = &settings.deploy_drain_timeout;
+    let asked = [
+        (
+            confirm.0.is_some(),
+            "deploy.require_confirm",
+            &confirm.origin,
+            "nothing would be restored without a word",
+        ),
+        (
+            drain.origin != Origin::Default,
+            "deploy.drain_timeout",
+            &drain.origin,
+            "busy workers would not be waited for",
+        ),
+    ];
+    for (set, key, origin, why) in asked {
+        if set {
+            let message = format!("`{key}` ({origin}) is not honoured by this version: {why}");
+            return Err(Failure::new(Exit::Usage, message).hint(format!("env -u {} ua-deploy", env_of(key))));
+        }
+    }
+    Ok(())
+}
+
+/// The environment variable of a setting.
+fn env_of(key: &str) -> &'static str {
+    KEYS.iter().find(|row| row.key == key).map_or("", |row| row.env)
+}
+
+/// The build mounts a private copy at this path, and systemd reads `:`, blanks and quotes in such a path as its own.
+fn plain_app_dir(dir: &str) -> Result<(), &'static str> {
+    let plain = dir.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.+@-".contains(&byte));
+    if !plain {
+        return Err("may hold letters, digits and `/_.+@-` only, since the build is mounted there");
+    }
+    let own = [
+        STATE, "/etc", "/usr", "/bin", "/sbin", "/lib", "/boot", "/proc", "/sys", "/dev", "/run", "/root",
+        "/home", "/opt", "/srv", "/var", "/var/lib", "/tmp", "/mnt",
+    ];
+    if own.contains(&dir) || dir.starts_with(&format!("{STATE}/")) {
+        return Err("is not a directory of the app's own");
+    }
+    Ok(())
+}
+
+/// Observe, plan, act. Checks go to the report of their lane; an error is the step that nobody could finish.
+fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
+    let settings = &context.settings;
+    let release = &wish.release;
+    source(release, vps);
+
+    let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
+    push(vps, preflight.checks);
+    let Some(place) = preflight.place else { return Ok(()) };
+    let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.0, &context.out)
+        .map_err(|error| Stopped { step: "ssh", error })?;
+    let ssh = transport.shown();
+    vps.push(Check::pass("ssh", format!("one connection to `{ssh}`")));
+
+    let waiting = context.out.waiting("looking at the VPS");
+    let app = settings.deploy_app_dir.0.as_str();
+    let facts = survey::survey(&transport, STATE, app, &wish.profile).step("survey")?;
+    push(vps, contract::judge(&wish.profile, &facts, contract::Target { ssh: &ssh, app }));
+    if let Some(holder) = &facts.holder {
+        vps.push(
+            Check::fail("lock", Exit::Busy, format!("another deploy is being activated: {holder}"))
+                .hint("ua-deploy history"),
+        );
+    }
+    let on_vps = Vps::Remote(&transport);
+    let staging = ua_staging::look(&on_vps, settings, Conflict::Refuse).step("staging.routes")?;
+    drop(waiting);
+    match &staging {
+        Some(view) => push(vps, view.checks()),
+        None => drop(vps.push(Check::skip(
+            "staging",
+            format!("staging.mode = disabled ({})", settings.staging_mode.origin),
+        ))),
+    }
+    describe(wish, &facts, staging.as_ref(), vps);
+    if vps.first_failure().is_some() {
+        return Ok(());
+    }
+    if wish.dry_run {
+        plan(context, wish, &facts, staging.as_ref(), vps);
+        return Ok(());
+    }
+
+    let was = public::before(settings, wish.token.as_ref(), &context.out);
+    let remote = Remote { transport: &transport, settings, out: &context.out };
+    let id = id(&release.commit);
+    vps.data.insert("id".to_owned(), id.clone().into());
+    let base = base(context, wish, &id);
+    remote.begin(&id, &release.commit, &base.to_string()).step("begin")?;
+    vps.data.insert("serving".to_owned(), "old".into());
+    match remote.upload(release) {
+        Ok(took) => {
+            let detail = format!("{} files are on the VPS", release.items.len());
+            vps.push(Check::pass("transfer", detail).took(took));
+        }
+        Err(failure) => {
+            close(&remote, &id, &base, "transfer", &failure);
+            return Err(failure).step("transfer");
+        }
+    }
+    let orders = orders::orders(settings, &wish.profile, release, &facts, &who(context));
+    let activated = match remote.activate(&id, Direction::Forward, &orders, &release.manifest()) {
+        Ok(activated) => activated,
+        Err(failure) => {
+            if failure.exit == Exit::Failed {
+                // It did not even start.
+                close(&remote, &id, &base, "activate", &failure);
+            } else {
+                vps.data.insert("serving".to_owned(), "unknown".into());
+            }
+            return Err(failure).step("activate");
+        }
+    };
+    if !told(activated, vps) {
+        return Ok(());
+    }
+
+    if let Some(view) = &staging {
+        // The routes are applied to what they were seen to be; a change in between shows when they are read back.
+        let checks = ua_staging::ensure(&on_vps, settings, view, &context.out).step("staging")?;
+        if !staged(&remote, &id, checks, vps)? {
+            return Ok(());
+        }
+    }
+    push(public, public::after(settings, wish.token.as_ref(), &was, &context.out).step("public")?);
+    Ok(())
+}
+
+/// What is shipped, and what is not.
+fn source(release: &Release, vps: &mut Report) {
+    let branch =
+        release.branch.as_deref().map_or("no branch".to_owned(), |branch| format!("branch `{branch}`"));
+    let files = release.items.len();
+    let commit =
+        format!("commit {} ({branch}): {files} files, {} KiB", release.commit, release.bytes.div_ceil(1024));
+    vps.push(Check::pass("source.commit", commit));
+    if !release.left_out.is_empty() {
+        let detail = format!("not in the commit, so not shipped: {}", listed(&release.left_out));
+        vps.push(Check::warn("source.dirty", detail));
+    }
+    if !release.skipped.is_empty() {
+        let names: Vec<String> =
+            release.skipped.iter().map(|it| format!("{} ({})", it.path, it.why)).collect();
+        vps.push(Check::warn(
+            "source.skipped",
+            format!("in the commit, but not shipped: {}", listed(&names)),
+        ));
+    }
+}
+
+/// What is particular to this tool, for whoever reads the report by program.
+fn describe(wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report) {
+    let release = &wish.release;
+    let skipped: Vec<_> = release.skipped.iter().map(|it| json!({"path": it.path, "why": it.why})).collect();
+    vps.data.extend([
+        ("commit".to_owned(), json!(release.commit)),
+        ("branch".to_owned(), json!(release.branch)),
+        ("left_out".to_owned(), json!(release.left_out)),
+        ("skipped".to_owned(), json!(skipped)),
+        (
+            "previous".to_owned(),
+            json!(facts.serving().map(|record| json!({"id": record.id, "commit": record.commit}))),
+        ),
+    ]);
+    if let Some(view) = staging {
+        let name = view.actual.node.name();
+        let urls: Vec<String> = view.wanted.iter().map(|route| route.url(name)).collect();
+        vps.data.insert("staging".to_owned(), json!(urls));
+    }
+}
+
+/// The plan as a person reads it.
+fn plan(context: &Context, wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report) {
+    let release = &wish.release;
+    let app = &context.settings.deploy_app_dir.0;
+    let serves = facts
+        .serving()
+        .map_or("nobody knows which commit".to_owned(), |record| format!("commit {}", record.commit));
+    let mut lines = vec![
+        format!("ship commit {} ({} files); {serves} serves now", release.commit, release.items.len()),
+        format!("upload to {STATE}/incoming what is not the same in {app}"),
+    ];
+    lines.extend(wish.profile.build.steps.iter().map(|step| format!("build {}: {}", step.name, step.run)));
+    lines.push(format!("switch {app} and its build outputs; the old ones go to the backup"));
+    lines.extend(
+        wish.profile.template_names().map(|(path, name)| format!("install {name} if it differs from {path}")),
+    );
+    lines.push(format!("restart {}", wish.profile.units().join(", ")));
+    lines.push("wait for all of them, then for health, versions and sessions on the VPS".to_owned());
+    lines.extend(staging.into_iter().flat_map(|view| &view.plan.actions).map(ToString::to_string));
+    if staging.is_some() {
+        lines.push("ask both staging routes for their health".to_owned());
+    }
+    lines.push("ask the public domains".to_owned());
+    if !context.out.is_json() {
+        for line in &lines {
+            context.out.data(&format!("would {line}"));
+        }
+    }
+    vps.data.insert("plan".to_owned(), json!(lines));
+    vps.push(Check::pass("plan", "nothing was changed (--dry-run)"));
+}
+
+/// Puts what the VPS observed into the report; says whether the release serves.
+fn told(activated: Activated, vps: &mut Report) -> bool {
+    let Activated { checks, record } = activated;
+    let serving = match record.verdict {
+        Outcome::Ok => "new",
+        Outcome::Failed | Outcome::Busy | Outcome::RolledBack => "old",
+        Outcome::Activating if remote::exit_of(&record) == Exit::Failed => "old",
+        _ => "unknown",
+    };
+    vps.data.insert("serving".to_owned(), serving.into());
+    push(vps, checks);
+    let exit = remote::exit_of(&record);
+    if exit == Exit::Ok {
+        vps.push(Check::pass("deploy", format!("commit {} serves", record.commit)));
+        return true;
+    }
+    let after = match serving {
+        "old" if record.verdict == Outcome::RolledBack => "the old release was put back and serves",
+        "old" => "the old release serves as before",
+        _ => "nobody knows what serves: look at the units",
+    };
+    // The check that failed says why; a run that was cut off has none.
+    let step = &record.step;
+    let told = vps.first_failure().is_some();
+    let why = if told { String::new() } else { format!(": {}", record.detail) };
+    let detail = format!("failed at step `{step}`{why}; {after}");
+    let look = format!("ssh {} systemctl --failed --no-pager", vps.target());
+    let look = if serving == "old" { "ua-deploy history".to_owned() } else { look };
+    vps.push(Check::fail("deploy", exit, detail).hint(look));
+    false
+}
+
+/// Judges staging after the switch by its mode: unhealthy is a warning, or the end of this release.
+fn staged(remote: &Remote<'_>, id: &str, checks: Vec<Check>, vps: &mut Report) -> Result<bool, Stopped> {
+    let failed = checks.iter().find(|check| check.verdict == Verdict::Fail).cloned();
+    let Some(cause) = failed else {
+        // The routes were told before already.
+        push(vps, checks.into_iter().filter(|check| check.id != "staging.stale").collect());
+        return Ok(true);
+    };
+    if remote.settings.staging_mode.value == StagingMode::Auto {
+        for mut check in checks {
+            if check.exit == Exit::StagingUnhealthy {
+                (check.verdict, check.exit) = (Verdict::Warn, Exit::Ok);
+            }
+            vps.push(check);
+        }
+        return Ok(true);
+    }
+    vps.data.insert(
+        "cause".to_owned(),
+        json!({"id": cause.id, "detail": cause.detail, "exit_code": cause.exit.code()}),
+    );
+    remote.out.note("staging is required and not healthy: putting the old release back");
+    let restored = remote.activate(id, Direction::Restore, "", "").step("restore")?;
+    if restored.record.verdict == Outcome::Ok {
+        // Refused: something newer is in place.
+        push(vps, restored.checks);
+        vps.push(cause);
+        return Ok(false);
+    }
+    vps.push(Check::warn(cause.id.clone(), cause.detail.clone()));
+    told(restored, vps);
+    Ok(false)
+}
+
+/// Ends the record of a deploy that never came to its activation. If that fails too, the record says how far it came.
+fn close(remote: &Remote<'_>, id: &str, base: &serde_json::Value, step: &str, failure: &Failure) {
+    let mut record = base.clone();
+    let end = json!({
+        "verdict": Outcome::Failed.word(),
+        "exit_code": failure.exit.code(),
+        "step": step,
+        "serving": "old",
+        "detail": failure.to_string(),
+        "ended_at": now(),
+    });
+    if let (Some(record), Some(end)) = (record.as_object_mut(), end.as_object()) {
+        record.extend(end.clone());
+    }
+    if let Err(lost) = remote.close(id, &record.to_string()) {
+        remote.out.warn(&format!("the record of `{id}` could not be ended: {lost}"));
+    }
+}
+
+/// Ids begin with their time, so that their order is the order of deploys.
+fn id(commit: &str) -> String {
+    format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), commit.get(..12).unwrap_or(commit))
+}
+
+fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Who deploys, from which machine.
+fn who(context: &Context) -> String {
+    let name = rustix::system::uname();
+    let user = ["LOGNAME", "USER"].iter().find_map(|name| context.around.env.get(std::ffi::OsStr::new(name)));
+    let user =
+        user.map_or_else(|| context.around.uid.to_string(), |user| user.to_string_lossy().into_owned());
+    let who = format!("{user}@{}", name.nodename().to_string_lossy());
+    who.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// The part of the record that is known before anything happens.
+fn base(context: &Context, wish: &Wish, id: &str) -> serde_json::Value {
+    json!({
+        "id": id,
+        "commit": wish.release.commit,
+        "branch": wish.release.branch,
+        "who": who(context),
+        "at": now(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "break_glass": context.settings.host_break_glass.value,
+        "left_out": wish.release.left_out.len(),
+        "files": wish.release.items.len(),
+    })
+}
+
+/// Reads every record from the VPS.
+fn records(context: &Context, report: &mut Report) -> anyhow::Result<Option<Vec<Record>>> {
+    let settings = &context.settings;
+    let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
+    push(report, preflight.checks);
+    let Some(place) = preflight.place else { return Ok(None) };
+    let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.0, &context.out)?;
+    let remote = Remote { transport: &transport, settings, out: &context.out };
+    remote.history().map(Some).context("cannot read the history")
+}
+
+fn push(report: &mut Report, checks: Vec<Check>) {
+    for check in checks {
+        report.push(check);
+    }
+}
+
+/// A failed step from an error that may know its code and hint.
+fn failed(step: &'static str, error: &anyhow::Error) -> Check {
+    let (exit, hint) = Failure::within(error);
+    let check = Check::fail(step, exit, format!("{error:#}"));
+    if let Some(hint) = hint { check.hint(hint) } else { check }
+}

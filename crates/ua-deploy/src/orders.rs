@@ -1,0 +1,100 @@
+//! What the VPS is told to do: lines of `KEY<TAB>FIELDS…`, made from the profile and the settings. Data, never code:
+//! every field was checked when the profile was read, and the script on the VPS only ever compares and quotes it.
+
+use std::fmt::Write as _;
+
+use ua_common::env_file;
+use ua_common::settings::Settings;
+
+use crate::glob;
+use crate::profile::{Profile, Sessions};
+use crate::release::Release;
+use crate::survey::Facts;
+
+/// Where unit files of this machine lie.
+const UNIT_DIR: &str = "/etc/systemd/system";
+
+/// The orders for putting `release` in place.
+pub fn orders(settings: &Settings, profile: &Profile, release: &Release, facts: &Facts, who: &str) -> String {
+    let mut text = String::new();
+    let mut say = |fields: &[&str]| {
+        // Writing into a string cannot fail.
+        let _ = writeln!(text, "{}", fields.join("\t"));
+    };
+    let app = &settings.deploy_app_dir.0;
+    say(&["commit", &release.commit]);
+    say(&["who", who]);
+    say(&["app", app]);
+    say(&["user", &profile.owner.user]);
+    say(&["group", &profile.owner.group]);
+    say(&["modes", &profile.owner.modes]);
+    say(&["build_path", &profile.build.path]);
+    say(&["build_timeout", &settings.deploy_build_timeout.0.as_secs().max(1).to_string()]);
+    say(&["ready_timeout", &settings.deploy_ready_timeout.0.as_secs().max(1).to_string()]);
+    say(&["stable", &profile.units.stable_seconds.to_string()]);
+    say(&["unit_dir", UNIT_DIR]);
+    say(&["keep", &settings.deploy_keep_releases.0.to_string()]);
+    if let Some(serving) = facts.serving() {
+        say(&["serving", &serving.commit]);
+    }
+    for step in &profile.build.steps {
+        // Another command, place or PATH is another step, though it reads the same files.
+        let outputs: Vec<&str> = step.outputs.iter().map(|output| &**output).collect();
+        let dir = step.dir.as_deref().unwrap_or(".");
+        let how = [&*step.run, dir, &*profile.build.path, &outputs.join(" ")].join("\n");
+        let digest = release.digest_of(&step.inputs, &how);
+        say(&["step", &step.name, dir, &digest, &step.run]);
+        for output in &step.outputs {
+            say(&["output", &step.name, output]);
+        }
+    }
+    for item in release.items.iter().filter(|item| glob::any(&profile.source.preserve, &item.path)) {
+        say(&["preserve", &item.path]);
+    }
+    for dir in &profile.source.directories {
+        say(&["directory", dir]);
+    }
+    for unit in profile.units() {
+        say(&["unit", &unit]);
+        if profile.brought_along(&unit) {
+            say(&["enable", &unit]);
+        }
+    }
+    for (path, name) in profile.template_names() {
+        say(&["template", name, path]);
+    }
+    if let Some(timer) = &profile.units.watchdog {
+        say(&["watchdog", timer]);
+    }
+    for health in &profile.health {
+        say(&["health", &health.name, &health.status, &health.url]);
+    }
+    for version in &profile.versions {
+        say(&["version", &version.name, &version.field, &version.url]);
+    }
+    if let Some(sessions) = &profile.sessions {
+        let words =
+            |list: &[crate::profile::Word]| list.iter().map(|word| &**word).collect::<Vec<_>>().join(",");
+        say(&["sessions_database", &database(app, sessions, facts)]);
+        say(&[
+            "sessions_columns",
+            &sessions.table,
+            &sessions.id,
+            &sessions.status,
+            sessions.fresh.as_deref().unwrap_or("-"),
+        ]);
+        say(&["sessions_ready", &words(&sessions.ready)]);
+        sessions.ids.iter().for_each(|id| say(&["session", id]));
+    }
+    text
+}
+
+/// Where the workers keep their rows: `.env` may name another place than the profile.
+fn database(app: &str, sessions: &Sessions, facts: &Facts) -> String {
+    let named = sessions.database_key.as_ref().and_then(|key| env_file::last(&facts.env, key));
+    match named.map(|assignment| assignment.value.as_str()) {
+        Some(path) if path.starts_with('/') && !path.chars().any(char::is_control) => path.to_owned(),
+        Some(path) if !path.is_empty() && !path.chars().any(char::is_control) => format!("{app}/{path}"),
+        _ => format!("{app}/{}", sessions.database),
+    }
+}

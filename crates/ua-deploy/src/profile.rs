@@ -1,0 +1,425 @@
+//! The app, as a deploy needs to know it: one TOML file, read strictly. `docs/profile.md` says what each key means.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use ua_common::error::Fact;
+use ua_common::exit::Exit;
+use ua_common::settings::Settings;
+use ua_common::settings::value::{Base, StatusSet, Value as _};
+
+use crate::glob::Pattern;
+
+const BUILT_IN: &str = include_str!("../profiles/universal-agent.toml");
+const BUILT_IN_NAME: &str = "universal-agent.toml (built in)";
+
+/// The whole profile.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Whose files the app's are.
+    pub owner: Owner,
+    /// What is shipped.
+    pub source: Source,
+    /// What `.env` has to say.
+    pub env: Env,
+    /// How it is built.
+    #[serde(default)]
+    pub build: Build,
+    /// How an operator installs a program, by program.
+    #[serde(default)]
+    pub install: BTreeMap<Word, Text>,
+    /// What runs.
+    pub units: Units,
+    /// What answers when it runs.
+    #[serde(default)]
+    pub health: Vec<Health>,
+    /// What tells the commit.
+    #[serde(default)]
+    pub versions: Vec<Version>,
+    /// Rows of the workers; a profile without workers has none.
+    pub sessions: Option<Sessions>,
+}
+
+/// `[owner]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// Login that runs the app and the build.
+    pub user: Word,
+    /// Its group.
+    pub group: Word,
+    /// Modes, as rsync's `--chmod` takes them.
+    pub modes: Modes,
+}
+
+/// `[source]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Never shipped.
+    #[serde(default)]
+    pub exclude: Vec<Pattern>,
+    /// Never shipped, since it looks like a secret.
+    #[serde(default)]
+    pub secret: Vec<Pattern>,
+    /// What only looks like one.
+    #[serde(default)]
+    pub not_secret: Vec<Pattern>,
+    /// Files that the server writes.
+    #[serde(default)]
+    pub preserve: Vec<Pattern>,
+    /// Directories that have to be there.
+    #[serde(default)]
+    pub directories: Vec<Text>,
+    /// Free space in MiB.
+    pub free_mib: u64,
+}
+
+/// `[env]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Env {
+    /// Where it is.
+    pub file: RelativePath,
+    /// `user:group` that it should have.
+    pub owner: Word,
+    /// Its mode, octal, as `stat -c %a` prints it.
+    pub mode: Word,
+    /// What each key has to be.
+    #[serde(default)]
+    pub keys: BTreeMap<Name, Rule>,
+}
+
+/// What a key of `.env` has to be.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// `1 true yes on` in any case.
+    On,
+    /// Anything; its value never leaves the VPS.
+    Set,
+    /// Exactly this.
+    Equals(String),
+    /// A list separated by commas that holds all of these.
+    Contains(Vec<String>),
+}
+
+/// `[build]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// Its `PATH`; never the operator's.
+    #[serde(default)]
+    pub path: SearchPath,
+    /// What is run, in this order.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+/// `[[build.steps]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Short name.
+    pub name: Word,
+    /// Where it runs.
+    #[serde(default)]
+    pub dir: Option<RelativePath>,
+    /// A line of sh.
+    pub run: Text,
+    /// It is run again only if one of these changed.
+    pub inputs: Vec<Pattern>,
+    /// What it makes.
+    pub outputs: Vec<RelativePath>,
+    /// Programs it needs on the build's `PATH`.
+    #[serde(default)]
+    pub programs: Vec<Word>,
+}
+
+/// `[units]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Units {
+    /// How long one process has to live to count.
+    pub stable_seconds: u32,
+    /// Names, with or without `.service`.
+    pub names: Vec<Word>,
+    /// Unit files of the commit.
+    #[serde(default)]
+    pub templates: Vec<RelativePath>,
+    /// A timer that is held off during a deploy.
+    pub watchdog: Option<Word>,
+}
+
+/// `[[health]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Short name.
+    pub name: Word,
+    /// What is asked on the VPS.
+    pub url: LocalUrl,
+    /// Healthy answers.
+    pub status: Statuses,
+}
+
+/// `[[versions]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Version {
+    /// Short name.
+    pub name: Word,
+    /// What is asked on the VPS.
+    pub url: LocalUrl,
+    /// Field of the JSON answer.
+    pub field: Name,
+}
+
+/// `[sessions]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sessions {
+    /// SQLite file.
+    pub database: RelativePath,
+    /// Key of `.env` that names another one.
+    pub database_key: Option<Name>,
+    /// Table.
+    pub table: Name,
+    /// Column of the id.
+    pub id: Name,
+    /// Column of the status.
+    pub status: Name,
+    /// Statuses that count as ready.
+    pub ready: Vec<Word>,
+    /// Column of the time of the last sign of life.
+    pub fresh: Option<Name>,
+    /// Ids that must be ready.
+    pub ids: Vec<Word>,
+}
+
+/// Defines a text that is checked when it is read, so that no later step has to.
+macro_rules! checked {
+    ($($(#[$meta:meta])* $name:ident: $what:literal, $fine:expr;)+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(String);
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                let fine: fn(&str) -> bool = $fine;
+                if fine(&text) { Ok(Self(text)) } else { Err(format!("`{}` is not {}", text.escape_debug(), $what)) }
+            }
+        }
+
+        impl std::ops::Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )+};
+}
+
+checked! {
+    /// A name that means nothing to a shell, to systemd or to SQL.
+    Word: "a name of letters, digits and `_.:@-` that does not begin with `-`", |text| {
+        !text.is_empty() && !text.starts_with('-')
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:@-".contains(&byte))
+    };
+    /// A variable, table, column or field.
+    Name: "a name of letters, digits and `_`", |text| {
+        text.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    /// One line.
+    Text: "one line of text", |text| !text.is_empty() && !text.chars().any(char::is_control);
+    /// Below the app's directory.
+    RelativePath: "a relative path without `.`, `..`, blanks and quotes", |text| {
+        text.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.starts_with('-'))
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.+@-".contains(&byte))
+    };
+    /// Directories for `PATH`.
+    SearchPath: "absolute directories separated by `:`", |text| {
+        text.split(':').all(|dir| dir.starts_with('/'))
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.:+-".contains(&byte))
+    };
+    /// For rsync's `--chmod`.
+    Modes: "modes as rsync's --chmod takes them", |text| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b",=+-".contains(&byte))
+    };
+    /// On the VPS itself.
+    LocalUrl: "an http address of the machine itself, such as http://127.0.0.1:8001/health", |text| {
+        ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"].iter().any(|start| text.starts_with(start))
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    /// HTTP statuses.
+    Statuses: "HTTP statuses such as 200,3xx", |text| {
+        StatusSet::parse_text(text, &Base { dir: Path::new("/"), home: None }).is_ok()
+    };
+}
+
+/// Why the profile cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// It cannot be read.
+    #[error("cannot read the profile `{}`", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It does not mean anything we know.
+    #[error("{file}:{line}: {why}")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// Its line, from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Fact for ProfileError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+impl Profile {
+    /// The profile of the settings.
+    pub fn load(settings: &Settings) -> Result<Self, ProfileError> {
+        match &settings.deploy_profile.value {
+            None => Self::parse(BUILT_IN, BUILT_IN_NAME),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ProfileError::Unreadable { path: path.clone(), source })?;
+                Self::parse(&text, &path.display().to_string())
+            }
+        }
+    }
+
+    /// The one for Universal Agent.
+    #[cfg(test)]
+    pub fn built_in() -> Self {
+        Self::parse(BUILT_IN, BUILT_IN_NAME).unwrap()
+    }
+
+    fn parse(text: &str, file: &str) -> Result<Self, ProfileError> {
+        let syntax = |offset: usize, why: String| {
+            let line = text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1);
+            ProfileError::Syntax { file: file.to_owned(), line, why }
+        };
+        let profile: Self = toml::from_str(text).map_err(|error| {
+            let why = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+            syntax(error.span().map_or(0, |span| span.start), why)
+        })?;
+        let at = |word: &str| text.find(word).unwrap_or(0);
+        if profile.units.names.is_empty() {
+            return Err(syntax(
+                at("[units]"),
+                "`units.names` is empty: nothing would be restarted".to_owned(),
+            ));
+        }
+        if !profile.build.steps.is_empty() && profile.build.path.is_empty() {
+            return Err(syntax(at("[build"), "`build.path` is missing".to_owned()));
+        }
+        Ok(profile)
+    }
+
+    /// Unit names, in full.
+    pub fn units(&self) -> Vec<String> {
+        let full = |name: &Word| {
+            if name.ends_with(".service") { name.to_string() } else { format!("{name}.service") }
+        };
+        self.units.names.iter().map(full).collect()
+    }
+
+    /// Where a template of the commit is installed: its own name.
+    pub fn template_names(&self) -> impl Iterator<Item = (&RelativePath, &str)> {
+        self.units.templates.iter().map(|path| (path, path.rsplit('/').next().unwrap_or(path)))
+    }
+
+    /// Is `unit` an instance of a template that the commit brings along?
+    pub fn brought_along(&self, unit: &str) -> bool {
+        let template = unit.split_once('@').map(|(name, _)| format!("{name}@.service"));
+        template.is_some_and(|template| self.template_names().any(|(_, name)| name == template))
+    }
+
+    /// Programs that the build needs.
+    pub fn programs(&self) -> Vec<&str> {
+        let mut programs: Vec<&str> =
+            self.build.steps.iter().flat_map(|step| &step.programs).map(|word| &**word).collect();
+        programs.sort_unstable();
+        programs.dedup();
+        programs
+    }
+
+    /// Programs that the deploy itself needs on the VPS, as root.
+    pub fn tools(&self) -> Vec<&'static str> {
+        let mut tools = vec!["awk", "flock", "rsync", "sha256sum", "systemctl", "systemd-run", "xargs"];
+        if !self.health.is_empty() || !self.versions.is_empty() {
+            tools.push("curl");
+        }
+        if self.sessions.is_some() || !self.versions.is_empty() {
+            tools.push("sqlite3");
+        }
+        tools
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_one_is_whole() {
+        let profile = Profile::parse(BUILT_IN, BUILT_IN_NAME).unwrap();
+        assert_eq!(profile.programs(), ["node", "npm", "uv"]);
+        assert!(profile.brought_along("universal-agent-vp-worker@vp.coder.primary.service"));
+        assert!(!profile.brought_along("universal-agent-api.service"));
+        assert_eq!(
+            profile.env.keys[&Name("UA_VP_DISPATCH_MODE".to_owned())],
+            Rule::Equals("db_pull".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line() {
+        let wrong = |from: &str, to: &str| {
+            Profile::parse(&BUILT_IN.replacen(from, to, 1), "p.toml").unwrap_err().to_string()
+        };
+        let line = |of: &str| BUILT_IN.lines().position(|line| line.starts_with(of)).unwrap() + 1;
+        let said = wrong("stable_seconds", "stable_second");
+        assert!(
+            said.starts_with(&format!("p.toml:{}: unknown field `stable_second`", line("stable_seconds"))),
+            "{said}"
+        );
+        let said = wrong("table = \"vp_sessions\"", "table = \"x; DROP TABLE y\"");
+        assert!(said.starts_with(&format!("p.toml:{}: `x; DROP TABLE y` is not", line("table ="))), "{said}");
+        let said = wrong("url = \"http://127.0.0.1:8002/api/v1/health\"", "url = \"http://example.com/\"");
+        assert!(said.contains("is not an http address of the machine itself"), "{said}");
+        let said = wrong("{ equals = \"db_pull\" }", "{ is = \"db_pull\" }");
+        assert!(said.contains("unknown variant `is`"), "{said}");
+    }
+
+    #[test]
+    fn workers_are_optional() {
+        let end = BUILT_IN.find("# Rows that the workers").unwrap();
+        let profile = Profile::parse(&BUILT_IN[..end], "p.toml").unwrap();
+        assert!(profile.sessions.is_none());
+    }
+}

@@ -1,0 +1,614 @@
+//! What is shipped: the content of exactly one commit, laid out in a private directory, with a manifest of it.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fs_err as fs;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use ua_common::error::{Fact, Failure};
+use ua_common::exit::Exit;
+use ua_common::run::Cmd;
+use ua_common::tool::git::{Entry, Kind, Repo};
+
+use crate::glob;
+use crate::profile::Profile;
+
+/// What a path of the release is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A file with this SHA-256.
+    File(String),
+    /// A file that may be executed.
+    Program(String),
+    /// A symbolic link to this.
+    Link(String),
+}
+
+/// One line of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub what: What,
+    /// Relative to the app's directory.
+    pub path: String,
+}
+
+impl std::fmt::Display for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, what) = match &self.what {
+            What::File(digest) => ('f', digest),
+            What::Program(digest) => ('x', digest),
+            What::Link(target) => ('l', target),
+        };
+        write!(f, "{kind}\t{what}\t{}", self.path)
+    }
+}
+
+/// A path of the commit that is not shipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Relative to the repository's top.
+    pub path: String,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// Why a commit cannot be shipped. Nothing was contacted.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// The working tree is not the commit.
+    #[error("`{}` is not what HEAD says: {}", .top.display(), listed(.paths))]
+    Dirty {
+        /// The repository.
+        top: PathBuf,
+        /// What differs.
+        paths: Vec<String>,
+    },
+    /// A name that a line-oriented manifest cannot hold.
+    #[error("`{}` has a control character in its name", .path.escape_debug())]
+    OddName {
+        /// The path.
+        path: String,
+    },
+    /// `deploy.include` names what must not be shipped.
+    #[error("`{path}` of deploy.include {why}")]
+    Include {
+        /// The path.
+        path: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A unit file that the profile installs is not there.
+    #[error("commit {commit} has no `{path}`, which the profile installs as a unit file")]
+    NoTemplate {
+        /// The commit.
+        commit: String,
+        /// The path.
+        path: String,
+    },
+    /// Nothing left to ship.
+    #[error("commit {commit} has nothing to ship")]
+    Empty {
+        /// The commit.
+        commit: String,
+    },
+}
+
+impl Fact for ReleaseError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Dirty { .. } => {
+                Some("ua-deploy --allow-dirty  # ships the commit and leaves these out".to_owned())
+            }
+            Self::OddName { .. } => Some("git ls-files -z | tr '\\0' '\\n' | cat -v  # shows it".to_owned()),
+            Self::Include { .. } => Some("env UA_DEPLOY_INCLUDE= ua-deploy --dry-run".to_owned()),
+            Self::NoTemplate { .. } | Self::Empty { .. } => None,
+        }
+    }
+}
+
+/// The first few of many.
+pub fn listed(paths: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = paths.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if paths.len() > SHOWN {
+        text.push_str(&format!(" and {} more", paths.len() - SHOWN));
+    }
+    text
+}
+
+/// A commit, ready to be uploaded.
+#[derive(Debug)]
+pub struct Release {
+    dir: TempDir,
+    /// Its full id.
+    pub commit: String,
+    /// What is checked out, if it is a branch.
+    pub branch: Option<String>,
+    /// Every file and link, by path.
+    pub items: Vec<Item>,
+    /// What of the commit is left out.
+    pub skipped: Vec<Skipped>,
+    /// What of the working tree is not in the commit.
+    pub left_out: Vec<String>,
+    /// Size of all files.
+    pub bytes: u64,
+}
+
+/// What to do with a working tree that is not the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dirty {
+    /// Refuse.
+    Refuse,
+    /// Ship the commit without it.
+    LeaveOut,
+}
+
+impl Release {
+    /// Takes `rev` of the repository out of git.
+    pub fn take(
+        repo: &Repo,
+        rev: &str,
+        dirty: Dirty,
+        include: &[String],
+        profile: &Profile,
+    ) -> anyhow::Result<Self> {
+        let commit = repo.commit(rev).map_err(Failure::from)?;
+        let left_out = repo.uncommitted().map_err(Failure::from)?;
+        if dirty == Dirty::Refuse && !left_out.is_empty() {
+            let top = repo.top().to_path_buf();
+            return Err(Failure::from(ReleaseError::Dirty { top, paths: left_out }).into());
+        }
+        let entries = repo.entries(&commit).map_err(Failure::from)?;
+        let (kept, mut skipped) = sort_out(entries, profile)?;
+
+        let dir = tempfile::Builder::new()
+            .prefix("ua-deploy-")
+            .tempdir()
+            .context("cannot make a private directory")?;
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree)?;
+        extract(repo, &commit, dir.path(), &tree)?;
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        for Entry { kind, path } in kept {
+            let file = tree.join(&path);
+            if fs::symlink_metadata(&file).is_err() {
+                skipped.push(Skipped { path, why: "marked export-ignore" });
+                continue;
+            }
+            let what = match kind {
+                Kind::Link => What::Link(link_target(&file, &path)?),
+                Kind::Program => What::Program(digest(&file, 0o755, &mut bytes)?),
+                Kind::File | Kind::Gitlink => What::File(digest(&file, 0o644, &mut bytes)?),
+            };
+            items.push(Item { what, path });
+        }
+        for path in include {
+            add(repo.top(), path, &tree, profile, &mut items, &mut bytes)?;
+        }
+        items.sort_by(|a, b| a.path.cmp(&b.path));
+        items.dedup_by(|a, b| a.path == b.path);
+        if items.is_empty() {
+            return Err(Failure::from(ReleaseError::Empty { commit }).into());
+        }
+        if let Some((path, _)) =
+            profile.template_names().find(|(path, _)| items.iter().all(|it| it.path != ***path))
+        {
+            return Err(Failure::from(ReleaseError::NoTemplate { commit, path: path.to_string() }).into());
+        }
+        remove_unlisted(&tree, &items)?;
+        // Another commit than the one that is checked out is of no branch that we know.
+        let checked_out = repo.commit("HEAD").map_err(Failure::from)? == commit;
+        let branch = if checked_out { repo.branch().map_err(Failure::from)? } else { None };
+        Ok(Self { dir, commit, branch, items, skipped, left_out, bytes })
+    }
+
+    /// The directory to upload.
+    pub fn tree(&self) -> PathBuf {
+        self.dir.path().join("tree")
+    }
+
+    /// The manifest, a line per file or link.
+    pub fn manifest(&self) -> String {
+        self.items.iter().map(|item| format!("{item}\n")).collect()
+    }
+
+    /// One digest over everything that `patterns` mean, and over `how` it is used: it changes if any of it does.
+    pub fn digest_of(&self, patterns: &[glob::Pattern], how: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{how}\n"));
+        for item in self.items.iter().filter(|item| glob::any(patterns, &item.path)) {
+            hash.update(format!("{item}\n"));
+        }
+        hex(&hash.finalize())
+    }
+}
+
+/// Which entries are shipped, and why the others are not.
+fn sort_out(entries: Vec<Entry>, profile: &Profile) -> Result<(Vec<Entry>, Vec<Skipped>), Failure> {
+    let (mut kept, mut skipped) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let why = if entry.kind == Kind::Gitlink {
+            "a submodule (gitlink)"
+        } else if is_secret(&entry.path, profile) {
+            "looks like a secret"
+        } else if glob::any(&profile.source.exclude, &entry.path) {
+            "excluded by the profile"
+        } else {
+            if entry.path.chars().any(char::is_control) {
+                return Err(ReleaseError::OddName { path: entry.path }.into());
+            }
+            kept.push(entry);
+            continue;
+        };
+        skipped.push(Skipped { path: entry.path, why });
+    }
+    Ok((kept, skipped))
+}
+
+fn is_secret(path: &str, profile: &Profile) -> bool {
+    glob::any(&profile.source.secret, path) && !glob::any(&profile.source.not_secret, path)
+}
+
+/// Lays the commit out, by git's own archive: only the commit, whatever lies beside it.
+fn extract(repo: &Repo, commit: &str, dir: &Path, tree: &Path) -> anyhow::Result<()> {
+    let archive = dir.join("commit.tar");
+    repo.archive(commit, &archive).map_err(Failure::from)?;
+    let tar = Cmd::new("tar", Duration::from_mins(10))
+        .args(["--extract", "--file"])
+        .arg(&archive)
+        .arg("--directory");
+    let finished = tar.arg(tree).output().map_err(Failure::from)?;
+    anyhow::ensure!(finished.code == 0, "`tar` could not lay out commit {commit}: {}", finished.err());
+    fs::remove_file(archive)?;
+    Ok(())
+}
+
+fn link_target(file: &Path, path: &str) -> anyhow::Result<String> {
+    let target = fs::read_link(file)?.to_string_lossy().into_owned();
+    if target.chars().any(char::is_control) {
+        return Err(Failure::from(ReleaseError::OddName { path: path.to_owned() }).into());
+    }
+    Ok(target)
+}
+
+/// The digest of a file, whose mode is made what git says.
+fn digest(file: &Path, mode: u32, bytes: &mut u64) -> anyhow::Result<String> {
+    fs::set_permissions(file, std::fs::Permissions::from_mode(mode))?;
+    let mut input = fs::File::open(file)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let length = input.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(hex(&hash.finalize()));
+        }
+        hash.update(&buffer[..length]);
+        *bytes += length as u64;
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Adds a path of `deploy.include`, a directory with all below it.
+fn add(
+    top: &Path,
+    path: &str,
+    tree: &Path,
+    profile: &Profile,
+    items: &mut Vec<Item>,
+    bytes: &mut u64,
+) -> anyhow::Result<()> {
+    let refuse =
+        |why| anyhow::Error::from(Failure::from(ReleaseError::Include { path: path.to_owned(), why }));
+    let path = path.trim_end_matches('/');
+    let inside = path.split('/').all(|part| !matches!(part, "" | "." | ".." | ".git"));
+    if !inside || path.chars().any(char::is_control) {
+        return Err(refuse("is not a path inside the repository"));
+    }
+    if is_secret(path, profile) {
+        return Err(refuse("looks like a secret"));
+    }
+    // Behind a link lies what belongs to somebody else.
+    let parents = Path::new(path).ancestors().skip(1).filter(|parent| *parent != Path::new(""));
+    let linked = |parent: &Path| [top, tree].iter().any(|root| root.join(parent).is_symlink());
+    if parents.into_iter().any(linked) {
+        return Err(refuse("lies behind a symbolic link"));
+    }
+    let from = top.join(path);
+    let Ok(meta) = fs::symlink_metadata(&from) else { return Err(refuse("does not exist")) };
+    if meta.is_dir() {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&from)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        return names
+            .iter()
+            .try_for_each(|name| add(top, &format!("{path}/{name}"), tree, profile, items, bytes));
+    }
+    if !meta.is_file() {
+        return Err(refuse("is neither a file nor a directory"));
+    }
+    let to = tree.join(path);
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    if fs::symlink_metadata(&to).is_ok() {
+        fs::remove_file(&to)?;
+    }
+    fs::copy(&from, &to)?;
+    let program = meta.permissions().mode() & 0o111 != 0;
+    let what = if program {
+        What::Program(digest(&to, 0o755, bytes)?)
+    } else {
+        What::File(digest(&to, 0o644, bytes)?)
+    };
+    // What the working tree has goes before what the commit has.
+    items.retain(|item| item.path != path);
+    items.push(Item { what, path: path.to_owned() });
+    Ok(())
+}
+
+/// Takes out of the tree what is not in the manifest: skipped paths, and directories that they leave empty.
+fn remove_unlisted(tree: &Path, items: &[Item]) -> anyhow::Result<()> {
+    let listed: BTreeSet<PathBuf> = items.iter().map(|item| tree.join(&item.path)).collect();
+    sweep(tree, &listed).map(drop)
+}
+
+/// Is anything left in `dir`?
+fn sweep(dir: &Path, listed: &BTreeSet<PathBuf>) -> anyhow::Result<bool> {
+    let mut left = false;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            if sweep(&path, listed)? {
+                left = true;
+            } else {
+                fs::remove_dir(&path)?;
+            }
+        } else if listed.contains(&path) {
+            left = true;
+        } else {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A repository with everything in it that must not travel.
+    struct Checkout {
+        dir: TempDir,
+    }
+
+    impl Checkout {
+        fn new() -> Self {
+            let checkout = Self { dir: TempDir::new().unwrap() };
+            checkout.git(&["init", "--quiet", "--initial-branch=main", "--template="]);
+            checkout.write("deployment/systemd/universal-agent-vp-worker@.service", "[Unit]\n");
+            checkout.write("src/universal_agent/artifacts/__init__.py", "");
+            checkout.write("src/universal_agent/tools/tmp/__init__.py", "");
+            checkout.write("app.py", "committed\n");
+            checkout.write(".gitignore", "/ignored\n");
+            checkout.commit();
+            checkout
+        }
+
+        fn git(&self, args: &[&str]) {
+            let git = Cmd::new("git", Duration::from_secs(20)).args(["-C"]).arg(self.dir.path());
+            let git = git.args(["-c", "user.name=Universal Agent", "-c", "user.email=ua@localhost"]);
+            let finished = git.args(args.iter().copied()).output().unwrap();
+            assert_eq!(finished.code, 0, "{}", finished.err());
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn commit(&self) {
+            self.git(&["add", "--all", "--force"]);
+            self.git(&["commit", "--quiet", "--message", "x"]);
+        }
+
+        fn take(&self, dirty: Dirty, include: &[&str]) -> anyhow::Result<Release> {
+            let repo = Repo::open(self.dir.path()).unwrap();
+            let include: Vec<String> = include.iter().map(|path| (*path).to_owned()).collect();
+            Release::take(&repo, "HEAD", dirty, &include, &Profile::built_in())
+        }
+    }
+
+    fn paths(release: &Release) -> Vec<&str> {
+        release.items.iter().map(|item| item.path.as_str()).collect()
+    }
+
+    /// What really lies in the directory that is uploaded.
+    fn tree(release: &Release) -> Vec<String> {
+        let find = Cmd::new("find", Duration::from_secs(20))
+            .arg(release.tree())
+            .args(["!", "-type", "d", "-printf", "%P\n"]);
+        let mut paths: Vec<String> = find.output().unwrap().out().lines().map(str::to_owned).collect();
+        paths.sort();
+        paths
+    }
+
+    #[test]
+    fn p06_only_the_commit_is_shipped() {
+        let checkout = Checkout::new();
+        checkout.write("app.py", "edited\n");
+        checkout.write("staged.py", "staged\n");
+        checkout.git(&["add", "staged.py"]);
+        checkout.write("untracked.py", "untracked\n");
+        checkout.write("ignored", "ignored\n");
+        let error = checkout.take(Dirty::Refuse, &[]).unwrap_err();
+        let (exit, hint) = Failure::within(&error);
+        assert_eq!(exit, Exit::Usage);
+        assert!(hint.unwrap().contains("--allow-dirty"));
+        let said = error.to_string();
+        for path in [" M app.py", "A  staged.py", "?? untracked.py"] {
+            assert!(said.contains(path), "{said}");
+        }
+        assert!(!said.contains("ignored"), "{said}");
+        let release = checkout.take(Dirty::LeaveOut, &[]).unwrap();
+        assert_eq!(fs::read_to_string(release.tree().join("app.py")).unwrap(), "committed\n");
+        assert_eq!(tree(&release), paths(&release));
+        assert!(
+            !tree(&release)
+                .iter()
+                .any(|path| path.contains("staged") || path.contains("untracked") || path == "ignored")
+        );
+        assert_eq!(release.left_out.len(), 3);
+    }
+
+    #[test]
+    fn p08_secrets_and_databases_stay_even_if_committed() {
+        let checkout = Checkout::new();
+        let secrets = [
+            ".env",
+            ".env.local",
+            "web-ui/.env.production",
+            "deep/er/server.key",
+            "state.db",
+            "id_ed25519",
+            "csi.env",
+        ];
+        for path in secrets {
+            checkout.write(path, "x");
+        }
+        checkout.write(".env.example", "X=");
+        checkout.commit();
+        let release = checkout.take(Dirty::Refuse, &[]).unwrap();
+        for path in secrets {
+            assert!(!tree(&release).iter().any(|shipped| shipped == path), "{path}");
+            assert!(
+                release.skipped.iter().any(|it| it.path == path && it.why == "looks like a secret"),
+                "{path}"
+            );
+        }
+        assert!(paths(&release).contains(&".env.example"));
+    }
+
+    #[test]
+    fn p09_a_worktree_s_git_file_stays() {
+        let checkout = Checkout::new();
+        let worktree = checkout.dir.path().join("ignored");
+        checkout.git(&["worktree", "add", "--quiet", worktree.to_str().unwrap(), "-b", "other"]);
+        assert!(worktree.join(".git").is_file());
+        let repo = Repo::open(&worktree).unwrap();
+        let release = Release::take(&repo, "HEAD", Dirty::Refuse, &[], &Profile::built_in()).unwrap();
+        assert!(!tree(&release).iter().any(|path| path.starts_with(".git/") || path == ".git"));
+        assert_eq!(release.branch.as_deref(), Some("other"));
+    }
+
+    #[test]
+    fn p10_packages_named_like_runtime_directories_are_shipped() {
+        let checkout = Checkout::new();
+        checkout.write("artifacts/made-by-a-run.txt", "x");
+        checkout.write("tmp/scratch", "x");
+        checkout.commit();
+        let release = checkout.take(Dirty::Refuse, &[]).unwrap();
+        let shipped = tree(&release);
+        assert!(shipped.iter().any(|path| path == "src/universal_agent/artifacts/__init__.py"));
+        assert!(shipped.iter().any(|path| path == "src/universal_agent/tools/tmp/__init__.py"));
+        assert!(!shipped.iter().any(|path| path.starts_with("artifacts/") || path.starts_with("tmp/")));
+    }
+
+    #[test]
+    fn modes_links_and_the_commit_s_own_id() {
+        let checkout = Checkout::new();
+        checkout.write("run.sh", "#!/bin/sh\n");
+        checkout.write("_release.txt", "$Format:%H$\n");
+        checkout.write(".gitattributes", "_release.txt export-subst\nprivate.txt export-ignore\n");
+        checkout.write("private.txt", "x");
+        std::os::unix::fs::symlink("app.py", checkout.dir.path().join("link")).unwrap();
+        fs::set_permissions(checkout.dir.path().join("run.sh"), std::fs::Permissions::from_mode(0o700))
+            .unwrap();
+        checkout.commit();
+        let release = checkout.take(Dirty::Refuse, &[]).unwrap();
+        let item = |path: &str| &release.items.iter().find(|item| item.path == path).unwrap().what;
+        assert!(matches!(item("run.sh"), What::Program(_)) && matches!(item("app.py"), What::File(_)));
+        assert_eq!(item("link"), &What::Link("app.py".to_owned()));
+        let text = fs::read_to_string(release.tree().join("_release.txt")).unwrap();
+        assert_eq!(text.trim(), release.commit);
+        assert_eq!(
+            release.skipped,
+            [Skipped { path: "private.txt".to_owned(), why: "marked export-ignore" }]
+        );
+        let line = format!("f\t{}\tapp.py", sha256sum("committed\n"));
+        assert!(release.manifest().lines().any(|it| it == line), "{line} in\n{}", release.manifest());
+    }
+
+    fn sha256sum(text: &str) -> String {
+        Cmd::new("sha256sum", Duration::from_secs(5)).stdin(text).output().unwrap().out()[..64].to_owned()
+    }
+
+    #[test]
+    fn included_paths_travel_and_secrets_among_them_do_not() {
+        let checkout = Checkout::new();
+        checkout.write("ignored/built.txt", "made here");
+        checkout.write("ignored/sub/more.txt", "too");
+        let release = checkout.take(Dirty::Refuse, &["ignored/"]).unwrap();
+        assert!(paths(&release).contains(&"ignored/sub/more.txt") && tree(&release) == paths(&release));
+        checkout.write("ignored/.env", "X=1");
+        // A directory that is tracked as a link leads to somebody's own files.
+        let own = TempDir::new().unwrap();
+        fs::write(own.path().join("own.txt"), "precious").unwrap();
+        std::os::unix::fs::symlink(own.path(), checkout.dir.path().join("data")).unwrap();
+        checkout.git(&["add", "data"]);
+        checkout.git(&["commit", "--quiet", "--message", "link"]);
+        let error = checkout.take(Dirty::Refuse, &["data/own.txt"]).unwrap_err();
+        assert_eq!(Failure::within(&error).0, Exit::Usage, "{error}");
+        assert_eq!(fs::read_to_string(own.path().join("own.txt")).unwrap(), "precious");
+        for wrong in ["ignored", "../x", ".git/config", "/etc/passwd", "nowhere"] {
+            let error = checkout.take(Dirty::Refuse, &[wrong]).unwrap_err();
+            assert_eq!(Failure::within(&error).0, Exit::Usage, "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_commit_without_its_unit_file_is_refused_here() {
+        let checkout = Checkout::new();
+        checkout.git(&["rm", "-r", "--quiet", "deployment"]);
+        checkout.commit();
+        assert_eq!(Failure::within(&checkout.take(Dirty::Refuse, &[]).unwrap_err()).0, Exit::Usage);
+    }
+
+    #[test]
+    fn inputs_change_their_digest_and_nothing_else_does() {
+        let checkout = Checkout::new();
+        let digest = |checkout: &Checkout| {
+            let release = checkout.take(Dirty::Refuse, &[]).unwrap();
+            let patterns = [glob::Pattern::try_from("web-ui/**".to_owned()).unwrap()];
+            assert_ne!(release.digest_of(&patterns, "npm ci"), release.digest_of(&patterns, "npm install"));
+            release.digest_of(&patterns, "npm ci")
+        };
+        let empty = digest(&checkout);
+        checkout.write("app.py", "other\n");
+        checkout.commit();
+        assert_eq!(digest(&checkout), empty);
+        checkout.write("web-ui/page", "x");
+        checkout.commit();
+        assert_ne!(digest(&checkout), empty);
+        let repo = Repo::open(checkout.dir.path()).unwrap();
+        let older = Release::take(&repo, "HEAD~1", Dirty::Refuse, &[], &Profile::built_in()).unwrap();
+        assert_eq!((older.branch, older.commit), (None, repo.commit("HEAD~1").unwrap()));
+    }
+}

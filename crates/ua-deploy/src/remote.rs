@@ -1,0 +1,395 @@
+//! What a deploy does on the VPS: open a record, upload, activate and follow, close the record.
+
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
+use ua_common::error::{Fact, Failure};
+use ua_common::exit::Exit;
+use ua_common::output::{Printer, ProgressBar, printable};
+use ua_common::report::Check;
+use ua_common::settings::Settings;
+use ua_common::tool::rsync;
+use ua_common::transport::{Script, Transport, TransportError};
+
+use crate::history::{Outcome, Record};
+use crate::release::Release;
+
+/// Our only place on the VPS.
+pub const STATE: &str = "/var/lib/ua-deploy";
+
+const BEGIN: Script = Script { name: "begin", text: include_str!("../remote/begin.sh") };
+const CLOSE: Script = Script { name: "close", text: include_str!("../remote/close.sh") };
+const HISTORY: Script = Script { name: "history", text: include_str!("../remote/history.sh") };
+/// One exec starts the activation and tells how it goes.
+const LAUNCH: Script = Script {
+    name: "launch",
+    text: concat!(include_str!("../remote/launch.sh"), "\n", include_str!("../remote/follow.sh")),
+};
+/// Stored on the VPS and run there by systemd.
+const ACTIVATE: &str = include_str!("../remote/activate.sh");
+
+const LIMIT: Duration = Duration::from_mins(1);
+/// Lines of the log that are shown when it went wrong.
+const TAIL: usize = 40;
+
+/// Why a deploy ended on its way.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// Another deploy is being activated.
+    #[error("another deploy is being activated: {holder}")]
+    Busy {
+        /// Its lock's text.
+        holder: String,
+    },
+    /// A script of ours failed.
+    #[error("`{script}` failed on the VPS (code {code}): {said}")]
+    Script {
+        /// Its name.
+        script: &'static str,
+        /// Its code.
+        code: i32,
+        /// What it said.
+        said: String,
+    },
+    /// rsync failed; the live files were not touched.
+    #[error("the upload failed: {} (rsync {code}){}", rsync::meaning(*.code), after(.said))]
+    Upload {
+        /// rsync's code.
+        code: i32,
+        /// What it said.
+        said: String,
+    },
+    /// rsync was silent for too long.
+    #[error("the upload failed: {0}")]
+    Stalled(#[source] TransportError),
+    /// The connection ended while the VPS was activating. It goes on there.
+    #[error("the connection ended while `{id}` was being activated; the VPS goes on with it")]
+    Unfollowed {
+        /// The deploy.
+        id: String,
+        /// Why.
+        source: TransportError,
+    },
+    /// The activation left no record that can be read.
+    #[error("the activation of `{id}` ended without a record")]
+    Unrecorded {
+        /// The deploy.
+        id: String,
+    },
+}
+
+fn after(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}
+
+impl Fact for RemoteError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Busy { .. } => Exit::Busy,
+            Self::Upload { .. } | Self::Stalled(_) => Exit::Transfer,
+            Self::Script { .. } => Exit::Failed,
+            Self::Unfollowed { source, .. } => source.exit(),
+            Self::Unrecorded { .. } => Exit::Broken,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Busy { .. } | Self::Unfollowed { .. } | Self::Unrecorded { .. } => {
+                "ua-deploy history".to_owned()
+            }
+            Self::Upload { .. } | Self::Stalled(_) => {
+                "run ua-deploy again: what has arrived is not sent twice".to_owned()
+            }
+            Self::Script { .. } => return None,
+        })
+    }
+}
+
+/// The way to the VPS for one deploy.
+pub struct Remote<'a> {
+    /// The connection.
+    pub transport: &'a Transport,
+    /// The settings.
+    pub settings: &'a Settings,
+    /// Where to print.
+    pub out: &'a Printer,
+}
+
+/// What is wanted of an activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Put the release in place.
+    Forward,
+    /// Put back what was there before it.
+    Restore,
+}
+
+/// How an activation ended, in its own words.
+#[derive(Clone, Debug)]
+pub struct Activated {
+    /// What it observed.
+    pub checks: Vec<Check>,
+    /// Its record.
+    pub record: Record,
+}
+
+impl Remote<'_> {
+    /// Opens the record, or says who is busy.
+    pub fn begin(&self, id: &str, commit: &str, base: &str) -> Result<(), Failure> {
+        let _waiting = self.out.waiting("opening the deploy");
+        let answer = self.transport.script(BEGIN, &[STATE, id, commit, base], LIMIT)?;
+        match answer.code {
+            0 => Ok(()),
+            30 => Err(RemoteError::Busy { holder: printable(answer.stdout.trim()) }.into()),
+            code => Err(RemoteError::Script { script: BEGIN.name, code, said: answer.stderr }.into()),
+        }
+    }
+
+    /// Brings the tree to the VPS; what is live there already is not sent.
+    pub fn upload(&self, release: &Release) -> Result<Duration, Failure> {
+        let start = Instant::now();
+        let bar = self.out.spinner(format!("uploading {} files", release.items.len()));
+        let idle = self.settings.transfer_idle_timeout.0;
+        let mut args = upload_options(&self.settings.deploy_app_dir.0, idle);
+        let mut from = release.tree().into_os_string();
+        from.push("/");
+        args.push(from);
+        args.push(self.transport.remote(&format!("{}/", incoming(&release.commit))));
+        let finished = self
+            .transport
+            .rsync(args, idle, &mut |line| {
+                if !line.trim().is_empty() {
+                    bar.set_message(format!("uploading {} files: {}", release.items.len(), line.trim()));
+                }
+            })
+            .map_err(|error| match error {
+                error @ TransportError::Run(ua_common::run::RunError::Timeout { .. }) => {
+                    Failure::from(RemoteError::Stalled(error))
+                }
+                error => error.into(),
+            })?;
+        match finished.code {
+            0 => Ok(start.elapsed()),
+            code => Err(RemoteError::Upload { code, said: finished.err() }.into()),
+        }
+    }
+
+    /// Has systemd activate the release on the VPS, and follows it to its end.
+    pub fn activate(
+        &self,
+        id: &str,
+        direction: Direction,
+        orders: &str,
+        manifest: &str,
+    ) -> Result<Activated, Failure> {
+        let verb = match direction {
+            Direction::Forward => "forward",
+            Direction::Restore => "restore",
+        };
+        let mut story = Story::new(self.out);
+        let seconds = self.limit().as_secs().to_string();
+        let args = [STATE, id, verb, orders, manifest, ACTIVATE, &seconds];
+        // The script says something every few seconds, so silence is a broken connection.
+        let idle = self.settings.transfer_idle_timeout.0.max(Duration::from_secs(20));
+        let answer = self.transport.stream(LAUNCH, &args, idle, self.limit(), &mut |line| story.hear(line));
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(TransportError::Run(error @ ua_common::run::RunError::Interrupted { .. })) => {
+                self.out.warn(&format!("`{id}` goes on on the VPS; see how it ended: ua-deploy history"));
+                return Err(error.into());
+            }
+            Err(source) => return Err(RemoteError::Unfollowed { id: id.to_owned(), source }.into()),
+        };
+        if answer.code != 0 && story.record.is_none() {
+            return Err(
+                RemoteError::Script { script: LAUNCH.name, code: answer.code, said: answer.stderr }.into()
+            );
+        }
+        story.end(id)
+    }
+
+    /// Longer than anything an activation may take on its own: build, two rounds of waiting forth, two back, and
+    /// moving files.
+    fn limit(&self) -> Duration {
+        self.settings.deploy_build_timeout.0
+            + self.settings.deploy_ready_timeout.0 * 4
+            + Duration::from_mins(30)
+    }
+
+    /// Ends the record of a deploy that failed before its activation.
+    pub fn close(&self, id: &str, record: &str) -> Result<(), Failure> {
+        // Ctrl-C ended the step before; this one is short and makes the record true.
+        let _deferred = ua_common::interrupt::defer();
+        let answer = self.transport.script(CLOSE, &[STATE, id, record], LIMIT)?;
+        if answer.code == 0 {
+            return Ok(());
+        }
+        Err(RemoteError::Script { script: CLOSE.name, code: answer.code, said: answer.stderr }.into())
+    }
+
+    /// Every record there is.
+    pub fn history(&self) -> Result<Vec<Record>, Failure> {
+        let answer = self.transport.script(HISTORY, &[STATE], LIMIT)?;
+        if answer.code == 0 {
+            return Ok(crate::history::fold(&answer.stdout));
+        }
+        Err(RemoteError::Script { script: HISTORY.name, code: answer.code, said: answer.stderr }.into())
+    }
+}
+
+/// Where a commit is uploaded to. Named by the commit, so that an upload that broke off is gone on with.
+fn incoming(commit: &str) -> String {
+    format!("{STATE}/incoming/{commit}/tree")
+}
+
+/// rsync's options for the upload. Content decides, never times; nothing of the laptop's owners and modes travels but
+/// whether a file may be executed, which git said.
+fn upload_options(app: &str, idle: Duration) -> Vec<OsString> {
+    let idle = idle.as_secs().max(1);
+    [
+        "--recursive".to_owned(),
+        "--links".to_owned(),
+        "--perms".to_owned(),
+        "--chmod=Du=rwx,Dgo=,Fu=rwX,Fgo=".to_owned(),
+        "--checksum".to_owned(),
+        "--delete".to_owned(),
+        "--compress".to_owned(),
+        // Names are not for the remote shell to read.
+        "--secluded-args".to_owned(),
+        format!("--copy-dest={app}"),
+        "--partial-dir=.rsync-partial".to_owned(),
+        format!("--timeout={idle}"),
+        "--info=progress2".to_owned(),
+        "--no-human-readable".to_owned(),
+    ]
+    .map(OsString::from)
+    .into()
+}
+
+/// What the VPS tells while it activates.
+struct Story<'a> {
+    out: &'a Printer,
+    bar: ProgressBar,
+    log: std::collections::VecDeque<String>,
+    checks: Vec<Check>,
+    record: Option<Record>,
+}
+
+impl<'a> Story<'a> {
+    fn new(out: &'a Printer) -> Self {
+        let bar = out.spinner("activating");
+        Self { out, bar, log: std::collections::VecDeque::new(), checks: Vec::new(), record: None }
+    }
+
+    fn hear(&mut self, line: &str) {
+        let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
+        match kind {
+            "l" => {
+                let text = printable(text);
+                let title = text.strip_prefix("== ");
+                self.bar.set_message(title.unwrap_or(&text).to_owned());
+                match title {
+                    // Where no bar is drawn the titles alone tell how far it is.
+                    Some(title) if self.bar.is_hidden() => self.out.note(title),
+                    _ => self.out.detail(&text),
+                }
+                if self.log.len() == TAIL {
+                    self.log.pop_front();
+                }
+                self.log.push_back(text);
+            }
+            "c" => self.checks.extend(check(text)),
+            "r" => self.record = serde_json::from_str(text).ok(),
+            _ => {}
+        }
+    }
+
+    fn end(mut self, id: &str) -> Result<Activated, Failure> {
+        self.bar.finish_and_clear();
+        let Some(record) = self.record.take() else {
+            return Err(RemoteError::Unrecorded { id: id.to_owned() }.into());
+        };
+        if record.verdict != Outcome::Ok {
+            self.out.error(&format!("the last lines of {STATE}/releases/{id}/log on the VPS:"));
+            for line in &self.log {
+                self.out.child(line);
+            }
+        }
+        // A record that is good says nothing about why something failed beside it.
+        let exit = match exit_of(&record) {
+            Exit::Ok => Exit::Failed,
+            exit => exit,
+        };
+        for check in &mut self.checks {
+            if check.verdict == ua_common::report::Verdict::Fail {
+                check.exit = if check.id == "lock" { Exit::Busy } else { exit };
+            }
+        }
+        Ok(Activated { checks: self.checks, record })
+    }
+}
+
+/// Reads `VERDICT<TAB>ID<TAB>MILLISECONDS<TAB>DETAIL`.
+fn check(text: &str) -> Option<Check> {
+    let mut fields = text.splitn(4, '\t');
+    let (verdict, id) = (fields.next()?, fields.next()?.to_owned());
+    let took = Duration::from_millis(fields.next()?.parse().ok()?);
+    let detail = fields.next()?;
+    let check = match verdict {
+        "pass" => Check::pass(id, detail),
+        "warn" => Check::warn(id, detail),
+        _ => Check::fail(id, Exit::Failed, detail),
+    };
+    Some(check.took(took))
+}
+
+/// What a record means for the run.
+pub fn exit_of(record: &Record) -> Exit {
+    match record.verdict {
+        Outcome::Ok => Exit::Ok,
+        Outcome::Busy => Exit::Busy,
+        Outcome::RolledBack => Exit::RolledBack,
+        Outcome::Broken | Outcome::Unknown => Exit::Broken,
+        Outcome::Begun => Exit::Transfer,
+        // Cut off: its own code says on which side of the switch.
+        Outcome::Failed | Outcome::Activating => {
+            let codes = [Exit::Contract, Exit::Transfer, Exit::Broken];
+            codes.into_iter().find(|exit| exit.code() == record.exit_code).unwrap_or(Exit::Failed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upload_takes_no_owner_and_no_time_from_the_laptop() {
+        let options = upload_options("/opt/it's", Duration::from_mins(1));
+        let options: Vec<&str> = options.iter().map(|option| option.to_str().unwrap()).collect();
+        assert!(options.contains(&"--copy-dest=/opt/it's") && options.contains(&"--secluded-args"));
+        for wrong in ["--archive", "-a", "--owner", "--group", "--times"] {
+            assert!(!options.contains(&wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_failing_check_is_never_exit_0() {
+        let out =
+            Printer::new(ua_common::output::Format::Human, true, false, ua_common::output::Color::Never);
+        let mut story = Story::new(&out);
+        story.hear("c fail\trestore\t1\tanother release was put in place since");
+        story.hear("c fail\tlock\t1\theld by x");
+        story.hear(r#"r {"id":"1","commit":"c","verdict":"ok"}"#);
+        let exits: Vec<Exit> = story.end("1").unwrap().checks.iter().map(|check| check.exit).collect();
+        assert_eq!(exits, [Exit::Failed, Exit::Busy]);
+    }
+
+    #[test]
+    fn a_check_is_read_by_its_fields() {
+        let it = check("warn\tswitch.kept\t12\ta b").unwrap();
+        assert_eq!((it.id.as_ref(), it.detail.as_str(), it.duration_ms), ("switch.kept", "a b", 12));
+        assert!(check("warn\tswitch.kept").is_none());
+    }
+}

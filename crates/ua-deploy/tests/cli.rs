@@ -1,0 +1,146 @@
+//! The binary by itself: what it refuses before anything is contacted. Everything that needs a VPS is tested in the lab.
+
+#![cfg(test)]
+
+use std::process::{Command, Output};
+
+use ua_tests::Place;
+
+const BIN: &str = env!("CARGO_BIN_EXE_ua-deploy");
+
+/// A peer that the tailnet does not have: the run ends before any name is looked up.
+const NOBODY: (&str, &str) = ("UA_VPS_HOST", "root@srv1360710");
+
+/// A place whose working directory is a clean clone of an app, and whose `tailscale` replays `scenario`.
+fn place(scenario: &str) -> Place {
+    let place = Place::new();
+    place.tailscale(scenario);
+    place.file("cwd/scripts/x.sh", "#!/bin/sh\n");
+    place.file("cwd/deployment/systemd/universal-agent-vp-worker@.service", "[Unit]\n");
+    place.file("cwd/.gitignore", "/ua.toml\n/profile.toml\n");
+    git(&place, &["init", "--quiet", "--initial-branch=main", "--template="]);
+    git(&place, &["add", "--all"]);
+    git(&place, &["commit", "--quiet", "--message", "x"]);
+    place
+}
+
+fn git(place: &Place, args: &[&str]) {
+    let names = ["-c", "user.name=Universal Agent", "-c", "user.email=ua@localhost"];
+    let git = Command::new("git")
+        .args(names)
+        .args(args)
+        .current_dir(place.cwd())
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .status();
+    assert!(git.unwrap().success());
+}
+
+fn run(place: &Place, args: &[&str], env: &[(&str, &str)]) -> Output {
+    place.run(BIN).args(args).envs(env.iter().copied()).output().unwrap()
+}
+
+/// Insists on exit 2 before tailscale was asked; gives stderr.
+fn refused(place: &Place, args: &[&str], env: &[(&str, &str)]) -> String {
+    let output = run(place, args, env);
+    let shown = place.shown(&output);
+    assert_eq!(output.status.code(), Some(2), "{args:?} {env:?}\n{shown}");
+    assert!(output.stdout.is_empty(), "{shown}");
+    assert_eq!(place.tailscale_calls(), [""; 0], "something was contacted: {shown}");
+    shown.split_once("--- stderr\n").unwrap().1.trim_end().to_owned()
+}
+
+#[test]
+fn p01_help_and_typos_deploy_nothing() {
+    let place = place("healthy");
+    for args in [["--help"].as_slice(), &["run", "--help"], &["history", "--help"], &["--version"]] {
+        let output = run(&place, args, &[]);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        if args.contains(&"--help") {
+            assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:"), "{args:?}");
+        }
+    }
+    for args in
+        [["--hlep"].as_slice(), &["rnu"], &["--dry-rnu"], &["run", "extra"], &["--dry-run", "history"]]
+    {
+        refused(&place, args, &[]);
+    }
+    assert_eq!(place.tailscale_calls(), [""; 0]);
+}
+
+#[test]
+fn p06_a_dirty_tree_is_refused_with_what_is_dirty() {
+    let place = place("peer-offline");
+    place.file("cwd/notes.txt", "not committed");
+    place.file("cwd/scripts/x.sh", "#!/bin/sh\nedited\n");
+    let said = refused(&place, &["--dry-run"], &[]);
+    assert!(said.contains(" M scripts/x.sh") && said.contains("?? notes.txt"), "{said}");
+    assert!(said.contains("hint: ua-deploy --allow-dirty  # ships the commit"), "{said}");
+    let output = run(&place, &["--allow-dirty", "--dry-run", "--json"], &[NOBODY]);
+    assert_eq!(output.status.code(), Some(12), "{}", place.shown(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["checks"][1]["id"], "source.dirty");
+    assert!(report["checks"][1]["detail"].as_str().unwrap().contains("?? notes.txt"));
+}
+
+#[test]
+fn an_unreachable_vps_ends_the_run_with_its_own_code() {
+    let place = place("healthy");
+    let output = run(&place, &[], &[NOBODY]);
+    assert_eq!(output.status.code(), Some(12), "{}", place.shown(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("hint: "), "{}", place.shown(&output));
+}
+
+#[test]
+fn p45_a_quote_in_a_setting_is_refused() {
+    let place = place("healthy");
+    let marker = place.home().join("pwned");
+    for value in
+        [format!("/opt/x'; touch {}; '", marker.display()), "/opt/a b".to_owned(), "/opt/a:b".to_owned()]
+    {
+        let said = refused(&place, &["--dry-run"], &[("UA_VPS_APP_DIR", &value)]);
+        assert!(said.contains("deploy.app_dir") && said.contains("UA_VPS_APP_DIR"), "{said}");
+    }
+    for value in ["/etc", "/var/lib/ua-deploy", "/var/lib/ua-deploy/releases", "/"] {
+        refused(&place, &["--dry-run", "--app-dir", value], &[]);
+    }
+    assert!(!marker.exists());
+}
+
+#[test]
+fn a_promise_that_cannot_be_kept_is_refused() {
+    let place = place("healthy");
+    for (variable, value) in [("UA_DEPLOY_REQUIRE_CONFIRM", "5m"), ("UA_DEPLOY_DRAIN_TIMEOUT", "60")] {
+        let said = refused(&place, &["--dry-run"], &[(variable, value)]);
+        assert!(said.contains(variable) && said.contains("not honoured by this version"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_not_a_commit_is_refused() {
+    let place = place("healthy");
+    for rev in ["no-such-branch", "--all", "", "HEAD:scripts"] {
+        let rev = format!("--ref={rev}");
+        let said = refused(&place, &[&rev], &[]);
+        assert!(said.contains("is not a commit of"), "{said}");
+    }
+    let said = refused(&place, &["--repo", place.home().to_str().unwrap()], &[]);
+    assert!(said.contains("is not a git repository"), "{said}");
+}
+
+#[test]
+fn a_profile_is_read_strictly() {
+    let place = place("healthy");
+    let said = refused(&place, &["--profile", "missing.toml"], &[]);
+    assert!(said.contains("cannot read the profile"), "{said}");
+    let text = include_str!("../profiles/universal-agent.toml").replace("stable_seconds", "stabel_seconds");
+    place.file("cwd/profile.toml", text);
+    let said = refused(&place, &["--profile", "profile.toml"], &[]);
+    assert!(said.contains("profile.toml:") && said.contains("unknown field `stabel_seconds`"), "{said}");
+}
+
+#[test]
+fn a_list_and_a_report_cannot_both_be_wanted() {
+    let place = place("healthy");
+    refused(&place, &["history", "--format", "json", "--json"], &[]);
+}

@@ -1,0 +1,823 @@
+//! The scripts of the VPS, run here by `sh` in a temporary directory: only systemd is a stand-in.
+
+#![cfg(test)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const SCRIPTS: [(&str, &str); 7] = [
+    ("survey", include_str!("../remote/survey.sh")),
+    ("begin", include_str!("../remote/begin.sh")),
+    ("close", include_str!("../remote/close.sh")),
+    ("history", include_str!("../remote/history.sh")),
+    ("launch", include_str!("../remote/launch.sh")),
+    ("follow", include_str!("../remote/follow.sh")),
+    ("activate", include_str!("../remote/activate.sh")),
+];
+
+fn script(name: &str) -> &'static str {
+    SCRIPTS.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+/// systemd, as far as an activation can see it: every unit runs, and a restart gives it a new start time.
+/// `broken` names what does not come up while that text is in the app's `version` file.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+echo "$*" >>"$ROOT/systemctl.calls"
+case $1 in
+    restart)
+        echo x >>"$ROOT/restarts"
+        [ ! -e "$ROOT/app/on-restart" ] || sh "$ROOT/app/on-restart"
+        ;;
+    show)
+        starts=$(wc -l <"$ROOT/restarts")
+        shift 2
+        for unit in "$@"; do
+            state=active
+            [ -e "$ROOT/was-running" ] || [ "$starts" -gt 0 ] || state=inactive
+            if grep -qx "$(cat "$ROOT/app/version")" "$ROOT/broken"; then state=activating; fi
+            printf 'Id=%s\nActiveState=%s\nSubState=x\nMainPID=1\nNRestarts=0\n' "$unit" "$state"
+            printf 'ExecMainStartTimestampMonotonic=%s\n\n' "$((starts + 1))"
+        done
+        ;;
+esac
+"#;
+
+/// Runs a build step in the private copy, as the mount would show it, with nothing but what was set for it.
+const SYSTEMD_RUN: &str = r#"#!/bin/sh
+echo "$*" >>"$ROOT/systemd-run.calls"
+path=''
+for arg in "$@"; do
+    case $arg in
+        --property=BindPaths=*) copy=${arg#*BindPaths=} copy=${copy%%:*} ;;
+        --property=WorkingDirectory=*) dir=${arg#*WorkingDirectory=} ;;
+        --setenv=PATH=*) path=${arg#--setenv=PATH=} ;;
+    esac
+    command=$arg
+done
+cd "$copy/${dir#"$ROOT/app"}" && exec env -i PATH="$path" /bin/sh -c "$(printf '%s' "$command" | sed 's/\$\$/$/g')"
+"#;
+
+/// Answers 200 with what the app's `answer` file says, 404 where there is none.
+const CURL: &str = r#"#!/bin/sh
+for arg in "$@"; do
+    [ "$before" != --output ] || body=$arg
+    before=$arg
+done
+echo "$*" >>"$ROOT/curl.calls"
+if [ -e "$ROOT/app/answer" ]; then cat "$ROOT/app/answer" >"$body"; printf 200; else printf 404; fi
+"#;
+
+const RUNUSER: &str = "#!/bin/sh\nshift 3\nexec \"$@\"\n";
+
+struct Vps {
+    root: TempDir,
+    orders: Vec<String>,
+    /// The items of the manifest that was sent last.
+    deploys: u32,
+}
+
+impl Vps {
+    fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        let vps = Self { root, orders: Vec::new(), deploys: 0 };
+        for dir in ["bin", "state", "app", "units"] {
+            fs::create_dir(vps.path(dir)).unwrap();
+        }
+        fs::set_permissions(vps.path("app"), fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, text) in [
+            ("systemctl", SYSTEMCTL),
+            ("systemd-run", SYSTEMD_RUN),
+            ("runuser", RUNUSER),
+            ("journalctl", "#!/bin/sh\necho \"journal of $*\"\n"),
+            ("curl", CURL),
+        ] {
+            fs::write(vps.path("bin").join(name), text).unwrap();
+            fs::set_permissions(vps.path("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        for file in ["restarts", "broken", "systemctl.calls", "systemd-run.calls"] {
+            fs::write(vps.path(file), "").unwrap();
+        }
+        vps
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    fn app(&self, path: &str) -> PathBuf {
+        self.path("app").join(path)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.app(path)).unwrap_or_else(|error| format!("{path}: {error}"))
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        fs::create_dir_all(self.app(path).parent().unwrap()).unwrap();
+        fs::write(self.app(path), text).unwrap();
+    }
+
+    fn calls(&self, program: &str) -> String {
+        fs::read_to_string(self.path(&format!("{program}.calls"))).unwrap()
+    }
+
+    /// Runs a script as the transport sends it.
+    fn sh(&self, name: &str, args: &[&str]) -> Output {
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display());
+        Command::new("sh")
+            .args(["-c", script(name), name])
+            .args(args)
+            .env_clear()
+            .env("PATH", path)
+            .env("ROOT", self.root.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn state(&self) -> String {
+        self.path("state").display().to_string()
+    }
+
+    fn order(&mut self, line: &str) -> &mut Self {
+        self.orders.push(line.to_owned());
+        self
+    }
+
+    /// Uploads `files` (path, text; a text that begins with `->` is a link, with `#!` a program) and activates them.
+    fn deploy(&mut self, files: &[(&str, &str)]) -> (String, Record) {
+        self.deploys += 1;
+        let id = format!("2026010{}T000000Z-c", self.deploys);
+        let commit = format!("commit{}", self.deploys);
+        let begun = self.sh(
+            "begin",
+            &[&self.state(), &id, &commit, &format!("{{\"id\":\"{id}\",\"commit\":\"{commit}\"}}")],
+        );
+        assert!(begun.status.success(), "{begun:?}");
+        let manifest = self.upload(&commit, files);
+        let release = self.path("state/releases").join(&id);
+        let group = String::from_utf8(Command::new("id").arg("-gn").output().unwrap().stdout).unwrap();
+        let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+        // The first line of a key counts.
+        let mut orders = self.orders.clone();
+        orders.extend([
+            format!("commit\t{commit}"),
+            format!("app\t{}", self.path("app").display()),
+            format!("user\t{}", user.trim()),
+            format!("group\t{}", group.trim()),
+            "modes\tDu=rwx,Dgo=rx,Fu=rwX,Fgo=rX".to_owned(),
+            "build_path\t/usr/bin:/bin".to_owned(),
+            "build_timeout\t20".to_owned(),
+            "ready_timeout\t2".to_owned(),
+            "stable\t0".to_owned(),
+            "keep\t10".to_owned(),
+            format!("unit_dir\t{}", self.path("units").display()),
+            "unit\tapp.service".to_owned(),
+        ]);
+        fs::write(release.join("orders"), orders.join("\n") + "\n").unwrap();
+        fs::write(release.join("manifest"), manifest).unwrap();
+        self.activate(&id, "forward")
+    }
+
+    fn activate(&self, id: &str, verb: &str) -> (String, Record) {
+        let output = self.sh("activate", &[&self.state(), id, verb]);
+        let release = self.path("state/releases").join(id);
+        let log = fs::read_to_string(release.join("log")).unwrap();
+        let record: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(release.join("record.json")).unwrap()).unwrap();
+        let checks = fs::read_to_string(release.join("checks")).unwrap_or_default();
+        let record = Record { code: output.status.code().unwrap(), record, checks, log };
+        (id.to_owned(), record)
+    }
+
+    fn upload(&self, commit: &str, files: &[(&str, &str)]) -> String {
+        let tree = self.path("state/incoming").join(commit).join("tree");
+        let mut manifest = String::new();
+        for (path, text) in files {
+            let file = tree.join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            if let Some(target) = text.strip_prefix("->") {
+                symlink(target, &file).unwrap();
+                manifest.push_str(&format!("l\t{target}\t{path}\n"));
+                continue;
+            }
+            fs::write(&file, text).unwrap();
+            let (kind, mode) = if text.starts_with("#!") { ('x', 0o700) } else { ('f', 0o600) };
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let digest =
+                String::from_utf8(Command::new("sha256sum").arg(&file).output().unwrap().stdout).unwrap();
+            let digest = digest.trim_start_matches('\\');
+            manifest.push_str(&format!("{kind}\t{}\t{path}\n", &digest[..64]));
+        }
+        manifest
+    }
+}
+
+struct Record {
+    code: i32,
+    record: serde_json::Value,
+    checks: String,
+    log: String,
+}
+
+impl Record {
+    fn is(&self, verdict: &str, code: i32) -> &Self {
+        assert_eq!(
+            (self.record["verdict"].as_str(), self.code),
+            (Some(verdict), code),
+            "{}\n{}",
+            self.log,
+            self.checks
+        );
+        assert_eq!(self.record["exit_code"], code);
+        self
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn p26_every_script_is_plain_sh() {
+    for (name, text) in SCRIPTS {
+        for shell in ["dash", "bash --posix", "busybox sh"] {
+            let mut words = shell.split(' ');
+            let program = words.next().unwrap();
+            if Command::new(program).arg("--help").output().is_err() {
+                continue;
+            }
+            let output = Command::new(program).args(words).args(["-n", "-c", text]).output().unwrap();
+            assert!(output.status.success(), "{name} under {shell}: {output:?}");
+        }
+        for word in ["pipefail", "[[", "local ", "<<<", "$RANDOM"] {
+            assert!(!text.contains(word), "{name} has `{word}`, which dash does not know");
+        }
+    }
+    let shellcheck = Command::new("shellcheck").arg("--version").output();
+    if shellcheck.is_ok() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("remote");
+        let files = SCRIPTS.map(|(name, _)| dir.join(format!("{name}.sh")));
+        let output = Command::new("shellcheck").args(["-s", "sh"]).args(files).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn a_first_deploy_puts_every_kind_of_path_in_place() {
+    let mut vps = Vps::new();
+    vps.order("directory\tlogs");
+    let files = [
+        ("version", "1"),
+        ("src/a b's.py", "a"),
+        ("src/-x", "dash"),
+        ("bin/run.sh", "#!/bin/sh\n"),
+        ("link", "->src/-x"),
+        ("back\\slash", "b"),
+    ];
+    let (id, done) = vps.deploy(&files);
+    done.is("ok", 0);
+    assert_eq!(
+        (vps.read("src/a b's.py"), vps.read("link"), vps.read("back\\slash")),
+        ("a".into(), "dash".into(), "b".into())
+    );
+    assert_eq!(
+        (mode(&vps.app("bin/run.sh")), mode(&vps.app("version")), mode(&vps.app("src"))),
+        (0o755, 0o644, 0o755)
+    );
+    assert!(vps.app("logs").is_dir());
+    // Private, and nothing of the upload is left.
+    assert_eq!(mode(&vps.path("state")), 0o700);
+    assert_eq!(mode(&vps.path("state/releases").join(&id).join("log")), 0o600);
+    assert_eq!(fs::read_dir(vps.path("state/incoming")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(vps.path("state/build")).unwrap().count(), 0);
+    let history = String::from_utf8(vps.sh("history", &[&vps.state()]).stdout).unwrap();
+    assert!(history.starts_with("{\"id\":") && history.contains("\"verdict\":\"begun\""), "{history}");
+    assert!(history.ends_with("Z\"}\n") && history.contains("\"verdict\":\"ok\""), "{history}");
+}
+
+#[test]
+fn p14_modes_of_the_laptop_never_reach_the_app() {
+    let mut vps = Vps::new();
+    // The upload is private to root, down to its own top directory.
+    vps.deploy(&[("version", "1"), ("src/a.py", "a")]).1.is("ok", 0);
+    assert_eq!(
+        (mode(&vps.app("")), mode(&vps.app("src")), mode(&vps.app("src/a.py"))),
+        (0o755, 0o755, 0o644)
+    );
+    // What an operator set on the directory itself stays, forth and back.
+    fs::set_permissions(vps.app(""), fs::Permissions::from_mode(0o750)).unwrap();
+    vps.deploy(&[("version", "2"), ("src/a.py", "b")]).1.is("ok", 0);
+    assert_eq!(mode(&vps.app("")), 0o750);
+    fs::write(vps.path("broken"), "3\n").unwrap();
+    vps.deploy(&[("version", "3")]).1.is("rolled-back", 33);
+    assert_eq!(
+        (mode(&vps.app("")), mode(&vps.app("src")), mode(&vps.app("src/a.py"))),
+        (0o750, 0o755, 0o644)
+    );
+}
+
+#[test]
+fn p06_an_upload_that_is_not_the_commit_changes_nothing() {
+    for spoil in ["changed", "extra", "missing", "link", "program"] {
+        let mut vps = Vps::new();
+        vps.write("version", "0");
+        vps.deploys = 1;
+        let (id, commit) = ("20260102T000000Z-c", "commit2");
+        vps.sh("begin", &[&vps.state(), id, commit, "{\"id\":\"x\"}"]);
+        let manifest = vps.upload(commit, &[("version", "1"), ("link", "->version")]);
+        let tree = vps.path("state/incoming/commit2/tree");
+        match spoil {
+            "changed" => fs::write(tree.join("version"), "evil").unwrap(),
+            "extra" => fs::write(tree.join("more"), "evil").unwrap(),
+            "missing" => fs::remove_file(tree.join("version")).unwrap(),
+            "program" => {
+                fs::set_permissions(tree.join("version"), fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            _ => {
+                fs::remove_file(tree.join("link")).unwrap();
+                symlink("/etc/passwd", tree.join("link")).unwrap();
+            }
+        }
+        let release = vps.path("state/releases").join(id);
+        fs::write(release.join("manifest"), manifest).unwrap();
+        fs::write(release.join("orders"), format!("commit\t{commit}\napp\t{}\n", vps.path("app").display()))
+            .unwrap();
+        vps.activate(id, "forward").1.is("failed", 32);
+        assert_eq!(vps.read("version"), "0", "{spoil}");
+        assert_eq!(vps.calls("systemctl"), "", "{spoil}");
+    }
+}
+
+#[test]
+fn p44_the_build_sees_the_profile_s_path_and_nothing_of_its_caller() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\tsub\td1\tenv >\"$PWD/out\"; echo $((1 + 1)) >>out; pwd >>out")
+        .order("output\tone\tsub/out");
+    vps.deploy(&[("version", "1"), ("sub/x", "")]).1.is("ok", 0);
+    let calls = vps.calls("systemd-run");
+    assert!(calls.contains("--setenv=PATH=/usr/bin:/bin "), "{calls}");
+    assert!(
+        calls.contains("--property=NoNewPrivileges=yes") && calls.contains("--property=RuntimeMaxSec="),
+        "{calls}"
+    );
+    // systemd expands `$` in arguments, so it is doubled on the way there.
+    assert!(calls.contains("$$PWD") && calls.contains("$$((1 + 1))"), "{calls}");
+    assert!(!vps.read("sub/out").contains("ROOT="), "{}", vps.read("sub/out"));
+}
+
+#[test]
+fn p16_a_red_build_leaves_everything_as_it_was() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1"), ("src/a.py", "a")]).1.is("ok", 0);
+    let restarts = fs::read_to_string(vps.path("restarts")).unwrap();
+    vps.order("step\tone\t.\td1\techo building; exit 3");
+    let (id, done) = vps.deploy(&[("version", "2"), ("src/a.py", "b")]);
+    done.is("failed", 1);
+    assert!(done.log.contains("building") && done.checks.contains("fail\tbuild"), "{}", done.log);
+    assert_eq!(done.record["serving"], "old");
+    assert_eq!((vps.read("version"), vps.read("src/a.py")), ("1".into(), "a".into()));
+    assert_eq!(fs::read_to_string(vps.path("restarts")).unwrap(), restarts);
+    assert!(!vps.path("state/releases").join(id).join("switched").exists());
+}
+
+#[test]
+fn a_build_without_its_output_is_red() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\t.\td1\ttrue").order("output\tone\tout");
+    let (_, done) = vps.deploy(&[("version", "1")]);
+    assert!(done.is("failed", 1).checks.contains("the build made no out"));
+}
+
+#[test]
+fn a_build_has_a_time_limit_of_its_own() {
+    let mut vps = Vps::new();
+    vps.order("build_timeout\t7").order("step\tone\t.\td1\tsleep 1").order("step\ttwo\t.\td1\texit 1");
+    vps.deploy(&[("version", "1")]).1.is("failed", 1);
+    let calls = vps.calls("systemd-run");
+    let left: Vec<u32> = calls
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("--property=RuntimeMaxSec="))
+        .map(|seconds| seconds.parse().unwrap())
+        .collect();
+    assert!(left[0] <= 7 && left[1] < left[0], "the steps share one limit: {left:?}");
+}
+
+#[test]
+fn unchanged_inputs_are_not_built_again() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\t.\td1\techo $$ >out").order("output\tone\tout");
+    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    let built = vps.read("out");
+    vps.deploy(&[("version", "2")]).1.is("ok", 0);
+    assert_eq!(vps.read("out"), built);
+    // What is missing on the server is built again, whatever the inputs say.
+    fs::remove_file(vps.app("out")).unwrap();
+    vps.deploy(&[("version", "3")]).1.is("ok", 0);
+    assert!(vps.app("out").exists());
+    vps.orders[0] = "step\tone\t.\td2\techo $$ >out".to_owned();
+    let before = vps.read("out");
+    vps.deploy(&[("version", "4")]).1.is("ok", 0);
+    assert_ne!(vps.read("out"), before);
+}
+
+#[test]
+fn what_a_cut_off_release_built_is_not_trusted() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\t.\td1\techo good >out").order("output\tone\tout");
+    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    vps.orders[0] = "step\tone\t.\td2\techo cut off >out".to_owned();
+    let (second, _) = vps.deploy(&[("version", "2"), ("only-in-2.py", "x")]);
+    // As if the machine had lost power before anything was proved.
+    fs::remove_file(vps.path("state/releases").join(&second).join("served")).unwrap();
+    vps.orders[0] = "step\tone\t.\td1\techo good >out".to_owned();
+    vps.deploy(&[("version", "3")]).1.is("ok", 0);
+    assert_eq!(vps.read("out"), "good\n");
+    assert!(!vps.app("only-in-2.py").exists());
+}
+
+#[test]
+fn p12_files_that_the_server_writes_are_kept() {
+    let mut vps = Vps::new();
+    vps.order("preserve\tmemory.md");
+    vps.deploy(&[("version", "1"), ("memory.md", "new")]).1.is("ok", 0);
+    assert_eq!(vps.read("memory.md"), "new");
+    // Untouched by the server: the next commit's text replaces it.
+    vps.deploy(&[("version", "2"), ("memory.md", "newer")]).1.is("ok", 0);
+    assert_eq!(vps.read("memory.md"), "newer");
+    vps.write("memory.md", "the server's own");
+    let (_, done) = vps.deploy(&[("version", "3"), ("memory.md", "newest")]);
+    assert!(done.is("ok", 0).checks.contains("pass\tswitch.kept"), "{}", done.checks);
+    assert_eq!(vps.read("memory.md"), "the server's own");
+}
+
+#[test]
+fn p12_a_tree_that_no_deploy_of_ours_made_keeps_its_memory_too() {
+    let mut vps = Vps::new();
+    vps.order("preserve\tmemory.md");
+    vps.write("memory.md", "from the old script's days");
+    vps.deploy(&[("version", "1"), ("memory.md", "new")]).1.is("ok", 0);
+    assert_eq!(vps.read("memory.md"), "from the old script's days");
+}
+
+#[test]
+fn p13_removed_modules_go_and_what_others_put_there_stays() {
+    let mut vps = Vps::new();
+    vps.write("notes/own.txt", "mine");
+    vps.deploy(&[("version", "1"), ("pkg/old.py", "o"), ("pkg/edited.py", "e"), ("lone/only.py", "l")])
+        .1
+        .is("ok", 0);
+    vps.write("pkg/edited.py", "by hand");
+    vps.write("lone/__pycache__/only.pyc", "c");
+    vps.write("pkg/made.txt", "by the app");
+    let (id, done) = vps.deploy(&[("version", "2")]);
+    assert!(done.is("ok", 0).checks.contains("warn\tswitch.left"), "{}", done.checks);
+    assert!(!vps.app("pkg/old.py").exists() && !vps.app("lone").exists());
+    assert_eq!(
+        (vps.read("pkg/edited.py"), vps.read("pkg/made.txt"), vps.read("notes/own.txt")),
+        ("by hand".into(), "by the app".into(), "mine".into())
+    );
+    let backup = vps.path("state/releases").join(id).join("backup/tree");
+    assert_eq!(fs::read_to_string(backup.join("pkg/old.py")).unwrap(), "o");
+}
+
+#[test]
+fn p20_what_fails_after_the_switch_is_put_back_whole() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\t.\td1\tmkdir -p out && cp version out/built").order("output\tone\tout");
+    vps.order("preserve\tmemory.md").order("template\tworker@.service\tworker@.service");
+    let first = [
+        ("version", "1"),
+        ("pkg/old.py", "o"),
+        ("same.py", "s"),
+        ("memory.md", "m"),
+        ("worker@.service", "[Unit]\n"),
+    ];
+    vps.deploy(&first).1.is("ok", 0);
+    assert_eq!(fs::read_to_string(vps.path("units/worker@.service")).unwrap(), "[Unit]\n");
+    vps.orders[0] = "step\tone\t.\td2\tmkdir -p out && cp version out/built".to_owned();
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let (_, done) = vps.deploy(&[
+        ("version", "2"),
+        ("new/deep/a.py", "n"),
+        ("same.py", "s"),
+        ("worker@.service", "[Unit]\n# 2\n"),
+        ("memory.md", "m2"),
+    ]);
+    done.is("rolled-back", 33);
+    assert_eq!(done.record["serving"], "old");
+    assert!(done.log.contains("journal of --unit=app.service"), "{}", done.log);
+    assert_eq!(
+        (vps.read("version"), vps.read("pkg/old.py"), vps.read("out/built")),
+        ("1".into(), "o".into(), "1".into())
+    );
+    assert_eq!(vps.read("memory.md"), "m");
+    assert!(!vps.app("new").exists());
+    assert_eq!(fs::read_to_string(vps.path("units/worker@.service")).unwrap(), "[Unit]\n");
+    // The old release counts as the one that serves.
+    fs::write(vps.path("broken"), "").unwrap();
+    vps.deploy(&[("version", "3"), ("worker@.service", "[Unit]\n")]).1.is("ok", 0);
+    assert!(!vps.app("pkg/old.py").exists());
+}
+
+#[test]
+fn a_release_that_cannot_be_taken_back_is_broken() {
+    let mut vps = Vps::new();
+    fs::write(vps.path("broken"), "1\n").unwrap();
+    let (_, done) = vps.deploy(&[("version", "1")]);
+    done.is("broken", 34);
+    assert_eq!(done.record["serving"], "unknown");
+    assert!(done.checks.contains("none of its units ran before either"), "{}", done.checks);
+}
+
+#[test]
+fn a_client_can_have_a_good_release_taken_back() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    let (second, _) = vps.deploy(&[("version", "2")]);
+    vps.activate(&second, "restore").1.is("rolled-back", 33);
+    assert_eq!(vps.read("version"), "1");
+    // Only the newest one: an older one would take a newer one's files away.
+    let (third, _) = vps.deploy(&[("version", "3")]);
+    vps.deploy(&[("version", "4")]).1.is("ok", 0);
+    let (_, refused) = vps.activate(&third, "restore");
+    assert_eq!((refused.code, refused.record["verdict"].as_str()), (1, Some("ok")));
+    assert_eq!(vps.read("version"), "4");
+}
+
+#[test]
+fn p21_the_lock_names_its_holder() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    let mut holder = Command::new("flock")
+        .arg(vps.path("state/lock"))
+        .args(["sh", "-c", "echo held; read wait"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut held = [0; 5];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+    fs::write(vps.path("state/lock"), "ua-deploy forward X, since Y\n").unwrap();
+    let begun = vps.sh("begin", &[&vps.state(), "20260109T000000Z-c", "c", "{}"]);
+    assert_eq!(begun.status.code(), Some(30));
+    assert_eq!(String::from_utf8_lossy(&begun.stdout), "ua-deploy forward X, since Y\n");
+    assert!(!vps.path("state/releases/20260109T000000Z-c").exists());
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+}
+
+#[test]
+fn p31_every_process_must_run_the_commit() {
+    let mut vps = Vps::new();
+    vps.order("version\tapi\tversion\thttp://127.0.0.1:1/version")
+        .order("health\tapi\t200\thttp://127.0.0.1:1/");
+    vps.deploy(&[("version", "1"), ("answer", r#"{"build":"x","version":"commit1"}"#)]).1.is("ok", 0);
+    assert!(vps.calls("curl").contains("--max-time 5 "), "p28: {}", vps.calls("curl"));
+    // The commit stands in the answer, but not where the version does.
+    let (_, done) = vps.deploy(&[("version", "2"), ("answer", r#"{"build":"commit2","version":"commit1"}"#)]);
+    done.is("rolled-back", 33);
+    assert!(done.checks.contains("api runs commit1, not commit2"), "{}", done.checks);
+}
+
+#[test]
+fn p32_a_session_row_from_before_the_restart_is_not_ready() {
+    let mut vps = Vps::new();
+    let sqlite = |vps: &Vps, sql: &str| {
+        let done = Command::new("sqlite3").arg(vps.path("vp.db")).arg(sql).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    sqlite(&vps, "CREATE TABLE vp_sessions (vp_id, status, updated_at)");
+    vps.order(&format!("sessions_database\t{}", vps.path("vp.db").display()))
+        .order("sessions_columns\tvp_sessions\tvp_id\tstatus\tupdated_at")
+        .order("sessions_ready\tidle,active")
+        .order("session\tvp.a");
+    let touch = |status: &str, when: &str| {
+        format!(
+            "sqlite3 \"$ROOT/vp.db\" \"DELETE FROM vp_sessions; INSERT INTO vp_sessions VALUES ('vp.a', '{status}', {when})\"\n"
+        )
+    };
+    let now = "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')";
+    for (status, when, ready) in [
+        ("idle", now, true),
+        ("active", now, true),
+        ("active", "strftime('%s', 'now') + 1.5", true),
+        ("degraded", now, false),
+        ("idle", "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-5 seconds')", false),
+        ("idle", "NULL", false),
+    ] {
+        let (_, done) = vps.deploy(&[("version", "1"), ("on-restart", &touch(status, when))]);
+        let right = if ready { ["ok"].as_slice() } else { &["broken", "rolled-back"] };
+        assert!(
+            right.contains(&done.record["verdict"].as_str().unwrap()),
+            "{status} {when}: {}",
+            done.checks
+        );
+        assert!(
+            ready || done.checks.contains("vp.a has no row that is ready and younger"),
+            "{}",
+            done.checks
+        );
+    }
+    // A table without the column is judged by its status alone.
+    sqlite(
+        &vps,
+        "DROP TABLE vp_sessions; CREATE TABLE vp_sessions (vp_id, status); INSERT INTO vp_sessions VALUES ('vp.a', 'idle')",
+    );
+    vps.deploy(&[("version", "2")]).1.is("ok", 0);
+}
+
+#[test]
+fn p40_no_link_leads_root_out_of_the_app() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\t.\td1\tmkdir -p web/out && echo new >web/out/x").order("output\tone\tweb/out");
+    let outside = vps.path("outside");
+    fs::create_dir_all(outside.join("out")).unwrap();
+    for file in ["a.py", "old.py"] {
+        fs::write(outside.join(file), "theirs").unwrap();
+    }
+    vps.deploy(&[("version", "1"), ("src/old.py", "theirs"), ("lib/old.py", "theirs"), ("web/w", "w")])
+        .1
+        .is("ok", 0);
+    let untouched = |record: &Record| {
+        for file in ["a.py", "old.py"] {
+            assert_eq!(fs::read_to_string(outside.join(file)).unwrap(), "theirs", "{}", record.log);
+        }
+        assert!(!outside.join("out/x").exists() && !outside.join("w").exists(), "{}", record.log);
+    };
+    // The service user puts links where directories were: one that the next commit has, one that it lacks, and one
+    // that only the build makes.
+    for dir in ["src", "lib", "web"] {
+        fs::remove_dir_all(vps.app(dir)).unwrap();
+        symlink(&outside, vps.app(dir)).unwrap();
+    }
+    vps.orders[0] = vps.orders[0].replace("d1", "d2");
+    let (_, done) = vps.deploy(&[("version", "2"), ("src/a.py", "ours"), ("web/w", "w2")]);
+    untouched(done.is("ok", 0));
+    assert_eq!((vps.read("src/a.py"), vps.read("web/out/x")), ("ours".into(), "new\n".into()));
+    symlink(&outside, vps.app("cache")).unwrap();
+    vps.order("step\ttwo\t.\td1\tmkdir -p cache/out && echo new >cache/out/x")
+        .order("output\ttwo\tcache/out");
+    let (_, done) = vps.deploy(&[("version", "3"), ("src/a.py", "ours")]);
+    untouched(done.is("rolled-back", 33));
+    assert_eq!(vps.read("version"), "2");
+}
+
+#[test]
+fn p40_a_link_that_a_build_makes_is_not_followed_either() {
+    let outside_of = |vps: &Vps| {
+        fs::create_dir_all(vps.path("outside/out")).unwrap();
+        fs::write(vps.path("outside/out/x"), "theirs").unwrap();
+        vps.path("outside")
+    };
+    for (output, step) in [("web/out", "rm -rf web && ln -s {} web"), ("out", "ln -s {}/out out")] {
+        let mut vps = Vps::new();
+        let outside = outside_of(&vps);
+        vps.deploy(&[("version", "1"), ("web/w", "w")]).1.is("ok", 0);
+        let step = step.replace("{}", &outside.display().to_string());
+        vps.order(&format!("step\tone\t.\td1\t{step}")).order(&format!("output\tone\t{output}"));
+        let (_, done) = vps.deploy(&[("version", "2"), ("web/w", "w")]);
+        assert!(done.is("failed", 1).checks.contains("put a link in its way"), "{}", done.checks);
+        assert_eq!(fs::read_to_string(outside.join("out/x")).unwrap(), "theirs", "{}", done.log);
+        assert_eq!(vps.read("version"), "1");
+    }
+}
+
+#[test]
+fn an_output_that_could_not_be_moved_is_not_lost_on_the_way_back() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\t.\td1\techo one >out").order("output\tone\tout");
+    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    let mv = "#!/bin/sh\ncase \"$*\" in *backup/outputs/*) exit 1 ;; esac\nexec /usr/bin/mv \"$@\"\n";
+    fs::write(vps.path("bin/mv"), mv).unwrap();
+    fs::set_permissions(vps.path("bin/mv"), fs::Permissions::from_mode(0o755)).unwrap();
+    vps.orders[0] = "step\tone\t.\td2\techo two >out".to_owned();
+    vps.deploy(&[("version", "2")]).1.is("rolled-back", 33);
+    assert_eq!((vps.read("out"), vps.read("version")), ("one\n".into(), "1".into()));
+}
+
+#[test]
+fn the_watchdog_is_held_off_on_the_way_back_too() {
+    let mut vps = Vps::new();
+    vps.order("watchdog\tdog.timer");
+    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    let (second, _) = vps.deploy(&[("version", "2")]);
+    let stops = |vps: &Vps| vps.calls("systemctl").matches("stop dog.timer").count();
+    let before = stops(&vps);
+    vps.activate(&second, "restore").1.is("rolled-back", 33);
+    assert_eq!(stops(&vps), before + 1);
+}
+
+#[test]
+fn an_empty_answer_of_systemd_is_not_the_end_of_a_unit() {
+    let mut vps = Vps::new();
+    let (id, _) = vps.deploy(&[("version", "1")]);
+    let systemctl = r#"#!/bin/sh
+echo x >>"$ROOT/asked"
+case $(wc -l <"$ROOT/asked") in
+    1) echo active ;;
+    2 | 3) exit 1 ;;
+    4) echo late >>"$ROOT/state/releases/ID/log"; echo active ;;
+    *) echo inactive ;;
+esac
+"#;
+    fs::write(vps.path("bin/systemctl"), systemctl.replace("ID", &id)).unwrap();
+    let told = String::from_utf8(vps.sh("follow", &[&vps.state(), &id, "forward"]).stdout).unwrap();
+    assert!(told.contains("l late\n") && told.contains("\nr {"), "{told}");
+}
+
+#[test]
+fn old_releases_are_pruned_but_never_the_one_that_serves() {
+    let releases = |vps: &Vps| {
+        let mut names: Vec<String> = fs::read_dir(vps.path("state/releases"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy()[7..8].to_owned())
+            .collect();
+        names.sort();
+        names.concat()
+    };
+    let mut vps = Vps::new();
+    vps.order("keep\t2");
+    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    fs::write(vps.path("broken"), "2\n3\n4\n").unwrap();
+    for version in ["2", "3", "4"] {
+        vps.deploy(&[("version", version)]).1.is("rolled-back", 33);
+    }
+    assert_eq!(releases(&vps), "134");
+    vps.deploy(&[("version", "5")]).1.is("ok", 0);
+    assert_eq!(releases(&vps), "45");
+}
+
+#[test]
+fn p45_a_quote_in_an_argument_is_no_command() {
+    let vps = Vps::new();
+    let marker = vps.path("pwned");
+    let evil = format!("/opt/x'; touch {0}; '$(touch {0})`touch {0}`\"; touch {0}; \"", marker.display());
+    let user = format!("ua;touch {}", marker.display());
+    let args = [
+        evil.as_str(),
+        &evil,
+        &user,
+        &user,
+        &evil,
+        &evil,
+        "program",
+        &evil,
+        "unit",
+        &evil,
+        "key",
+        &evil,
+        "secret",
+        &evil,
+    ];
+    vps.sh("survey", &args);
+    vps.sh("history", &[&evil]);
+    assert!(!marker.exists());
+}
+
+#[test]
+fn p48_the_survey_hands_lines_over_as_they_are_and_secrets_not_at_all() {
+    let vps = Vps::new();
+    vps.write(".env", "UA_OPS_TOKEN=\"hunter2 three\"\r\nexport MODE='db pull'\r\nMODE_OTHER=1\n#MODE=0\nOTHER=secret\nUA_EMPTY=\"\"\n");
+    let app = vps.path("app").display().to_string();
+    let args = [
+        &vps.state(),
+        &app,
+        "root",
+        "root",
+        ".env",
+        "/usr/bin:/bin",
+        "key",
+        "MODE",
+        "secret",
+        "UA_OPS_TOKEN",
+        "secret",
+        "UA_EMPTY",
+        "program",
+        "sh",
+        "program",
+        "no-such-program",
+        "tool",
+        "awk",
+    ];
+    let text = String::from_utf8(vps.sh("survey", &args).stdout).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("secret") && !text.contains("MODE_OTHER"), "{text}");
+    for line in [
+        "line\tUA_OPS_TOKEN=\"xxxxxxx xxxxx\"\r\n",
+        "line\texport MODE='db pull'\r\n",
+        "line\tUA_EMPTY=\"\"\n",
+        "user\tyes\n",
+        "app\tdir\n",
+        "program\tno-such-program\t\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in\n{text}");
+    }
+    let found = text.lines().find(|line| line.starts_with("program\tsh\t")).unwrap();
+    assert!(found.ends_with("/bin/sh"), "{found}");
+    // Nothing was made.
+    assert_eq!(fs::read_dir(vps.path("state")).unwrap().count(), 0);
+}

@@ -1,0 +1,306 @@
+//! The command line.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::json;
+use ua_common::cli::{Context, Tool};
+use ua_common::error::Failure;
+use ua_common::exit::Exit;
+use ua_common::report::{Check, Lane, Report};
+use ua_common::settings::value::StagingMode;
+use ua_common::settings::{Layer, table};
+use ua_common::transport::Transport;
+
+use crate::plan::{Action, removal};
+use crate::serve::{Actual, ServeConfig};
+use crate::{Conflict, View, Vps, ensure, view};
+
+const NAME: &str = "ua-staging";
+
+const EXAMPLES: &str = "\
+Examples:
+  ua-staging ensure                     set up both routes, see them healthy
+  ua-staging ensure --dry-run           what it would change
+  ua-staging ensure --replace           take a port over from something else
+  ua-staging verify -q && echo healthy  look, change nothing
+  ua-staging url ui                     the address of the UI
+
+Exit codes: 0 ok, 10-23 no way to the VPS, 40 serve not enabled,
+41 unhealthy, 42 routes differ, 43 open to the internet";
+
+/// `ua-staging`.
+pub fn tool() -> Tool {
+    let dry_run = || {
+        Arg::new("dry-run")
+            .long("dry-run")
+            .action(ArgAction::SetTrue)
+            .help("Print what would be changed, and change nothing")
+    };
+    let replace = Arg::new("replace")
+        .long("replace")
+        .action(ArgAction::SetTrue)
+        .help("Let what else is served at the root of a wanted port give way");
+    let local =
+        Arg::new("local").long("local").action(ArgAction::SetTrue).global(true).help(
+            "This machine is the VPS: no ssh, no preflight (implied where the target is this very node)",
+        );
+    let verb = |name: &'static str, about: &'static str, examples: &'static str| {
+        Command::new(name).about(about).after_help(examples).args(table::flags(&[
+            "host",
+            "ssh",
+            "preflight",
+            "staging",
+        ]))
+    };
+    let command = Command::new(NAME)
+        .about("The private staging addresses of the app on the tailnet")
+        .after_help(EXAMPLES)
+        .subcommand_required(true)
+        .arg(local)
+        .subcommand(
+            verb(
+                "ensure",
+                "Set up both routes if they differ, and see that they are healthy",
+                "\
+Examples:
+  ua-staging ensure
+  ua-staging ensure --scheme http --ui-port 8080 --api-port 8081
+  ua-staging ensure --dry-run --json",
+            )
+            .args([dry_run(), replace]),
+        )
+        .subcommand(verb(
+            "verify",
+            "See that both routes are right and healthy; change nothing",
+            "\
+Examples:
+  ua-staging verify
+  ua-staging verify --health-attempts 1 -q || ua-staging ensure",
+        ))
+        .subcommand(verb(
+            "status",
+            "What the VPS serves, beside what is wanted; asks nothing for its health",
+            "\
+Examples:
+  ua-staging status
+  ua-staging status --json | jq .data.serve",
+        ))
+        .subcommand(
+            verb(
+                "reset",
+                "Remove the routes that equal ours, and no others",
+                "\
+Examples:
+  ua-staging reset --dry-run
+  ua-staging reset",
+            )
+            .arg(dry_run())
+            .arg(
+                Arg::new("all")
+                    .long("all")
+                    .action(ArgAction::SetTrue)
+                    .help("Remove every serve route of the node, whoever made it"),
+            ),
+        )
+        .subcommand(
+            verb(
+                "url",
+                "Print the staging addresses, by the name that the VPS has now",
+                "\
+Examples:
+  ua-staging url
+  curl -sf \"$(ua-staging url api)/api/health\"",
+            )
+            .arg(Arg::new("PART").value_parser(["ui", "api"]).help("Only this one")),
+        );
+    Tool { name: NAME, lane: Lane::Vps, command, layer: nested, run }
+}
+
+/// The flags stand behind the verb.
+fn nested(matches: &ArgMatches) -> Layer {
+    matches.subcommand().map(|(_, matches)| table::typed(matches)).unwrap_or_default()
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the signature that every tool shares")]
+fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
+    let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
+    match matches.subcommand() {
+        Some(("url", matches)) if !context.out.is_json() => {
+            match work("url", matches, context, &mut report) {
+                // The addresses are the whole output.
+                Ok(()) if report.exit() == Exit::Ok => return Ok(Exit::Ok),
+                Ok(()) => {}
+                Err(error) => drop(report.push(failed(&error))),
+            }
+        }
+        Some((verb, matches)) => {
+            if let Err(error) = work(verb, matches, context, &mut report) {
+                report.push(failed(&error));
+            }
+        }
+        None => return Ok(Exit::Usage),
+    }
+    Ok(context.finish(&[report]))
+}
+
+/// From the way in to the verb's own part.
+fn work(verb: &str, matches: &ArgMatches, context: &Context, report: &mut Report) -> anyhow::Result<()> {
+    let settings = &context.settings;
+    // The mode says what a deploy does to staging; who asks for its state gets the state.
+    if verb == "ensure" && settings.staging_mode.value == StagingMode::Disabled {
+        let origin = &settings.staging_mode.origin;
+        report.push(Check::skip(
+            "staging",
+            format!("staging is left alone (staging.mode = disabled, {origin})"),
+        ));
+        return Ok(());
+    }
+    let mut transport = None;
+    if !matches.get_flag("local") {
+        let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
+        push(report, preflight.checks);
+        let Some(place) = preflight.place else { return Ok(()) };
+        if !place.myself {
+            let target = place.ssh_target(settings);
+            transport = Some(Transport::open(target, settings.ssh_check_wait.0, &context.out)?);
+        }
+    }
+    let vps = transport.as_ref().map_or(Vps::Here, Vps::Remote);
+    let conflict = if flag(matches, "replace") { Conflict::Replace } else { Conflict::Refuse };
+    let view = view(&vps, settings, conflict)?;
+    let name = view.actual.node.name().to_owned();
+    for route in &view.wanted {
+        report.data.insert(format!("{}_url", route.part), route.url(&name).into());
+    }
+    let dry_run = flag(matches, "dry-run");
+    match verb {
+        "ensure" if dry_run => {
+            push(report, view.checks());
+            show_actions(context, report, &view.plan.actions);
+        }
+        "ensure" => push(report, ensure(&vps, settings, &view, &context.out)?),
+        "verify" => verify(context, &view, report)?,
+        "reset" => reset(context, &vps, &view, matches, report)?,
+        "status" => status(&view, report),
+        _ => {
+            let part = matches.get_one::<String>("PART").map(String::as_str);
+            for route in view.wanted.iter().filter(|route| part.is_none_or(|part| part == route.part)) {
+                if !context.out.is_json() {
+                    context.out.data(&route.url(&name));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn flag(matches: &ArgMatches, name: &str) -> bool {
+    matches!(matches.try_get_one::<bool>(name), Ok(Some(true)))
+}
+
+fn push(report: &mut Report, checks: Vec<Check>) {
+    for check in checks {
+        report.push(check);
+    }
+}
+
+/// A failed step from an error that may know its code and hint.
+fn failed(error: &anyhow::Error) -> Check {
+    let (exit, hint) = Failure::within(error);
+    let check = Check::fail("staging", exit, format!("{error:#}"));
+    if let Some(hint) = hint { check.hint(hint) } else { check }
+}
+
+fn show_actions(context: &Context, report: &mut Report, actions: &[Action]) {
+    let lines: Vec<String> = actions.iter().map(ToString::to_string).collect();
+    if !context.out.is_json() {
+        for line in &lines {
+            context.out.data(&format!("would {line}"));
+        }
+    }
+    report.data.insert("plan".to_owned(), json!(lines));
+}
+
+/// Routes that are not as wanted are drift here, since nothing is changed.
+fn verify(context: &Context, view: &View, report: &mut Report) -> Result<(), Failure> {
+    if view.plan.actions.is_empty() {
+        push(report, view.checks());
+        if view.plan.obstacles.is_empty() {
+            push(report, crate::healthy(&context.settings, view, &context.out)?);
+        }
+        return Ok(());
+    }
+    push(report, view.checks().into_iter().filter(|check| check.exit != Exit::Ok).collect());
+    for action in &view.plan.actions {
+        let detail = format!("not as wanted; yet to do: {action}");
+        report.push(Check::fail("staging.routes", Exit::StagingDrift, detail).hint("ua-staging ensure"));
+    }
+    Ok(())
+}
+
+fn reset(
+    context: &Context,
+    vps: &Vps<'_>,
+    view: &View,
+    matches: &ArgMatches,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let everything = flag(matches, "all");
+    let left = |actual: &Actual| match everything {
+        true if actual.serve == ServeConfig::default() => Vec::new(),
+        true => vec![Action::Reset],
+        false => removal(&view.wanted, actual),
+    };
+    let actions = left(&view.actual);
+    if flag(matches, "dry-run") {
+        show_actions(context, report, &actions);
+    } else if !actions.is_empty() {
+        ensure::change(vps, &actions)?;
+        if !left(&ensure::observe(vps)?).is_empty() {
+            let detail = "the routes are still there though every command succeeded";
+            report.push(Check::fail("staging.reset", Exit::StagingDrift, detail).hint("ua-staging status"));
+            return Ok(());
+        }
+    }
+    let whose = if everything { "routes" } else { "routes of ours" };
+    report.push(Check::pass(
+        "staging.reset",
+        match (actions.is_empty(), flag(matches, "dry-run")) {
+            (true, _) => format!("there are no {whose}"),
+            (false, true) => format!("{whose} would be removed"),
+            (false, false) => format!("{whose} were removed, read back"),
+        },
+    ));
+    Ok(())
+}
+
+fn status(view: &View, report: &mut Report) {
+    let serve = &view.actual.serve;
+    for (at, web) in &serve.web {
+        for (mount, handler) in &web.handlers {
+            report.push(Check::pass("serve", format!("{at}{mount} goes to {}", handler.words())));
+        }
+    }
+    for (port, listener) in serve.tcp.iter().filter(|(_, listener)| !listener.forward.is_empty()) {
+        report.push(Check::pass("serve", format!("TCP port {port} goes to `{}`", listener.forward)));
+    }
+    for (session, config) in &serve.foreground {
+        let ports: Vec<String> = config.tcp.keys().map(ToString::to_string).collect();
+        report.push(Check::pass(
+            "serve",
+            format!("a foreground command ({session}) holds port {}", ports.join(", ")),
+        ));
+    }
+    // Only told here; what differs is a verdict of `verify`.
+    for obstacle in &view.plan.obstacles {
+        report.push(Check::warn("staging.routes", obstacle.to_string()));
+    }
+    for action in &view.plan.actions {
+        report.push(Check::warn("staging.routes", format!("not as wanted; yet to do: {action}")));
+    }
+    for part in &view.plan.right {
+        report.push(Check::pass("staging.routes", format!("the {part} route is as wanted")));
+    }
+    for note in &view.plan.notes {
+        report.push(Check::warn("staging.stale", note.clone()));
+    }
+}

@@ -1,0 +1,84 @@
+//! Does staging answer, asked the way its users reach it: by its tailnet name, from here?
+
+use std::time::{Duration, Instant};
+
+use ua_common::error::Failure;
+use ua_common::exit::Exit;
+use ua_common::interrupt;
+use ua_common::output::Printer;
+use ua_common::report::Check;
+
+use crate::ensure::interrupted;
+use crate::http::{Way, status};
+use crate::plan::Route;
+
+/// What one request may take: a first https request makes the node fetch its certificate.
+const EACH: Duration = Duration::from_secs(10);
+
+/// How long to go on asking.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How often, at most.
+    pub attempts: u32,
+    /// Pause between two.
+    pub interval: Duration,
+}
+
+/// Asks every route until it is healthy or patience ends; one check each.
+pub fn health(
+    wanted: &[Route],
+    name: &str,
+    patience: Patience,
+    out: &Printer,
+) -> Result<Vec<Check>, Failure> {
+    let start = Instant::now();
+    let bar = out.spinner("asking staging for its health");
+    let mut checks: Vec<Option<Check>> = vec![None; wanted.len()];
+    for attempt in 1..=patience.attempts {
+        for (route, check) in wanted.iter().zip(&mut checks) {
+            if check.as_ref().is_some_and(|check| check.exit == Exit::Ok) {
+                continue;
+            }
+            let url = format!("{}{}", route.url(name), route.health_path);
+            bar.set_message(format!("asking {url} (attempt {attempt} of {})", patience.attempts));
+            let id = format!("staging.{}", route.part);
+            *check = Some(match status(&url, None, Way::Direct, EACH) {
+                Ok(code) if route.healthy.contains(code) => {
+                    Check::pass(id, format!("{url} answers {code}")).since(start)
+                }
+                Ok(code) => {
+                    unhealthy(id, &url, &format!("{url} answers {code}"), attempt, route).since(start)
+                }
+                Err(why) => unhealthy(id, &url, &format!("{url}: {why}"), attempt, route).since(start),
+            });
+        }
+        if checks.iter().flatten().all(|check| check.exit == Exit::Ok) {
+            break;
+        }
+        if attempt < patience.attempts {
+            pause(patience.interval)?;
+        }
+    }
+    Ok(checks.into_iter().flatten().collect())
+}
+
+fn unhealthy(id: String, url: &str, what: &str, attempt: u32, route: &Route) -> Check {
+    let times = if attempt == 1 { "1 attempt".to_owned() } else { format!("{attempt} attempts") };
+    Check::fail(id, Exit::StagingUnhealthy, format!("{what} ({times}); the route goes to {}", route.target))
+        .hint(format!("curl -sv -o /dev/null {url}"))
+}
+
+/// Sleeps, unless the run is asked to end.
+pub fn pause(length: Duration) -> Result<(), Failure> {
+    let end = Instant::now() + length;
+    loop {
+        if interrupt::requested() {
+            return Err(interrupted("the wait"));
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
+    }
+}

@@ -1,0 +1,88 @@
+//! One HTTP question with a time limit. Certificates are judged by the system's own roots; redirects are answers.
+
+use std::time::Duration;
+
+use ua_common::ops::{TOKEN_HEADER, Token};
+use ureq::tls::{RootCerts, TlsConfig};
+
+/// Whether the proxy of the environment may be used: names of the tailnet mean nothing to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Straight to the name.
+    Direct,
+    /// As everything else on this machine goes to the internet.
+    Internet,
+}
+
+/// Asks `url` and gives the status, or why there is none. The token, if any, goes into a header only.
+pub fn status(url: &str, token: Option<&Token>, way: Way, limit: Duration) -> Result<u16, String> {
+    let roots = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+    let mut config = ureq::Agent::config_builder()
+        .timeout_global(Some(limit))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .user_agent(concat!("ua-tools/", env!("CARGO_PKG_VERSION")))
+        .tls_config(roots);
+    if way == Way::Direct {
+        config = config.proxy(None);
+    }
+    let mut request = config.build().new_agent().get(url);
+    if let Some(token) = token {
+        request = request.header(TOKEN_HEADER, token.reveal());
+    }
+    match request.call() {
+        Ok(response) => Ok(response.status().as_u16()),
+        Err(ureq::Error::Timeout(_)) => Err(format!("no answer within {} s", limit.as_secs_f64())),
+        Err(ureq::Error::HostNotFound) => Err("the name does not resolve on this machine".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Answers one connection with `answer`, or never if that is empty; gives its address.
+    fn server(answer: &'static str) -> (String, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 4096];
+            let length = stream.read(&mut asked).unwrap();
+            if answer.is_empty() {
+                // Held open until the other side gives up.
+                let _gone = stream.read(&mut [0; 1]);
+            }
+            stream.write_all(answer.as_bytes()).unwrap_or_default();
+            String::from_utf8_lossy(&asked[..length]).into_owned()
+        });
+        (url, thread)
+    }
+
+    #[test]
+    fn a_redirect_is_an_answer() {
+        let (url, _server) =
+            server("HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(status(&url, None, Way::Direct, Duration::from_secs(5)), Ok(307));
+    }
+
+    #[test]
+    fn an_error_status_is_an_answer() {
+        let (url, _server) = server("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(status(&url, None, Way::Direct, Duration::from_secs(5)), Ok(500));
+    }
+
+    #[test]
+    fn p28_a_server_that_never_answers_is_not_waited_for() {
+        let (url, _server) = server("");
+        let start = Instant::now();
+        let error = status(&url, None, Way::Direct, Duration::from_millis(300)).unwrap_err();
+        assert!(error.contains("no answer within 0.3 s"), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(3));
+    }
+}

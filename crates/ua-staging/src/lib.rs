@@ -1,0 +1,125 @@
+//! The private staging addresses of the app: `tailscale serve` routes that only the tailnet reaches, and their health.
+//!
+//! [`serve`] reads what the VPS serves, [`plan`] compares it with what the settings want, [`ensure`] changes only what
+//! differs and reads it back, [`health`] asks through the tailnet name. [`check`] is that whole story for a caller that
+//! has a connection; [`tool`] is the command line around it.
+
+mod command;
+pub mod ensure;
+pub mod health;
+pub mod http;
+pub mod plan;
+pub mod serve;
+
+pub use command::tool;
+pub use ensure::Vps;
+use ua_common::error::{Fact as _, Failure};
+use ua_common::exit::Exit;
+use ua_common::output::Printer;
+use ua_common::report::Check;
+use ua_common::settings::Settings;
+use ua_common::settings::value::StagingMode;
+
+use crate::health::Patience;
+use crate::plan::{Plan, Route};
+use crate::serve::Actual;
+
+/// What else is served on a wanted port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// Stands, and stops the run.
+    Refuse,
+    /// Gives way.
+    Replace,
+}
+
+/// Staging as it was seen at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What the settings want.
+    pub wanted: [Route; 2],
+    /// What the VPS serves.
+    pub actual: Actual,
+    /// The difference.
+    pub plan: Plan,
+}
+
+/// Looks, and changes nothing. Nothing to see where the settings leave staging alone.
+pub fn look(vps: &Vps<'_>, settings: &Settings, conflict: Conflict) -> Result<Option<View>, Failure> {
+    if settings.staging_mode.value == StagingMode::Disabled {
+        return Ok(None);
+    }
+    view(vps, settings, conflict).map(Some)
+}
+
+/// Looks, whatever the mode says.
+pub fn view(vps: &Vps<'_>, settings: &Settings, conflict: Conflict) -> Result<View, Failure> {
+    let wanted = Route::wanted(settings);
+    let actual = ensure::observe(vps)?;
+    let plan = plan::plan(&wanted, &actual, conflict == Conflict::Replace);
+    Ok(View { wanted, actual, plan })
+}
+
+impl View {
+    /// The state of the routes as checks, before anything is changed.
+    pub fn checks(&self) -> Vec<Check> {
+        let mut checks: Vec<Check> = self
+            .plan
+            .obstacles
+            .iter()
+            .map(|obstacle| Check::failure("staging.routes", obstacle.clone()))
+            .collect();
+        if checks.is_empty() {
+            let detail = if self.plan.actions.is_empty() {
+                "both routes are as wanted".to_owned()
+            } else {
+                let actions: Vec<String> = self.plan.actions.iter().map(ToString::to_string).collect();
+                format!("to do: {}", actions.join(", "))
+            };
+            checks.push(Check::pass("staging.plan", detail));
+        }
+        checks.extend(self.plan.notes.iter().map(|note| Check::warn("staging.stale", note.clone())));
+        checks
+    }
+
+    /// Is the only thing in the way that https is not enabled? Trying is then the one way to learn where it is enabled.
+    fn only_disabled(&self) -> bool {
+        self.plan.obstacles.iter().all(|obstacle| obstacle.exit() == Exit::ServeDisabled)
+    }
+}
+
+/// Sets the routes up and proves that they serve: routes, then health.
+pub fn ensure(vps: &Vps<'_>, settings: &Settings, view: &View, out: &Printer) -> Result<Vec<Check>, Failure> {
+    let mut checks = view.checks();
+    if !view.only_disabled() {
+        return Ok(checks);
+    }
+    let waiting = out.waiting("setting up the staging routes");
+    let applied = ensure::apply(vps, &view.wanted, &view.actual, &view.plan);
+    drop(waiting);
+    checks.retain(|check| check.id == "staging.stale");
+    if let Err(failure) = applied {
+        if failure.exit == Exit::Interrupted {
+            return Err(failure);
+        }
+        checks.insert(0, Check::failure("staging.routes", failure));
+        return Ok(checks);
+    }
+    let done = if view.plan.actions.is_empty() {
+        "both routes are as wanted"
+    } else {
+        "both routes were set and read back"
+    };
+    checks.insert(0, Check::pass("staging.routes", done));
+    checks.extend(healthy(settings, view, out)?);
+    Ok(checks)
+}
+
+/// Asks both routes for their health through the tailnet name.
+pub fn healthy(settings: &Settings, view: &View, out: &Printer) -> Result<Vec<Check>, Failure> {
+    let patience = Patience {
+        attempts: settings.staging_health_attempts.0,
+        interval: settings.staging_health_interval.value,
+    };
+    health::health(&view.wanted, view.actual.node.name(), patience, out)
+}

@@ -1,0 +1,1 @@
+"""The Universal Agent app, reduced to what a deploy can see of it."""

@@ -1,0 +1,5 @@
+"""Faults a release can carry, by service. A good release has none; tests commit edits of these lines."""
+
+API_HEALTH_STATUS = 200
+CRASH_AT_START: frozenset[str] = frozenset()
+CRASH_AFTER_SECONDS: dict[str, float] = {}

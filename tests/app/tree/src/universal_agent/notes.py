@@ -1,0 +1,3 @@
+"""Nothing imports this: a harmless edit goes here."""
+
+NOTE = "first"

@@ -1,0 +1,588 @@
+//! The first true deploy: from a clean clone on the laptop to an app that is live on the VPS, and every way in which
+//! that must end with the old release untouched or back.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use camino::Utf8PathBuf;
+use serde_json::Value;
+use xtask::app::{Edit, commit_edit, make_repo};
+use xtask::cmd::Output;
+use xtask::lab::{Control, Lab, Node, OPERATOR};
+
+use crate::Scenario;
+
+const UI: &str = "https://srv1360701.taildcc090.ts.net/";
+const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/health";
+
+/// Every scenario of this module.
+pub fn trials() -> Vec<(&'static str, Scenario)> {
+    vec![
+        ("a_first_deploy_is_live", live as Scenario),
+        ("p01_a_dry_run_changes_nothing", dry_run),
+        ("a_second_deploy_builds_and_moves_only_what_changed", second),
+        ("peer_offline_changes_nothing", offline),
+        ("a_red_build_leaves_the_old_release_serving", red_build),
+        ("p18_the_contract_is_checked_before_anything_changes", contract),
+        ("staging_that_cannot_be_set_up_is_found_before_the_switch", staging_taken),
+        ("unhealthy_staging_is_a_warning_or_the_end_of_the_release", staging_unhealthy),
+        ("p27_p31_a_release_that_answers_500_is_taken_back", api_broken),
+        ("p30_active_between_two_crashes_is_not_up", crash_loop),
+        ("a_worker_that_does_not_start_ends_the_release", worker_crash),
+        ("p26_p44_p46_odd_surroundings_of_both_ends", odd_surroundings),
+        (
+            "p21_p22_an_interrupted_client_leaves_the_vps_to_finish_and_the_next_one_waits_its_turn",
+            interrupted,
+        ),
+        ("p22_a_dropped_connection_leaves_the_vps_to_finish", dropped),
+        ("an_upload_that_stalls_is_gone_on_with", stalled),
+        ("a_killed_activation_is_told_from_a_finished_one", killed),
+        ("a_full_disk_is_found_before_anything_changes", full_disk),
+        ("staging_by_its_own_verbs", staging_verbs),
+    ]
+}
+
+/// The app's repository: kept on the host, brought to the laptop after every commit.
+struct App<'a> {
+    lab: &'a Lab,
+    repo: Utf8PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl<'a> App<'a> {
+    /// A VPS on which nothing was ever deployed, under the control server that hands out certificates.
+    fn fresh(lab: &'a Lab) -> Result<Self> {
+        lab.use_control(Control::Https)?;
+        lab.vps()
+            .command(&[
+                "sh",
+                "-ec",
+                "
+                systemctl stop 'universal-agent-*' 2>/dev/null || true
+                rm -rf /opt/universal_agent /var/lib/ua-deploy /var/lib/universal-agent
+                rm -f /etc/systemd/system/universal-agent-*
+                systemctl reset-failed
+                tailscale serve reset
+                sh /root/provision/provision.sh /root/provision 10.99.0.12
+            ",
+            ])
+            .run()?;
+        let dir = tempfile::tempdir()?;
+        let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
+        make_repo(&repo)?;
+        let app = Self { lab, repo, _dir: dir };
+        app.bring()?;
+        Ok(app)
+    }
+
+    /// Copies the repository to the laptop, where only its owner may look into it (p14).
+    fn bring(&self) -> Result<()> {
+        let tar = Command::new("tar").args(["-C", self.repo.as_str(), "-cf", "-", "."]).output()?;
+        let unpack = "umask 077; rm -rf app && mkdir app && tar -C app -xf - && chmod 0700 app";
+        self.lab.laptop().command(&["sh", "-ec", unpack]).user(OPERATOR).stdin(tar.stdout).run()
+    }
+
+    fn edit(&self, edit: &Edit) -> Result<String> {
+        let commit = commit_edit(&self.repo, edit)?;
+        self.bring()?;
+        Ok(commit)
+    }
+
+    fn head(&self) -> Result<String> {
+        let head = Command::new("git").args(["-C", self.repo.as_str(), "rev-parse", "HEAD"]).output()?;
+        Ok(String::from_utf8(head.stdout)?.trim().to_owned())
+    }
+
+    fn deploy(&self, args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
+        let typed: Vec<&str> = ["ua-deploy", "run", "--json"].iter().chain(args).copied().collect();
+        let mut command = self.lab.laptop().command(&typed).user(OPERATOR).dir("/home/op/app");
+        for (name, value) in env {
+            command = command.env(name, value);
+        }
+        Deployed::read(command.timeout(Duration::from_mins(3)).output()?)
+    }
+
+    /// A deploy that must succeed; gives its commit.
+    fn good(&self) -> Result<String> {
+        self.deploy(&[], &[])?.exit(0)?;
+        let commit = self.head()?;
+        self.serves(&commit)?;
+        Ok(commit)
+    }
+
+    /// Every service that tells its version runs this commit, and is healthy.
+    fn serves(&self, commit: &str) -> Result<()> {
+        for port in [8001, 8002, 3000] {
+            let said = self
+                .lab
+                .vps()
+                .command(&["curl", "-sf", &format!("http://127.0.0.1:{port}/version")])
+                .read()?;
+            let said: Value = serde_json::from_str(&said)?;
+            ensure!(said["version"] == commit, "port {port} runs {said}, not {commit}");
+        }
+        self.lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8001/api/health"]).run()
+    }
+
+    /// Processes of all services: a service that was not restarted keeps its own.
+    fn processes(&self) -> Result<String> {
+        self.lab.vps().command(&["systemctl", "show", "-p", "Id,MainPID", "universal-agent-*.service"]).read()
+    }
+
+    /// Everything on the VPS that a deploy could touch.
+    fn traces(&self) -> Result<String> {
+        let look = "
+            find /opt/universal_agent -path '*/AGENT_RUN_WORKSPACES' -prune -o -printf '%p %y %u:%g %m %s\\n' | sort
+            ls -d /var/lib/ua-deploy/releases/* /var/lib/ua-deploy 2>/dev/null
+            ls /etc/systemd/system
+            tailscale serve status --json";
+        self.lab.vps().command(&["sh", "-c", look]).read()
+    }
+
+    fn history(&self) -> Result<Vec<Value>> {
+        let list =
+            self.lab.laptop().command(&["ua-deploy", "history", "--format", "json"]).user(OPERATOR).read()?;
+        list.lines().map(|line| serde_json::from_str(line).context("a row of the history")).collect()
+    }
+}
+
+/// What a deploy said.
+struct Deployed {
+    output: Output,
+    reports: Vec<Value>,
+}
+
+impl Deployed {
+    fn read(output: Output) -> Result<Self> {
+        let reports = output.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+        let reports = reports.with_context(|| format!("not reports: {output:?}"))?;
+        Ok(Self { output, reports })
+    }
+
+    fn exit(&self, code: i32) -> Result<&Self> {
+        let shown = || serde_json::to_string_pretty(&self.reports).unwrap_or_default();
+        ensure!(
+            self.output.code == code,
+            "exit {}, not {code}:\n{}\n{}",
+            self.output.code,
+            shown(),
+            self.output.stderr
+        );
+        Ok(self)
+    }
+
+    /// The verdict and detail of a check of the VPS's report.
+    fn check(&self, id: &str) -> Result<(String, String)> {
+        let all = self.reports.iter().filter_map(|report| report["checks"].as_array()).flatten();
+        let found = all
+            .into_iter()
+            .find(|check| check["id"] == id)
+            .with_context(|| format!("no `{id}` in {:?}", self.reports))?;
+        Ok((
+            found["verdict"].as_str().unwrap_or_default().into(),
+            found["detail"].as_str().unwrap_or_default().into(),
+        ))
+    }
+
+    fn says(&self, id: &str, verdict: &str, words: &str) -> Result<&Self> {
+        let (is, detail) = self.check(id)?;
+        ensure!(is == verdict && detail.contains(words), "`{id}` is {is}: {detail}");
+        Ok(self)
+    }
+
+    fn serving(&self, what: &str) -> Result<&Self> {
+        ensure!(self.reports[0]["data"]["serving"] == what, "{}", self.reports[0]["data"]);
+        Ok(self)
+    }
+}
+
+/// The status of a URL, asked from a node; 0 where nobody answers.
+fn status(lab: &Lab, node: Node, url: &str) -> Result<String> {
+    let ask = ["curl", "-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}", url];
+    Ok(lab.node(node).exec(&ask)?.stdout)
+}
+
+fn live(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    lab.vps()
+        .command(&["sh", "/root/provision/provision.sh", "/root/provision", "10.99.0.12", "--watchdog"])
+        .run()?;
+    let done = app.deploy(&[], &[])?;
+    done.exit(0)?.serving("new")?;
+    ensure!(done.reports.len() == 2, "one report per lane: {:?}", done.reports);
+    ensure!(done.reports[0]["lane"] == "vps" && done.reports[1]["lane"] == "public", "{:?}", done.reports);
+    app.serves(&app.head()?)?;
+    for (node, url, right) in [
+        (Node::Laptop, UI, "200"),
+        (Node::Laptop, API, "200"),
+        (Node::Outsider, "https://app.clearspringcg.com/", "200"),
+        (Node::Outsider, "https://api.clearspringcg.com/api/v1/health", "200"),
+        // Private: not by name, not by address.
+        (Node::Outsider, UI, "000"),
+        (Node::Outsider, "https://10.99.0.12:8443/api/health", "000"),
+        (Node::Outsider, "http://10.99.0.12:3000/", "000"),
+    ] {
+        let code = status(lab, node, url)?;
+        ensure!(code == right, "{url} answers {code} to {}", node.name());
+    }
+    // p14: the service's directory is the service's, whatever the checkout's mode.
+    let modes = "stat -c '%U:%G %a' /opt/universal_agent /opt/universal_agent/src /opt/universal_agent/.env /var/lib/ua-deploy";
+    let modes = lab.vps().sh(modes)?.stdout;
+    ensure!(modes == "ua:ua 755\nua:ua 755\nroot:ua 640\nroot:root 700\n", "{modes}");
+    // Nothing of ours stays in the app's directory, and nobody's program was installed.
+    let strays = lab
+        .vps()
+        .sh("find /opt/universal_agent -name '*.ua-*' -o -name '.~tmp~' -o -name '.rsync-partial'")?
+        .stdout;
+    ensure!(strays.is_empty(), "{strays}");
+    // The watchdog was held off and is back.
+    let watchdog = lab.vps().sh("systemctl is-active universal-agent-service-watchdog.timer")?.stdout;
+    ensure!(watchdog.trim() == "active", "{watchdog}");
+    let history = app.history()?;
+    ensure!(
+        history.len() == 1 && history[0]["verdict"] == "ok" && history[0]["who"] == "op@laptop",
+        "{history:?}"
+    );
+    ensure!(history[0]["break_glass"] == false && history[0]["branch"] == "main", "{history:?}");
+    Ok(())
+}
+
+fn dry_run(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let before = app.traces()?;
+    let done = app.deploy(&["--dry-run"], &[])?;
+    done.exit(0)?.says("plan", "pass", "nothing was changed")?;
+    let plan = done.reports[0]["data"]["plan"].to_string();
+    for words in
+        ["uv sync --frozen", "universal-agent-telegram", "serve http://127.0.0.1:8001 on https port 8443"]
+    {
+        ensure!(plan.contains(words), "no {words} in {plan}");
+    }
+    ensure!(app.traces()? == before, "a dry run left traces");
+    Ok(())
+}
+
+fn second(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    app.good()?;
+    // The server wrote to two tracked files by now.
+    let memory = lab.vps().sh("cat /opt/universal_agent/Memory_System/ua_shared_workspace/MEMORY.md")?.stdout;
+    ensure!(memory.contains("gateway started"), "{memory}");
+    app.edit(&Edit::RemoveModule)?;
+    let done = app.deploy(&[], &[])?;
+    done.exit(0)?.says("build", "pass", "python (unchanged) web-ui (unchanged)")?;
+    done.says("switch.kept", "pass", "MEMORY.md")?.says("switch", "pass", "1 taken away")?;
+    app.serves(&app.head()?)?;
+    let kept = lab.vps().sh("cat /opt/universal_agent/Memory_System/ua_shared_workspace/MEMORY.md")?.stdout;
+    ensure!(kept.starts_with(memory.trim_end()), "p12: the memory was overwritten: {kept}");
+    let gone = lab.vps().sh("test ! -e /opt/universal_agent/src/universal_agent/retired.py")?;
+    ensure!(gone.success(), "p13: a removed module is still importable");
+    app.edit(&Edit::WebTitle("Second".to_owned()))?;
+    app.deploy(&["--break-glass"], &[])?.exit(0)?.says("build", "pass", "python (unchanged) web-ui")?;
+    let page = lab.laptop().command(&["curl", "-sf", UI]).read()?;
+    ensure!(page.contains("Second"), "p24: the UI is stale: {page}");
+    let history = app.history()?;
+    ensure!(history[1]["break_glass"] == false && history[2]["break_glass"] == true, "{history:?}");
+    Ok(())
+}
+
+fn offline(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let before = app.traces()?;
+    lab.stop_tailscaled(Node::Vps)?;
+    let done = app.deploy(&[], &[])?;
+    lab.start_tailscaled(Node::Vps)?;
+    done.exit(12)?.says("peer.reachable", "fail", "no pong")?;
+    ensure!(app.traces()? == before, "something was changed");
+    Ok(())
+}
+
+fn red_build(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let commit = app.good()?;
+    let processes = app.processes()?;
+    app.edit(&Edit::RedBuild)?;
+    let done = app.deploy(&[], &[])?;
+    done.exit(1)?.serving("old")?.says("build", "fail", "web-ui")?.says(
+        "deploy",
+        "fail",
+        "the old release serves as before",
+    )?;
+    // The person sees why.
+    ensure!(done.output.stderr.contains("missing-part.mjs"), "{}", done.output.stderr);
+    ensure!(app.processes()? == processes, "p16: a service was restarted");
+    app.serves(&commit)?;
+    let history = app.history()?;
+    ensure!(history[1]["verdict"] == "failed" && history[1]["step"] == "build", "{history:?}");
+    Ok(())
+}
+
+fn contract(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let before = app.traces()?;
+    let env = "/opt/universal_agent/.env";
+    let set = |text: &str| lab.vps().command(&["sh", "-c", "cat >\"$0\"", env]).stdin(text).run();
+    let good = lab.vps().command(&["cat", env]).read()?;
+    set(&good.replace("vp.coder.primary", "vp.other").replace("=db_pull", "=push"))?;
+    let done = app.deploy(&[], &[])?;
+    done.exit(31)?.says("contract.env", "fail", "UA_VP_DISPATCH_MODE is not `db_pull`")?;
+    done.says("contract.env", "fail", "UA_VP_ENABLED_IDS does not list vp.coder.primary")?;
+    let secret = good.lines().find_map(|line| line.strip_prefix("UA_OPS_TOKEN=")).context("a token")?;
+    ensure!(!format!("{:?}", done.output).contains(secret), "a secret was told");
+    // p48: quotes and CRLF are read as systemd reads them.
+    set(&good
+        .replace("=db_pull\n", "=\"db_pull\"\r\n")
+        .replace("UA_VP_ENABLED_IDS=vp", "export UA_VP_ENABLED_IDS=\"vp")
+        .replace("coder.primary\n", "coder.primary\"\n"))?;
+    app.deploy(&["--dry-run"], &[])?.exit(0)?.says("contract.env", "warn", "UA_VP_ENABLED_IDS")?;
+    set(&good)?;
+    lab.vps().sh("mv /usr/local/bin/uv /usr/local/bin/uv.away")?;
+    let done = app.deploy(&[], &[])?;
+    lab.vps().sh("mv /usr/local/bin/uv.away /usr/local/bin/uv")?;
+    done.exit(31)?.says("contract.programs", "fail", "`uv`")?;
+    ensure!(
+        done.output.stderr.contains("hint: ssh root@srv1360701.taildcc090.ts.net 'curl"),
+        "{}",
+        done.output.stderr
+    );
+    ensure!(app.traces()? == before, "something was changed");
+    Ok(())
+}
+
+fn staging_taken(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    lab.vps().command(&["tailscale", "serve", "--bg", "--https=8443", "http://127.0.0.1:9999"]).run()?;
+    let before = app.traces()?;
+    app.deploy(&[], &[])?.exit(42)?.says("staging.routes", "fail", "http://127.0.0.1:9999")?;
+    ensure!(app.traces()? == before, "something was changed");
+    lab.vps().command(&["tailscale", "serve", "--https=8443", "off"]).run()?;
+    lab.use_control(Control::Headscale)?;
+    app.deploy(&[], &[])?.exit(40)?.says("staging.routes", "fail", "not enabled")?;
+    let untouched = lab.vps().sh("test ! -e /var/lib/ua-deploy")?;
+    ensure!(untouched.success(), "something was changed");
+    // Plain http inside the tailnet needs no certificate.
+    app.deploy(&["--scheme", "http"], &[])?.exit(0)?.says(
+        "staging.api",
+        "pass",
+        "http://srv1360701.taildcc090.ts.net:8443",
+    )?;
+    lab.vps().command(&["tailscale", "serve", "reset"]).run()
+}
+
+fn staging_unhealthy(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let first = app.good()?;
+    let second = app.edit(&Edit::Harmless("two".to_owned()))?;
+    let unhealthy =
+        [("UA_TAILNET_STAGING_API_HEALTH_PATH", "/nowhere"), ("UA_TAILNET_STAGING_HEALTH_MAX_ATTEMPTS", "1")];
+    let done = app.deploy(&["--staging", "required"], &unhealthy)?;
+    done.exit(33)?.serving("old")?;
+    ensure!(done.reports[0]["data"]["cause"]["exit_code"] == 41, "{}", done.reports[0]["data"]);
+    app.serves(&first)?;
+    let history = app.history()?;
+    ensure!(history[1]["verdict"] == "rolled-back", "{history:?}");
+    app.deploy(&[], &unhealthy)?.exit(0)?.says("staging.api", "warn", "404")?;
+    app.serves(&second)
+}
+
+/// Deploys a fault on top of a good release; the good one must be back.
+fn taken_back(lab: &Lab, fault: &Edit, step: &str, words: &str) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let commit = app.good()?;
+    app.edit(fault)?;
+    let done = app.deploy(&["--ready-timeout", "15"], &[])?;
+    done.exit(33)?.serving("old")?.says(step, "fail", words)?.says("restore", "pass", "serves again")?;
+    app.serves(&commit)?;
+    let code = status(lab, Node::Laptop, API)?;
+    ensure!(code == "200", "{API} answers {code}");
+    // And the next good one goes through.
+    app.edit(&Edit::Repair)?;
+    app.good().map(drop)
+}
+
+fn api_broken(lab: &Lab) -> Result<()> {
+    taken_back(lab, &Edit::ApiBroken, "health", "api answers 500")
+}
+
+fn crash_loop(lab: &Lab) -> Result<()> {
+    taken_back(lab, &Edit::CrashLoop, "units", "universal-agent-telegram")
+}
+
+fn worker_crash(lab: &Lab) -> Result<()> {
+    taken_back(lab, &Edit::WorkerCrash, "units", "universal-agent-vp-worker@vp.coder.primary")
+}
+
+/// Root's login shell is dash, the key's path has a space and a quote, the laptop's PATH has both and more.
+fn odd_surroundings(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    lab.vps().command(&["usermod", "--shell", "/usr/bin/dash", "root"]).run()?;
+    let copy = "mkdir -p \"$HOME/o'dd dir\" && cp -p .ssh/id_ed25519 \"$HOME/o'dd dir/my key\"";
+    lab.laptop().command(&["sh", "-ec", copy]).user(OPERATOR).run()?;
+    let path = "/opt/ua/bin:/usr/local/bin:/usr/bin:/bin:/home/op/$(touch pwned)/a b/';touch pwned;'";
+    let done = app.deploy(&["--ssh-key", "/home/op/o'dd dir/my key"], &[("PATH", path)]);
+    lab.vps().command(&["usermod", "--shell", "/bin/bash", "root"]).run()?;
+    done?.exit(0)?;
+    app.serves(&app.head()?)?;
+    let pwned = lab.vps().sh("find / -xdev -name pwned")?.stdout;
+    ensure!(pwned.is_empty(), "{pwned}");
+    let seen = lab.vps().sh("grep -r 'touch pwned' /var/lib/ua-deploy /opt/universal_agent")?;
+    ensure!(!seen.success(), "p44: the laptop's PATH travelled: {}", seen.stdout);
+    Ok(())
+}
+
+fn interrupted(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let script = "ua-deploy & pid=$!
+        for _ in $(seq 100); do
+            ssh -o BatchMode=yes root@srv1360701.taildcc090.ts.net systemctl is-active -q 'ua-deploy-forward-*' && break
+            sleep 0.2
+        done
+        ua-deploy; echo second $?
+        kill -INT $pid; wait $pid; echo first $?";
+    let both = lab
+        .laptop()
+        .command(&["sh", "-c", script])
+        .user(OPERATOR)
+        .dir("/home/op/app")
+        .timeout(Duration::from_mins(2))
+        .output()?;
+    ensure!(both.stdout.contains("second 30\n"), "{both:?}");
+    ensure!(both.stdout.contains("first 130\n"), "{both:?}");
+    ensure!(
+        both.stderr.contains("another deploy is being activated: ua-deploy forward 20"),
+        "{}",
+        both.stderr
+    );
+    // A busy run is no deploy: there is one record.
+    finished(&app)
+}
+
+/// Waits until an activation runs on the VPS.
+fn activating(lab: &Lab) -> Result<()> {
+    lab.vps()
+        .command(&["sh", "-c", "until systemctl is-active -q 'ua-deploy-forward-*'; do sleep 0.1; done"])
+        .timeout(Duration::from_mins(1))
+        .run()
+}
+
+/// Waits until the one deploy of the history is good.
+fn finished(app: &App<'_>) -> Result<()> {
+    for _ in 0..60 {
+        let history = app.history()?;
+        ensure!(history.len() == 1, "{history:?}");
+        if history[0]["verdict"] == "ok" {
+            return app.serves(&app.head()?);
+        }
+        app.lab.vps().command(&["sleep", "1"]).run()?;
+    }
+    anyhow::bail!("the VPS did not finish: {:?}", app.history()?)
+}
+
+fn dropped(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let done = std::thread::scope(|scope| {
+        let deploy = scope.spawn(|| app.deploy(&[], &[]));
+        activating(lab)?;
+        lab.vps().sh("pkill -KILL -f '^sshd: root'")?;
+        deploy.join().map_err(|_| anyhow::anyhow!("the deploying thread panicked"))?
+    })?;
+    done.exit(20)?.serving("unknown")?.says("activate", "fail", "the VPS goes on with it")?;
+    ensure!(done.output.stderr.contains("hint: ua-deploy history"), "{}", done.output.stderr);
+    finished(&app)
+}
+
+fn stalled(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let commit = app.good()?;
+    // Nothing that compresses, so that there is time to stop it.
+    let noise = Command::new("openssl").args(["rand", "-base64", "60000000"]).output()?.stdout;
+    app.edit(&Edit::Write("docs/noise.txt".into(), String::from_utf8(noise)?))?;
+    let done = std::thread::scope(|scope| {
+        let deploy = scope.spawn(|| app.deploy(&["--idle-timeout", "4"], &[]));
+        let stop = "until pkill -STOP -f '^rsync --server'; do sleep 0.02; done";
+        lab.vps().command(&["sh", "-c", stop]).timeout(Duration::from_mins(1)).run()?;
+        deploy.join().map_err(|_| anyhow::anyhow!("the deploying thread panicked"))?
+    })?;
+    lab.vps().sh("pkill -KILL -f '^rsync --server'")?;
+    done.exit(32)?.serving("old")?.says("transfer", "fail", "the upload failed")?;
+    app.serves(&commit)?;
+    let history = app.history()?;
+    ensure!(history[1]["verdict"] == "failed" && history[1]["step"] == "transfer", "{history:?}");
+    app.good().map(drop)
+}
+
+fn killed(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let commit = app.good()?;
+    app.edit(&Edit::WebTitle("Never".to_owned()))?;
+    let done = std::thread::scope(|scope| {
+        let deploy = scope.spawn(|| app.deploy(&[], &[]));
+        lab.vps()
+            .command(&["sh", "-c", "until systemctl is-active -q 'ua-deploy-build-*'; do sleep 0.05; done"])
+            .timeout(Duration::from_mins(1))
+            .run()?;
+        lab.vps().sh("systemctl kill --signal=KILL 'ua-deploy-forward-*'")?;
+        deploy.join().map_err(|_| anyhow::anyhow!("the deploying thread panicked"))?
+    })?;
+    done.exit(1)?.serving("old")?.says("deploy", "fail", "ended before the switch")?;
+    let left =
+        "for _ in $(seq 50); do systemctl is-active -q 'ua-deploy-*' || exit 0; sleep 0.1; done; exit 1";
+    ensure!(lab.vps().sh(left)?.success(), "the build outlived its deploy");
+    app.serves(&commit)?;
+    // Nothing is in the way of the next one.
+    app.good().map(drop)
+}
+
+fn full_disk(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let before = app.traces()?;
+    lab.fill_disk(Node::Vps, 100 * 1024)?;
+    let done = app.deploy(&[], &[])?;
+    lab.free_disk(Node::Vps)?;
+    done.exit(31)?.says("contract.space", "fail", "a deploy needs 512 MiB")?;
+    ensure!(app.traces()? == before, "something was changed");
+    Ok(())
+}
+
+fn staging_verbs(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let other = ["tailscale", "serve", "--bg", "--https=443", "--set-path=/docs", "http://127.0.0.1:4000"];
+    lab.vps().command(&other).run()?;
+    let staging = |args: &[&str]| {
+        let typed: Vec<&str> = ["ua-staging"].iter().chain(args).copied().collect();
+        lab.laptop()
+            .command(&typed)
+            .user(OPERATOR)
+            .env("UA_TAILNET_STAGING_HEALTH_MAX_ATTEMPTS", "1")
+            .output()
+    };
+    let expect = |args: &[&str], code: i32, words: &str| {
+        let output = staging(args)?;
+        ensure!(output.code == code && output.stdout.contains(words), "{args:?}: {output:?}");
+        anyhow::Ok(())
+    };
+    expect(&["verify"], 42, "yet to do: serve http://127.0.0.1:3000 on https port 443")?;
+    // Right routes, and nobody behind them.
+    expect(&["ensure"], 41, "both routes were set and read back")?;
+    expect(&["ensure"], 41, "both routes are as wanted")?;
+    app.good()?;
+    expect(&["verify"], 0, "answers 200")?;
+    expect(&["status"], 0, "/docs goes to `http://127.0.0.1:4000`")?;
+    expect(&["url", "api"], 0, "https://srv1360701.taildcc090.ts.net:8443\n")?;
+    expect(&["verify", "--api-target", "http://127.0.0.1:8002"], 42, "`staging.api_target`")?;
+    expect(
+        &["ensure", "--replace", "--api-target", "http://127.0.0.1:8002"],
+        41,
+        "8443/api/health answers 404",
+    )?;
+    expect(&["ensure", "--replace"], 0, "were set and read back")?;
+    // p59: what others serve stays.
+    expect(&["reset"], 0, "were removed, read back")?;
+    let left = lab.vps().command(&["tailscale", "serve", "status", "--json"]).read()?;
+    ensure!(left.contains("/docs") && !left.contains("3000") && !left.contains("8001"), "{left}");
+    expect(&["reset", "--all"], 0, "were removed, read back")?;
+    let left = lab.vps().command(&["tailscale", "serve", "status", "--json"]).read()?;
+    ensure!(left.trim() == "{}", "{left}");
+    Ok(())
+}

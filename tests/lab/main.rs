@@ -1,0 +1,52 @@
+//! The acceptance test: real headscale, tailscaled, sshd, systemd, nginx. `cargo xtask e2e [FILTER]` runs it.
+//!
+//! Every trial starts from the lab's base state. Where there is no lab each one says that it was skipped, and why;
+//! with `CI` set that is a failure.
+
+mod deploy_first;
+mod preflight;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use xtask::lab::{self, Lab};
+
+/// One scenario.
+type Scenario = fn(&Lab) -> anyhow::Result<()>;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // There is one lab, and every scenario bends it.
+    arguments.test_threads = Some(1);
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 2] =
+        [("preflight", preflight::trials()), ("deploy_first", deploy_first::trials())];
+    let trials = modules.into_iter().flat_map(|(module, scenarios)| {
+        scenarios.into_iter().map(move |(name, scenario)| {
+            Trial::ignorable_test(format!("{module}::{name}"), move || trial(scenario))
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn trial(scenario: Scenario) -> Result<Completion, Failed> {
+    let up = lab::availability().and_then(|()| Lab::attach().map_err(|error| format!("{error:#}")));
+    let lab = match up {
+        Ok(lab) => lab,
+        Err(reason) if std::env::var_os("CI").is_some() => {
+            return Err(format!("skipped in CI: {reason}").into());
+        }
+        Err(reason) => return Ok(Completion::ignored_with(reason)),
+    };
+    lab.reset().map_err(|error| format!("the lab cannot be brought back to its base state: {error:#}"))?;
+    // A failed assertion must not end the other trials.
+    match catch_unwind(AssertUnwindSafe(|| scenario(&lab))) {
+        Ok(Ok(())) => Ok(Completion::Completed),
+        Ok(Err(error)) => Err(format!("{error:#}").into()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            Err(text.unwrap_or_else(|| "it panicked".to_owned()).into())
+        }
+    }
+}

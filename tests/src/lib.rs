@@ -1,0 +1,124 @@
+//! What the tests of all tools share: an isolated place to run a binary in, and a `tailscale` that replays what the
+//! real one was seen to do.
+
+pub mod sshd;
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use tempfile::TempDir;
+
+/// A place with a home, a working directory and a `PATH` of its own, and nothing else of this machine.
+pub struct Place {
+    root: TempDir,
+}
+
+impl Place {
+    /// An empty one.
+    pub fn new() -> Self {
+        let place = Self { root: TempDir::new().expect("a temporary directory") };
+        for dir in ["home", "cwd", "bin"] {
+            std::fs::create_dir(place.root.path().join(dir)).expect("an empty directory");
+        }
+        place
+    }
+
+    /// Its home directory.
+    pub fn home(&self) -> PathBuf {
+        self.root.path().join("home")
+    }
+
+    /// Its working directory.
+    pub fn cwd(&self) -> PathBuf {
+        self.root.path().join("cwd")
+    }
+
+    /// Writes a file below its root, such as `cwd/ua.toml`, readable by all.
+    pub fn file(&self, path: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("its directory");
+        std::fs::write(&path, text).expect("a written file");
+        mode(&path, 0o644);
+        path
+    }
+
+    /// Puts a program on its `PATH`.
+    pub fn program(&self, name: &str, script: &str) {
+        let path = self.file(&format!("bin/{name}"), script);
+        mode(&path, 0o755);
+    }
+
+    /// Puts a `tailscale` on its `PATH` that replays a scenario which was captured in the lab.
+    pub fn tailscale(&self, scenario: &str) {
+        self.tailscale_in_turn(scenario, 0, scenario);
+    }
+
+    /// The same, but the first calls replay another scenario.
+    pub fn tailscale_in_turn(&self, first: &str, calls: u32, then: &str) {
+        let captured = |scenario: &str| {
+            let dir = fixtures().join("captured").join(scenario);
+            assert!(dir.is_dir(), "no captured scenario `{scenario}`");
+            dir.display().to_string()
+        };
+        let count = self.root.path().join("tailscale.calls");
+        let head = format!(
+            "#!/bin/sh\ncalls='{}'\ntouch \"$calls\"\ncaptured='{}'\n[ \"$(wc -l <\"$calls\")\" -lt {calls} ] || captured='{}'\n",
+            count.display(),
+            captured(first),
+            captured(then)
+        );
+        self.program("tailscale", &format!("{head}{}", include_str!("../fakes/tailscale.sh")));
+    }
+
+    /// The arguments of every call of `tailscale`, a line each.
+    pub fn tailscale_calls(&self) -> Vec<String> {
+        let calls = std::fs::read_to_string(self.root.path().join("tailscale.calls")).unwrap_or_default();
+        calls.lines().map(str::to_owned).collect()
+    }
+
+    /// The binary in this place: cleared environment, its own home, and only its own programs besides POSIX ones.
+    pub fn run(&self, binary: impl AsRef<OsStr>) -> assert_cmd::Command {
+        let mut command = assert_cmd::Command::new(binary);
+        command
+            .env_clear()
+            .env("HOME", self.home())
+            .env("PATH", format!("{}:/usr/bin:/bin", self.root.path().join("bin").display()))
+            .current_dir(self.cwd())
+            .timeout(std::time::Duration::from_mins(1));
+        command
+    }
+
+    /// One text of status, stdout and stderr together, with this place's root written as `[ROOT]`.
+    pub fn shown(&self, output: &Output) -> String {
+        let root = self.root.path().to_string_lossy().into_owned();
+        shown(output).replace(&root, "[ROOT]")
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Sets a file's mode.
+pub fn mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a changed mode");
+}
+
+/// The directory of fixtures.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// One text of status, stdout and stderr together.
+pub fn shown(output: &Output) -> String {
+    let code = output.status.code().map_or("killed by a signal".to_owned(), |code| code.to_string());
+    format!(
+        "exit: {code}\n--- stdout\n{}--- stderr\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}

@@ -1,0 +1,147 @@
+//! Entry point of the project's chores.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, anyhow};
+use camino::Utf8PathBuf;
+use clap::{Parser, Subcommand};
+use xtask::cache::Cache;
+use xtask::lab::{Lab, Node, built_tools};
+use xtask::setup::{self, Go};
+use xtask::ui::{self, Progress};
+use xtask::{bench, demo, verify};
+
+/// The project's own chores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+enum Chore {
+    /// Install what the lab and the tests need on this machine.
+    Setup,
+    /// A hermetic tailnet with a VPS and a laptop.
+    #[command(subcommand)]
+    Lab(LabChore),
+    /// The main job, for real and as a story.
+    Demo,
+    /// Pass every check: format, clippy, shellcheck, unit and CLI tests, then the lab.
+    Test,
+    /// Run the acceptance test in the lab.
+    E2e {
+        /// Only scenarios whose names contain this, such as `preflight` or `p55`
+        filter: Option<String>,
+    },
+    /// Measure performance in the lab, as ratios in one run.
+    #[command(subcommand)]
+    Bench(BenchChore),
+    /// Write the documents that are made from the code.
+    Docs,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchChore {
+    /// `ua-preflight` against the two commands that it cannot do without.
+    Preflight,
+}
+
+#[derive(Debug, Subcommand)]
+enum LabChore {
+    /// Bring the lab up, or back to its base state.
+    Up,
+    /// Show each node's state; exits with 1 unless all is well.
+    Status,
+    /// Open a shell on a node.
+    Shell {
+        /// control, laptop, srv1360701 (or vps), outsider
+        node: Node,
+        /// The user to be there
+        #[arg(long, default_value = "root")]
+        user: String,
+    },
+    /// Run a command on a node.
+    Exec {
+        /// control, laptop, srv1360701 (or vps), outsider
+        node: Node,
+        /// The user to be there
+        #[arg(long, default_value = "root")]
+        user: String,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Bring everything back to the base state.
+    Reset,
+    /// Put freshly built tools on the laptop.
+    Install {
+        /// Where they were built; without it, the place of `cargo build --profile lab`
+        dir: Option<Utf8PathBuf>,
+    },
+    /// Bring about each state of a tailnet, and write what the programs say into the test fixtures.
+    Capture,
+    /// Take the lab down, whatever is left of it.
+    Down,
+}
+
+fn main() -> ExitCode {
+    match run(Chore::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            ui::note(format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<ExitCode> {
+    let progress = Progress::shown();
+    match chore {
+        Chore::Setup => {
+            let cache = Cache::open()?;
+            setup::ensure(&cache, &progress)?;
+            Go::ensure(&cache, &progress)?;
+        }
+        Chore::Lab(chore) => return run_lab(chore, &progress),
+        Chore::Demo => demo::run(&progress)?,
+        Chore::Test => verify::test(&progress)?,
+        Chore::E2e { filter } => verify::e2e(filter.as_deref(), &progress)?,
+        Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,
+        Chore::Docs => verify::docs()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_lab(chore: LabChore, progress: &Progress) -> Result<ExitCode> {
+    match chore {
+        LabChore::Up => {
+            Lab::up(progress)?;
+            ui::note("the lab is up; `cargo xtask lab shell laptop` opens a shell on the operator's machine");
+        }
+        LabChore::Status => {
+            let (lines, all_well) = Lab::attach()?.status();
+            ui::data(lines.join("\n"));
+            return Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        LabChore::Shell { node, user } => return enter(node, &user, &["bash".to_owned(), "-i".to_owned()]),
+        LabChore::Exec { node, user, command } => return enter(node, &user, &command),
+        LabChore::Reset => Lab::attach()?.reset()?,
+        LabChore::Install { dir } => Lab::attach()?.install_tools(&dir.map_or_else(built_tools, Ok)?)?,
+        LabChore::Capture => Lab::up(progress)?.capture(progress)?,
+        LabChore::Down => {
+            let existed = Lab::down()?;
+            ui::note(if existed { "the lab is down" } else { "there was no lab" });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes the command, so that terminal, signals and exit code are its own.
+fn enter(node: Node, user: &str, command: &[String]) -> Result<ExitCode> {
+    let lab = Lab::attach()?;
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let mut exec = lab.node(node).command(&words).user(user);
+    if let Ok(terminal) = std::env::var("TERM") {
+        exec = exec.env("TERM", &terminal);
+    }
+    let argv = exec.host_argv()?;
+    let error = Command::new(&argv[0]).args(&argv[1..]).exec();
+    Err(anyhow!(error).context("failed to start `nsenter`"))
+}

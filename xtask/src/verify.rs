@@ -1,0 +1,94 @@
+//! Every check that a change must pass, and the acceptance test in the lab.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cache::Cache;
+use crate::lab::{self, Lab};
+use crate::setup;
+use crate::ui::{self, Progress};
+
+/// `cargo xtask test`: format, clippy, shellcheck, unit and CLI tests, then the lab.
+pub fn test(progress: &Progress) -> Result<()> {
+    setup::ensure(&Cache::open()?, progress)?;
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+    shellcheck()?;
+    // The lab's trials come last, with a lab.
+    cargo(&["test", "--workspace", "--exclude", "ua-tests", "--quiet"])?;
+    e2e(None, progress)
+}
+
+/// `cargo xtask e2e [FILTER]`: the acceptance test, in a lab of its own unless one is up already.
+pub fn e2e(filter: Option<&str>, progress: &Progress) -> Result<()> {
+    let available = lab::availability();
+    let kept = Lab::attach().is_ok();
+    if available.is_ok() {
+        build_tools()?;
+        let lab = Lab::up(progress)?;
+        lab.install_tools(&lab::built_tools()?)?;
+    }
+    // Where there is no lab, the trials themselves say so.
+    let mut arguments = vec!["test", "--package", "ua-tests", "--test", "lab", "--"];
+    arguments.extend(filter);
+    let tested = cargo(&arguments).and_then(|()| {
+        // The lab's own verbs, which the trials above stand on.
+        let all = available.is_ok() && filter.is_none();
+        if all {
+            cargo(&["test", "--package", "xtask", "--test", "lab", "--", "--ignored", "--test-threads=1"])
+        } else {
+            Ok(())
+        }
+    });
+    if available.is_ok() && !kept {
+        Lab::down()?;
+    }
+    tested
+}
+
+/// Builds what the lab's laptop has in `/opt/ua/bin`.
+pub fn build_tools() -> Result<()> {
+    cargo(&["build", "--workspace", "--exclude", "xtask", "--bins", "--profile", "lab", "--quiet"])
+}
+
+/// Builds one tool as it is shipped.
+pub fn build_release(tool: &str) -> Result<()> {
+    cargo(&["build", "--package", tool, "--bins", "--release", "--quiet"])
+}
+
+/// `cargo xtask docs`: writes the documents that are made from the code.
+pub fn docs() -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--quiet", "--package", "ua-common", "--test", "docs"]).env("UA_UPDATE_DOCS", "1");
+    run(&mut command)
+}
+
+fn shellcheck() -> Result<()> {
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "*.sh", ".ci/run"])
+        .current_dir(lab::checkout()?)
+        .output()?;
+    let scripts = String::from_utf8(listed.stdout).context("names of scripts are text")?;
+    // What is sent to a shell has no line that names one.
+    run(Command::new("shellcheck").arg("--shell=sh").args(scripts.split_terminator('\0')))
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    run(Command::new(env!("CARGO")).args(arguments))
+}
+
+/// Runs a step in the checkout, on our own streams.
+fn run(command: &mut Command) -> Result<()> {
+    let shown = format!("{command:?}").replace('"', "");
+    ui::note(format!(
+        "== {}",
+        shown.split_once("cargo").map_or(shown.as_str(), |(_, rest)| rest.trim_start())
+    ));
+    let status =
+        command.current_dir(lab::checkout()?).status().with_context(|| format!("cannot run {shown}"))?;
+    if !status.success() {
+        bail!("failed: {shown}");
+    }
+    Ok(())
+}
