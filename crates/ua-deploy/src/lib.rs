@@ -405,9 +405,10 @@ fn close(remote: &Remote<'_>, id: &str, base: &serde_json::Value, step: &str, fa
     }
 }
 
-/// Ids begin with their time, so that their order is the order of deploys.
+/// Ids begin with their time, so that their order is the order of deploys. To the millisecond, since the same commit
+/// may be tried again within a second.
 fn id(commit: &str) -> String {
-    format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), commit.get(..12).unwrap_or(commit))
+    format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ"), commit.get(..12).unwrap_or(commit))
 }
 
 fn now() -> String {
