@@ -30,6 +30,21 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Ends a run whose stdout is `words`, for a shell or another program, and not the report: that goes to stderr
+    /// as far as a person needs it, and with `--json` to stdout instead of the words.
+    pub fn finish_with(&self, report: Report, words: Option<&str>) -> Exit {
+        if self.out.is_json() {
+            return self.finish(&[report]);
+        }
+        self.out.troubles(&report);
+        if let (Some(words), Exit::Ok) = (words, report.exit()) {
+            self.out.data(words);
+        }
+        report.exit()
+    }
+}
+
 /// A tool: its command line and what it does.
 pub struct Tool {
     /// Its name, as in reports.
@@ -40,8 +55,22 @@ pub struct Tool {
     pub command: Command,
     /// Settings that are typed as something else than their flag, such as a positional host.
     pub layer: fn(&ArgMatches) -> Layer,
+    /// What stdout says when the run fails, where a command substitution must not go on with nothing.
+    pub on_failure: fn(&ArgMatches) -> Option<String>,
     /// The work.
     pub run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
+}
+
+impl Tool {
+    /// A tool that has nothing special about its arguments.
+    pub fn new(
+        name: &'static str,
+        lane: Lane,
+        command: Command,
+        run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
+    ) -> Self {
+        Self { name, lane, command, layer: |_| Layer::new(), on_failure: |_| None, run }
+    }
 }
 
 /// Adds the arguments that all tools share.
@@ -118,18 +147,30 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
         Ok(context) => context,
         Err(failure) => {
             let out = Printer::new(format, matches.get_flag("quiet"), false, color);
-            return ExitCode::from(fail(&out, tool.name, tool.lane, "settings", &failure.into()).code());
+            let exit = fail(&out, tool.name, tool.lane, "settings", &failure.into());
+            say((tool.on_failure)(&matches), &out);
+            return ExitCode::from(exit.code());
         }
     };
     let mut exit = match (tool.run)(&matches, &context) {
         Ok(exit) => exit,
         Err(error) => fail(&context.out, tool.name, tool.lane, "run", &error),
     };
+    if exit != Exit::Ok {
+        say((tool.on_failure)(&matches), &context.out);
+    }
     if let Some(kind) = context.out.stdout_failure() {
         context.out.error(&format!("cannot write to stdout: {kind}"));
         exit = if exit == Exit::Ok { Exit::Failed } else { exit };
     }
     ExitCode::from(exit.code())
+}
+
+/// Words for a shell. With `--json` the report says that there are none.
+fn say(words: Option<String>, out: &Printer) {
+    if let Some(words) = words.filter(|_| !out.is_json()) {
+        out.data(&words);
+    }
 }
 
 /// Ends a run that has no report of its own: the error and its remedy on stderr, and with `--json` a report all the same.

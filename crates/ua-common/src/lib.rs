@@ -1,7 +1,7 @@
 //! The vocabulary that every `ua-*` tool shares.
 //!
 //! A run reads top to bottom: [`cli`] takes the arguments, [`settings`] layers them over environment and files,
-//! [`host`] says which machine is meant by looking at one [`tailnet::Tailnet`] snapshot, [`run`] and
+//! [`host`] and [`place`] say which machine is meant by looking at one [`tailnet::Tailnet`] snapshot, [`run`] and
 //! [`transport`] are the only two ways to touch the world, [`tool`] knows the programs we wrap, and the outcome is a
 //! [`report::Report`] that [`output::Printer`] prints and whose [`exit::Exit`] the process returns.
 
@@ -10,9 +10,11 @@ pub mod env_file;
 pub mod error;
 pub mod exit;
 pub mod host;
+pub mod host_keys;
 pub mod interrupt;
 pub mod ops;
 pub mod output;
+pub mod place;
 pub mod report;
 pub mod run;
 pub mod settings;

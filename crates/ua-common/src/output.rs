@@ -118,6 +118,14 @@ impl Printer {
         self.err("warning:", &Style::new().yellow().bold(), text);
     }
 
+    /// Something a person has to act on now, with what it takes, such as an address to open. Shown even when quiet.
+    pub fn attention(&self, text: &str, what: &str) {
+        let what = Style::new().bold().underlined().force_styling(self.color_err).apply_to(printable(what));
+        let label = Style::new().yellow().bold().force_styling(self.color_err).apply_to("warning:");
+        let mut stderr = io::stderr().lock();
+        let _nobody_listens = writeln!(stderr, "{label} {} {what}", printable(text));
+    }
+
     /// What is being done. Not shown when quiet.
     pub fn note(&self, text: &str) {
         if !self.quiet {
@@ -170,6 +178,20 @@ impl Printer {
                 {
                     self.hint(hint);
                 }
+            }
+        }
+    }
+
+    /// What a report that is not printed has to tell a person.
+    pub fn troubles(&self, report: &Report) {
+        for check in &report.checks {
+            match check.verdict {
+                Verdict::Fail => self.error(&format!("{}: {}", check.id, check.detail)),
+                Verdict::Warn => self.warn(&format!("{}: {}", check.id, check.detail)),
+                Verdict::Pass | Verdict::Skip => continue,
+            }
+            if let Some(hint) = &check.hint {
+                self.hint(hint);
             }
         }
     }

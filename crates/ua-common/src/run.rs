@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -177,10 +177,10 @@ impl Cmd {
         Err(RunError::Timeout { program: self.name(), limit: GRACE, partial })
     }
 
-    /// Starts it beside us; its stderr goes to a file, its stdout nowhere. Call it from a thread that lives as long
+    /// Starts it beside us; its stdout and stderr go to files. Call it from a thread that lives as long
     /// as the child may: the death signal follows the thread. It is ended when the handle is dropped.
-    pub fn background(&self, stderr: &std::path::Path) -> Result<Background, RunError> {
-        let expression = self.expression().stdout_null().stderr_path(stderr);
+    pub fn background(&self, stdout: &Path, stderr: &Path) -> Result<Background, RunError> {
+        let expression = self.expression().stdout_path(stdout).stderr_path(stderr);
         Ok(Background { handle: self.start(&expression)? })
     }
 
@@ -206,15 +206,15 @@ pub struct Background {
 }
 
 impl Background {
-    /// Has it ended, and how?
-    pub fn ended(&self) -> Option<std::process::ExitStatus> {
-        self.handle.try_wait().ok().flatten().map(|output| output.status)
+    /// Has it ended, and how? Waits for that up to `wait`.
+    pub fn ended(&self, wait: Duration) -> Option<std::process::ExitStatus> {
+        self.handle.wait_timeout(wait).ok().flatten().map(|output| output.status)
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        if self.ended().is_none() {
+        if self.ended(Duration::ZERO).is_none() {
             end(&self.handle);
         }
     }

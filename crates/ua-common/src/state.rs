@@ -6,25 +6,50 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use crate::error::Failure;
+use crate::exit::Exit;
+
 /// `$XDG_STATE_HOME/ua`, made 0700 if it is not there; refused if somebody else could have written it.
 pub fn dir() -> anyhow::Result<PathBuf> {
     use etcetera::BaseStrategy;
-    let base = etcetera::base_strategy::Xdg::new().context("cannot keep state while HOME is unset")?;
+    let base = etcetera::base_strategy::Xdg::new().map_err(|_| {
+        Failure::new(Exit::Usage, "cannot keep state while HOME is unset").hint("export HOME=…")
+    })?;
     let dir = base.state_dir().unwrap_or_else(|| base.home_dir().join(".local/state")).join("ua");
     private(&dir)?;
     Ok(dir)
 }
 
-/// Makes `dir` with mode 0700, or makes sure that it is ours alone.
-fn private(dir: &Path) -> anyhow::Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.with_context(|| format!("cannot make `{}`", dir.display()))?;
+/// Makes a directory below our state with mode 0700, or makes sure that it is ours alone.
+pub fn private(dir: &Path) -> anyhow::Result<()> {
+    let refuse = |message: String| {
+        Failure::new(Exit::Usage, message).hint("export XDG_STATE_HOME=/a/directory/of/yours")
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| refuse(format!("cannot make `{}`: {error}", dir.display())))?;
     let meta =
         std::fs::symlink_metadata(dir).with_context(|| format!("cannot look at `{}`", dir.display()))?;
     if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
-        bail!("`{}` is not a directory that only you can write", dir.display());
+        let message = format!("`{}` is not a directory that only you can write", dir.display());
+        return Err(refuse(message).into());
     }
     Ok(())
+}
+
+/// Puts a file in place as a whole: a reader sees the old text or the new one, and so does the next run after a crash.
+pub fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    std::fs::File::open(dir)?.sync_all()
 }
 
 /// A directory for this run alone. Gone when dropped; after a kill the next run removes it.

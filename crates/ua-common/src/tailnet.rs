@@ -99,9 +99,11 @@ impl Peer {
         self.ips.as_deref().unwrap_or_default()
     }
 
-    /// The address to speak to: IPv4 where it has one.
-    pub fn ip(&self) -> Option<IpAddr> {
-        self.ips().iter().find(|ip| ip.is_ipv4()).or(self.ips().first()).copied()
+    /// The same, the one to speak to first: IPv4 where it has one.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let (mut four, six): (Vec<_>, Vec<_>) = self.ips().iter().partition(|ip| ip.is_ipv4());
+        four.extend(six);
+        four
     }
 }
 

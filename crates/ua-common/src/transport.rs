@@ -1,5 +1,6 @@
 //! One multiplexed SSH connection per run, and the only way to run anything on the VPS.
 //!
+//! How the connection was opened is read from ssh's own log, so that a mode is proved and not assumed.
 //! The master is a child of ours with a death signal, so neither it nor its socket outlives the run. Remote work is a
 //! POSIX `sh` script that travels on stdin, whole or not at all: it stands in one subshell, so a text cut short is a
 //! syntax error that runs nothing, and only a last line of ours proves that it came to its end.
@@ -11,12 +12,18 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Fact, Failure};
 use crate::exit::Exit;
+use crate::host_keys::{self, HostKeys};
 use crate::interrupt;
 use crate::output::Printer;
+use crate::report::Check;
 use crate::run::{Background, Cmd, Finished, RunError};
-use crate::settings::value::{AuthMode, SshKey};
-use crate::state::RunDir;
-use crate::tool::ssh::{self, SshError, Target};
+use crate::settings::value::{AuthMode, SshKey, Value as _};
+use crate::state::{self, RunDir};
+use crate::tool::ssh::{self, Evidence, SshError, Target, Use};
+use crate::tool::ssh_keygen;
+
+/// How often a login looks up. ssh itself takes longer for every step.
+const LOOK_UP: Duration = Duration::from_millis(2);
 
 /// A script for the VPS.
 #[derive(Clone, Copy, Debug)]
@@ -85,94 +92,110 @@ impl Fact for TransportError {
     }
 }
 
+/// How a connection was opened.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Whom it connects to, and how.
+    pub target: Target,
+    /// What ssh saw.
+    pub evidence: Evidence,
+    /// Where a check was approved for it.
+    pub approved: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Opening {
+    /// What a run reports of its connection: in mode `keys` an answer by Tailscale SSH is a warning, since the key
+    /// was not tried.
+    pub fn checks(&self) -> Vec<Check> {
+        let approved = self.approved.as_ref();
+        let mut checks: Vec<Check> = approved
+            .map(|url| Check::pass("ssh.check", format!("the check was approved at {url}")))
+            .into_iter()
+            .collect();
+        let to = format!("one connection to `{}`", self.target.shown());
+        let check = match self.evidence.proves(&self.target) {
+            Ok(proof) => Check::pass("ssh", format!("{to}: {proof}")),
+            Err(why) => Check::warn("ssh", format!("{to}, but {why}")).hint("ua-ssh-auth check --mode keys"),
+        };
+        checks.push(check.took(self.took));
+        checks
+    }
+}
+
 /// An open connection.
 pub struct Transport {
     // Dropped first: the master ends before the directory of its socket goes.
     _master: Background,
-    target: Target,
+    opening: Opening,
     dir: RunDir,
 }
 
 impl Transport {
     /// Opens the connection. Says where to approve a Tailscale SSH check and waits for that up to `check_wait`.
+    /// A connection in mode `tailscale_ssh` counts only if it proves that mode.
     pub fn open(target: Target, check_wait: Duration, out: &Printer) -> anyhow::Result<Self> {
-        if let (AuthMode::Keys, SshKey::File(key)) = (target.auth, &target.key)
-            && !key.is_file()
-        {
-            return Err(Failure::from(SshError::NoKey(key.clone())).into());
-        }
-        let dir = RunDir::new()?;
-        let socket = dir.path().join("s");
-        // sun_path holds 108 bytes, and ssh appends 17 of its own while it makes the socket.
-        if socket.as_os_str().len() > 90 {
-            return Err(Failure::from(SshError::LongPath(socket)).into());
-        }
-        let known_hosts = dir.path().join("known_hosts");
-        fs_err::write(&known_hosts, target.known_hosts())?;
-        fs_err::write(
-            dir.path().join("config"),
-            target.config(&socket, &known_hosts).map_err(Failure::from)?,
-        )?;
-        let said = dir.path().join("master.err");
+        let login = Login::new(target, check_wait, out)?;
+        let (master, opening) = login.enter(None)?;
+        Ok(Self { _master: master, opening, dir: login.dir })
+    }
 
-        let shown = target.shown();
-        let _waiting = out.waiting(format!("connecting to {shown}"));
-        let master = ssh_cmd(&dir, &[], Duration::MAX).args(["-M", "-N", "--"]).arg(&target.name);
-        out.detail(&master.to_string());
-        let master = master.background(&said).map_err(Failure::from)?;
+    /// A new connection to the same target, whatever became of this one.
+    pub fn fresh(&self, check_wait: Duration, out: &Printer) -> anyhow::Result<Self> {
+        Self::open(self.opening.target.clone(), check_wait, out)
+    }
+
+    /// A connection for one script and nothing else; quicker than an open one by what sharing costs.
+    pub fn once(
+        target: Target,
+        script: Script,
+        args: &[&str],
+        limit: Duration,
+        check_wait: Duration,
+        out: &Printer,
+    ) -> anyhow::Result<(Opening, Result<Answer, TransportError>)> {
+        let (text, end) = wrap(script, args).map_err(Failure::from)?;
+        let login = Login::new(target, check_wait, out)?;
+        let (ssh, opening) = login.enter(Some(&text))?;
         let start = Instant::now();
-        let mut check: Option<String> = None;
-        loop {
-            if socket.exists() {
-                return Ok(Self { _master: master, target, dir });
+        let host = opening.target.shown();
+        let code = loop {
+            if let Some(status) = ssh.ended(LOOK_UP) {
+                break status.code().unwrap_or(-1);
             }
-            let stderr = std::fs::read_to_string(&said).unwrap_or_default();
-            if master.ended().is_some() {
-                return Err(Failure::from(ssh::judge(&shown, &stderr)).into());
-            }
-            if check.is_none()
-                && let Some(url) = ssh::check_url(&stderr)
-            {
-                out.warn(&format!("`{shown}` wants an interactive check; approve it at {url}"));
-                check = Some(url.to_owned());
-            }
-            if interrupt::requested() {
-                return Err(Failure::from(RunError::Interrupted { program: "ssh".to_owned() }).into());
-            }
-            // ConnectTimeout bounds the dialling; the login that follows gets as long again.
-            let limit = if check.is_some() { check_wait } else { target.connect_timeout * 2 };
-            if start.elapsed() > limit {
-                let error = match check {
-                    Some(url) => SshError::Check { host: shown, url },
-                    None => SshError::Unreachable {
-                        host: shown,
-                        said: format!("no login within {} s", limit.as_secs()),
-                    },
-                };
-                return Err(Failure::from(error).into());
-            }
-            std::thread::sleep(Duration::from_millis(4));
-        }
+            let error = if interrupt::requested() {
+                RunError::Interrupted { program: "ssh".to_owned() }
+            } else if start.elapsed() > limit {
+                RunError::Timeout { program: "ssh".to_owned(), limit, partial: None }
+            } else {
+                continue;
+            };
+            return Ok((opening, Err(error.into())));
+        };
+        let stderr = login.stderr().trim().to_owned();
+        let said = ssh::said(&format!("{}{stderr}", login.log()));
+        let answer = read_answer(login.read("stdout").as_bytes(), &end, stderr);
+        let lost = || TransportError::Lost { host, script: script.name, code, said };
+        let answer = answer.ok_or_else(lost);
+        Ok((opening, answer))
+    }
+
+    /// How it was opened.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
     }
 
     /// `user@name` of the other end.
     pub fn shown(&self) -> String {
-        self.target.shown()
+        self.opening.target.shown()
     }
 
     /// Runs a script to its end. A code other than 0 is not an error here.
     pub fn script(&self, script: Script, args: &[&str], limit: Duration) -> Result<Answer, TransportError> {
         let (text, end) = wrap(script, args)?;
         let finished = self.shell(limit).stdin(text).output()?;
-        let stdout = String::from_utf8_lossy(&finished.stdout).into_owned();
-        let proof = stdout.rsplit_once(&format!("\n{end} "));
-        let code = proof.and_then(|(_, code)| code.trim_end().parse().ok());
-        match (proof, code) {
-            (Some((stdout, _)), Some(code)) => {
-                Ok(Answer { code, stdout: stdout.to_owned(), stderr: finished.err() })
-            }
-            _ => Err(self.lost(script, &finished)),
-        }
+        read_answer(&finished.stdout, &end, finished.err()).ok_or_else(|| self.lost(script, &finished))
     }
 
     /// Runs a script and hands on each line of its stdout as it comes. It has failed when it says nothing for `idle`.
@@ -219,7 +242,7 @@ impl Transport {
 
     /// The remote end of an rsync.
     pub fn remote(&self, path: &str) -> OsString {
-        format!("{}:{path}", self.target.name).into()
+        format!("{}:{path}", self.opening.target.name).into()
     }
 
     fn config(&self) -> PathBuf {
@@ -236,7 +259,7 @@ impl Transport {
     fn shell(&self, limit: Duration) -> Cmd {
         ssh_cmd(&self.dir, &["-o", "ProxyCommand=false"], limit)
             .args(["-T", "--"])
-            .arg(&self.target.name)
+            .arg(&self.opening.target.name)
             .arg("sh -s")
     }
 
@@ -246,8 +269,167 @@ impl Transport {
     }
 }
 
+/// A login under way.
+struct Login<'a> {
+    target: Target,
+    dir: RunDir,
+    host_keys: HostKeys,
+    check_wait: Duration,
+    out: &'a Printer,
+}
+
+impl<'a> Login<'a> {
+    /// Looks at everything that can be wrong on this side, and records the host keys that the tailnet gives.
+    fn new(target: Target, check_wait: Duration, out: &'a Printer) -> anyhow::Result<Self> {
+        if let (AuthMode::Keys, SshKey::File(key)) = (target.auth, &target.key) {
+            ssh_keygen::inspect(key).map_err(Failure::from)?;
+        }
+        let dir = RunDir::new()?;
+        let host_keys = HostKeys::below(&state::dir()?);
+        if !target.host_keys.is_empty() {
+            host_keys
+                .record(&target.name, &target.addresses, &target.host_keys, false)
+                .map_err(Failure::from)?;
+        }
+        Ok(Self { target, dir, host_keys, check_wait, out })
+    }
+
+    /// What ssh itself logged, which no server can write into.
+    fn log(&self) -> String {
+        self.read("log")
+    }
+
+    /// What came from the server: a banner, and the script's stderr.
+    fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.dir.path().join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Logs in: to run one script, or without one to share the connection.
+    fn enter(&self, script: Option<&str>) -> anyhow::Result<(Background, Opening)> {
+        let start = Instant::now();
+        let mut ssh = self.attempt(script, None)?;
+        // A login that may last as long as a check needs other limits than one that may not.
+        if ssh.is_none() && !self.check_wait.is_zero() {
+            ssh = self.attempt(script, Some(self.check_wait))?;
+        }
+        let log = self.log();
+        let url = ssh::check_url(&self.stderr()).map(str::to_owned);
+        let (shown, mode) = (self.target.shown(), self.target.auth.show());
+        let Some(ssh) = ssh else {
+            let url = url.unwrap_or_default();
+            if self.check_wait.is_zero() {
+                self.asked(&url);
+            }
+            return Err(Failure::from(SshError::Check { host: shown, url }).into());
+        };
+        let evidence = Evidence::read(&log).ok_or_else(|| {
+            Failure::new(Exit::Failed, "ssh did not say how the connection was opened").hint("ssh -V")
+        })?;
+        if let (AuthMode::TailscaleSsh, Err(why)) = (self.target.auth, evidence.proves(&self.target)) {
+            return Err(Failure::from(SshError::Unproved { host: shown, mode, why }).into());
+        }
+        let opening = Opening { target: self.target.clone(), evidence, approved: url, took: start.elapsed() };
+        Ok((ssh, opening))
+    }
+
+    /// Starts ssh and waits until it is in. Without `patience` it ends with nothing as soon as a check is asked for,
+    /// else when nobody approved it in time.
+    fn attempt(
+        &self,
+        script: Option<&str>,
+        patience: Option<Duration>,
+    ) -> anyhow::Result<Option<Background>> {
+        let (target, shown) = (&self.target, self.target.shown());
+        let socket = self.dir.path().join("s");
+        // sun_path holds 108 bytes, and ssh appends 17 of its own while it makes the socket.
+        if socket.as_os_str().len() > 90 {
+            return Err(Failure::from(SshError::LongPath(socket)).into());
+        }
+        let config = Use::Run { socket: &socket, check_wait: patience };
+        let config = target.config(config, self.host_keys.path()).map_err(Failure::from)?;
+        fs_err::write(self.dir.path().join("config"), config)?;
+        // The log tells how we were let in. In a file of its own, no server can write into it. ssh appends to it.
+        let in_dir = |name: &str| self.dir.path().join(name);
+        if let Err(error) = std::fs::remove_file(in_dir("log"))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error.into());
+        }
+        let cmd = ssh_cmd(&self.dir, &["-o", "LogLevel=DEBUG1"], Duration::MAX).arg("-E").arg(in_dir("log"));
+        let cmd = match script {
+            None => cmd.args(["-M", "-N", "--"]).arg(&target.name),
+            Some(text) => cmd.args(["-T", "--"]).arg(&target.name).arg("sh -s").stdin(text),
+        };
+        self.out.detail(&cmd.to_string());
+        let ssh = cmd.background(&in_dir("stdout"), &in_dir("stderr")).map_err(Failure::from)?;
+        let mut waiting = Some(self.out.waiting(format!("connecting to {shown}")));
+        let mut _approval = None;
+        let start = Instant::now();
+        let mut check = false;
+        loop {
+            let ended = ssh.ended(LOOK_UP).is_some();
+            let log = self.log();
+            let inside = if script.is_some() { Evidence::read(&log).is_some() } else { socket.exists() };
+            if inside && (script.is_some() || !ended) {
+                return Ok(Some(ssh));
+            }
+            if ended {
+                return Err(Failure::from(self.judge(&log)).into());
+            }
+            let stderr = if check { String::new() } else { self.stderr() };
+            if let Some(url) = ssh::check_url(&stderr) {
+                check = true;
+                if patience.is_none() {
+                    return Ok(None);
+                }
+                waiting.take();
+                self.asked(url);
+                _approval = Some(self.out.spinner(format!("waiting for the approval at {url}")));
+            }
+            if interrupt::requested() {
+                return Err(Failure::from(RunError::Interrupted { program: "ssh".to_owned() }).into());
+            }
+            // ConnectTimeout bounds the dialling; the login that follows gets as long again.
+            let limit = if check { self.check_wait } else { target.connect_timeout * 2 };
+            if start.elapsed() > limit {
+                if check {
+                    return Ok(None);
+                }
+                let said = format!("no login within {} s", limit.as_secs());
+                return Err(Failure::from(SshError::Unreachable { host: shown, said }).into());
+            }
+        }
+    }
+
+    /// Tells the person at once, whatever the report will say.
+    fn asked(&self, url: &str) {
+        let host = self.target.shown();
+        self.out.attention(&format!("`{host}` wants an interactive check; approve it at"), url);
+    }
+
+    fn judge(&self, log: &str) -> SshError {
+        let given = match self.host_keys.of(&self.target.name) {
+            Ok(recorded) if !self.target.host_keys.is_empty() => Some(host_keys::words(&recorded)),
+            _ => None,
+        };
+        ssh::judge(&self.target, given, &format!("{log}{}", self.stderr()))
+    }
+}
+
 fn ssh_cmd(dir: &RunDir, options: &[&str], limit: Duration) -> Cmd {
     Cmd::new("ssh", limit).arg("-F").arg(dir.path().join("config")).args(options.iter().copied())
+}
+
+/// What a script wrote, if it proves by its last line that it came to its end.
+fn read_answer(stdout: &[u8], end: &str, stderr: String) -> Option<Answer> {
+    let stdout = String::from_utf8_lossy(stdout);
+    let (stdout, code) = stdout.rsplit_once(&format!("\n{end} "))?;
+    Some(Answer { code: code.trim_end().parse().ok()?, stdout: stdout.to_owned(), stderr })
 }
 
 /// The text that is sent, and the word that its last line begins with. The arguments are set inside the script,

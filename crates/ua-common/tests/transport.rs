@@ -32,10 +32,11 @@ fn target(sshd: &Sshd) -> Target {
     Target {
         user: "root".to_owned(),
         name: "vps.tailnet.test".to_owned(),
-        ip: Some("127.0.0.1".parse().unwrap()),
+        addresses: vec!["127.0.0.1".parse().unwrap()],
         port: sshd.port,
         auth: AuthMode::Keys,
         key: SshKey::File(sshd.key()),
+        in_tailnet: true,
         host_keys: vec![sshd.host_key()],
         connect_timeout: Duration::from_secs(5),
     }

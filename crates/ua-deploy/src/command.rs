@@ -5,7 +5,7 @@ use serde_json::json;
 use ua_common::cli::{Context, Tool};
 use ua_common::exit::Exit;
 use ua_common::report::{Check, Lane, Report};
-use ua_common::settings::{Layer, table};
+use ua_common::settings::table;
 
 use crate::history::Record;
 use crate::release::Dirty;
@@ -68,7 +68,7 @@ pub fn tool() -> Tool {
                 )
                 .args(table::flags(&["host", "ssh", "preflight"])),
         );
-    Tool { name: NAME, lane: Lane::Vps, command, layer: nested, run: dispatch }
+    Tool::new(NAME, Lane::Vps, command, dispatch)
 }
 
 fn run_args() -> Vec<Arg> {
@@ -94,11 +94,6 @@ fn run_args() -> Vec<Arg> {
         "public",
     ]));
     args
-}
-
-/// The flags may stand behind the verb.
-fn nested(matches: &ArgMatches) -> Layer {
-    matches.subcommand().map(|(_, matches)| table::typed(matches)).unwrap_or_default()
 }
 
 fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {

@@ -166,10 +166,10 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
     push(vps, preflight.checks);
     let Some(place) = preflight.place else { return Ok(()) };
-    let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.0, &context.out)
+    let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)
         .map_err(|error| Stopped { step: "ssh", error })?;
     let ssh = transport.shown();
-    vps.push(Check::pass("ssh", format!("one connection to `{ssh}`")));
+    push(vps, transport.opening().checks());
 
     let waiting = context.out.waiting("looking at the VPS");
     let app = settings.deploy_app_dir.0.as_str();
@@ -217,7 +217,7 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
             return Err(failure).step("transfer");
         }
     }
-    let orders = orders::orders(settings, &wish.profile, release, &facts, &who(context));
+    let orders = orders::orders(settings, &wish.profile, release, &facts, &context.around.who());
     let activated = match remote.activate(&id, Direction::Forward, &orders, &release.manifest()) {
         Ok(activated) => activated,
         Err(failure) => {
@@ -415,23 +415,13 @@ fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Who deploys, from which machine.
-fn who(context: &Context) -> String {
-    let name = rustix::system::uname();
-    let user = ["LOGNAME", "USER"].iter().find_map(|name| context.around.env.get(std::ffi::OsStr::new(name)));
-    let user =
-        user.map_or_else(|| context.around.uid.to_string(), |user| user.to_string_lossy().into_owned());
-    let who = format!("{user}@{}", name.nodename().to_string_lossy());
-    who.chars().filter(|c| !c.is_control()).collect()
-}
-
 /// The part of the record that is known before anything happens.
 fn base(context: &Context, wish: &Wish, id: &str) -> serde_json::Value {
     json!({
         "id": id,
         "commit": wish.release.commit,
         "branch": wish.release.branch,
-        "who": who(context),
+        "who": context.around.who(),
         "at": now(),
         "version": env!("CARGO_PKG_VERSION"),
         "break_glass": context.settings.host_break_glass.value,
@@ -446,7 +436,7 @@ fn records(context: &Context, report: &mut Report) -> anyhow::Result<Option<Vec<
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
     push(report, preflight.checks);
     let Some(place) = preflight.place else { return Ok(None) };
-    let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.0, &context.out)?;
+    let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)?;
     let remote = Remote { transport: &transport, settings, out: &context.out };
     remote.history().map(Some).context("cannot read the history")
 }

@@ -45,7 +45,7 @@ pub fn tool() -> Tool {
                 .into_iter()
                 .filter(|arg| arg.get_id() != "ssh.check_wait"),
         );
-    Tool { name: "ua-preflight", lane: Lane::Vps, command, layer: positional, run }
+    Tool { layer: positional, ..Tool::new("ua-preflight", Lane::Vps, command, run) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -74,7 +74,7 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     }
     if let Some(place) = preflight.place {
         report.data.insert("name".to_owned(), place.name.into());
-        report.data.insert("ip".to_owned(), place.ip.map(|ip| ip.to_string()).into());
+        report.data.insert("ip".to_owned(), place.addresses.first().map(ToString::to_string).into());
         report.data.insert("myself".to_owned(), place.myself.into());
     }
     Ok(context.finish(&[report]))

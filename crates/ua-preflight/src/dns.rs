@@ -5,8 +5,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use ua_common::exit::Exit;
+use ua_common::place::Place;
 use ua_common::report::Check;
-use ua_common::tailnet::{Peer, Tailnet};
+use ua_common::tailnet::Tailnet;
 use ua_common::tool::tailscale;
 
 /// Where tailscaled answers for names.
@@ -32,15 +33,15 @@ pub fn lookup(name: &str) -> Lookup {
 }
 
 /// Judges the answer, and where it is wrong says whether it is the tailnet, this machine's choice, or its resolver.
-pub fn judge(lookup: &Lookup, node: &Peer, tailnet: &Tailnet, limit: Duration) -> Check {
+pub fn judge(lookup: &Lookup, place: &Place, tailnet: &Tailnet, limit: Duration) -> Check {
     let left = limit.saturating_sub(lookup.start.elapsed());
     let (answer, took) = match lookup.answer.recv_timeout(left) {
         Ok((answer, took)) => (Some(answer), took),
         Err(_) => (None, limit),
     };
-    let name = node.name();
+    let name = &place.name;
     let trouble = match answer {
-        Some(Ok(found)) if !found.is_empty() && found.iter().all(|ip| node.ips().contains(ip)) => {
+        Some(Ok(found)) if !found.is_empty() && found.iter().all(|ip| place.addresses.contains(ip)) => {
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             return Check::pass("dns.resolves", format!("`{name}` is {}", found.join(", "))).took(took);
         }

@@ -6,10 +6,10 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use ua_common::exit::Exit;
+use ua_common::place::Place;
 use ua_common::report::Check;
 use ua_common::settings::Settings;
 use ua_common::settings::value::AuthMode;
-use ua_common::tailnet::Peer;
 
 /// How tailscaled's own server introduces itself.
 const TAILSCALE_SSH: &str = "SSH-2.0-Tailscale";
@@ -43,8 +43,8 @@ fn banner(at: SocketAddr, limit: Duration) -> std::io::Result<String> {
 
 impl Server {
     /// Judges what answered against how we mean to log in.
-    pub fn judge(self, settings: &Settings, node: &Peer) -> Vec<Check> {
-        let (at, name) = (self.at, node.name());
+    pub fn judge(self, settings: &Settings, place: &Place) -> Vec<Check> {
+        let (at, name) = (self.at, &place.name);
         // Dialling and reading may each take the limit.
         let (answer, took) = match self.answer.recv_timeout(self.limit * 2) {
             Ok((answer, took)) => (answer, took),
@@ -62,7 +62,7 @@ impl Server {
                 let check = Check::fail("ssh.port", Exit::SshUnreachable, detail);
                 return vec![
                     check
-                        .hint(format!("sudo systemctl start ssh  # on the console of `{}`", node.label()))
+                        .hint(format!("sudo systemctl start ssh  # on the console of `{}`", place.label()))
                         .took(took),
                 ];
             }
@@ -87,7 +87,7 @@ impl Server {
                     line.escape_debug()
                 ),
             )
-            .hint(format!("sudo tailscale set --ssh  # on `{}`", node.label())),
+            .hint(format!("sudo tailscale set --ssh  # on `{}`", place.label())),
         };
         vec![port, server]
     }

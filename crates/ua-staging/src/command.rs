@@ -6,8 +6,8 @@ use ua_common::cli::{Context, Tool};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::report::{Check, Lane, Report};
+use ua_common::settings::table;
 use ua_common::settings::value::StagingMode;
-use ua_common::settings::{Layer, table};
 use ua_common::transport::Transport;
 
 use crate::plan::{Action, removal};
@@ -112,12 +112,7 @@ Examples:
             )
             .arg(Arg::new("PART").value_parser(["ui", "api"]).help("Only this one")),
         );
-    Tool { name: NAME, lane: Lane::Vps, command, layer: nested, run }
-}
-
-/// The flags stand behind the verb.
-fn nested(matches: &ArgMatches) -> Layer {
-    matches.subcommand().map(|(_, matches)| table::typed(matches)).unwrap_or_default()
+    Tool::new(NAME, Lane::Vps, command, run)
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the signature that every tool shares")]
@@ -161,7 +156,9 @@ fn work(verb: &str, matches: &ArgMatches, context: &Context, report: &mut Report
         let Some(place) = preflight.place else { return Ok(()) };
         if !place.myself {
             let target = place.ssh_target(settings);
-            transport = Some(Transport::open(target, settings.ssh_check_wait.0, &context.out)?);
+            let open = Transport::open(target, settings.ssh_check_wait.value, &context.out)?;
+            push(report, open.opening().checks());
+            transport = Some(open);
         }
     }
     let vps = transport.as_ref().map_or(Vps::Here, Vps::Remote);

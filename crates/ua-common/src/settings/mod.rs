@@ -213,6 +213,14 @@ impl Surroundings {
         self.env.get(std::ffi::OsStr::new(name)).filter(|value| !value.is_empty())
     }
 
+    /// Who is at work here, as `user@machine`.
+    pub fn who(&self) -> String {
+        let user = ["LOGNAME", "USER"].iter().find_map(|name| self.var(name));
+        let user = user.map_or_else(|| self.uid.to_string(), |user| user.to_string_lossy().into_owned());
+        let who = format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy());
+        who.chars().filter(|c| !c.is_control()).collect()
+    }
+
     /// The innermost directory at or above the working directory that holds `.git`.
     pub fn git_top(&self) -> Option<&Path> {
         self.cwd.ancestors().find(|dir| dir.join(".git").exists())

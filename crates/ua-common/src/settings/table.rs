@@ -104,7 +104,7 @@ settings! {
     "ssh.key" ssh_key: SshKey, "UA_VPS_SSH_KEY", Some("ssh-key"), Is("~/.ssh/id_ed25519"), "the key of mode `keys` (`agent` = the agent and ssh config)";
     "ssh.keys_port" ssh_keys_port: Port, "UA_SSH_KEYS_PORT", Some("keys-port"), Is("22"), "where the real sshd listens on the tailnet address";
     "ssh.connect_timeout" ssh_connect_timeout: Limit, "UA_SSH_CONNECT_TIMEOUT", Some("connect-timeout"), Is("10"), "limit for opening an SSH connection";
-    "ssh.check_wait" ssh_check_wait: Limit, "UA_SSH_CHECK_WAIT", Some("check-wait"), Is("300"), "how long to wait for the approval of a Tailscale SSH check";
+    "ssh.check_wait" ssh_check_wait: Duration, "UA_SSH_CHECK_WAIT", Some("check-wait"), Is("300"), "how long to wait for the approval of a Tailscale SSH check; 0 = not at all";
     "ssh.canary_days" ssh_canary_days: Count, "UA_SSH_CANARY_DAYS", None, Is("7"), "days of canary runs before a cut-over";
     "ssh.canary_runs" ssh_canary_runs: Count, "UA_SSH_CANARY_RUNS", None, Is("20"), "canary runs before a cut-over";
     "ssh.canary_max_age" ssh_canary_max_age: Limit, "UA_SSH_CANARY_MAX_AGE", None, Is("24h"), "oldest last canary run that still counts";
@@ -222,7 +222,7 @@ fn argument(key: &Key, flag: &'static str) -> clap::Arg {
     }
 }
 
-/// The layer of what was typed.
+/// The layer of what was typed, before the verb or behind it.
 pub fn typed(matches: &clap::ArgMatches) -> Layer {
     use clap::parser::ValueSource;
     let mut layer = Layer::new();
@@ -240,6 +240,9 @@ pub fn typed(matches: &clap::ArgMatches) -> Layer {
                 text.map(|text| (key.key, (Raw::Text(text), super::Origin::Flag(format!("--{flag}"))))),
             );
         }
+    }
+    if let Some((_, behind)) = matches.subcommand() {
+        layer.extend(typed(behind));
     }
     layer
 }

@@ -3,4 +3,6 @@
 pub mod git;
 pub mod rsync;
 pub mod ssh;
+pub mod ssh_keygen;
+pub mod ssh_keyscan;
 pub mod tailscale;

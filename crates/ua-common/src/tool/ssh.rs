@@ -1,4 +1,4 @@
-//! `ssh`: a configuration file for one target, and what its complaints mean.
+//! `ssh`: a configuration file for one target, what it says of a connection, and what its complaints mean.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -9,6 +9,12 @@ use crate::error::Fact;
 use crate::exit::Exit;
 use crate::settings::value::{AuthMode, SshKey};
 
+/// What tailscaled's own SSH server calls itself (`ssh/tailssh/tailssh.go`: `Version: "Tailscale"`).
+pub const TAILSCALE_SSH: &str = "Tailscale";
+
+/// A silent server is given up after this many keep-alives of this many seconds.
+const ALIVE: (u64, u64) = (6, 5);
+
 /// Everything one connection needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -16,14 +22,16 @@ pub struct Target {
     pub user: String,
     /// Name of the host, under which its key is known.
     pub name: String,
-    /// Address to dial; without one the name is dialled.
-    pub ip: Option<IpAddr>,
+    /// Its addresses; the first is dialled, and without any the name.
+    pub addresses: Vec<IpAddr>,
     /// Port to dial.
     pub port: u16,
     /// How to prove who we are.
     pub auth: AuthMode,
     /// The key of mode `keys`.
     pub key: SshKey,
+    /// Does the tailnet vouch for the address?
+    pub in_tailnet: bool,
     /// Public host keys that the tailnet gives; empty: the user's own `known_hosts` decides.
     pub host_keys: Vec<String>,
     /// Limit for dialling.
@@ -36,6 +44,25 @@ pub enum SshError {
     /// The key file is not there. The wording is pinned: a caller looks for it.
     #[error("SSH key does not exist: {}", .0.display())]
     NoKey(PathBuf),
+    /// Others may read the private key, so ssh would not use it.
+    #[error("the private key `{}` is open to others (mode {mode:04o}), so ssh would ignore it", .path.display())]
+    OpenKey {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A batch run cannot ask for a passphrase.
+    #[error("the private key `{}` has a passphrase, which a run without a person cannot be asked for", .0.display())]
+    Passphrase(PathBuf),
+    /// Not a private key.
+    #[error("`{}` is not a private key that ssh can use: {said}", .path.display())]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+        /// What `ssh-keygen` said.
+        said: String,
+    },
     /// A path that an ssh configuration cannot hold.
     #[error("`{}` holds a character that ssh's configuration cannot", .0.display())]
     OddPath(PathBuf),
@@ -55,19 +82,43 @@ pub enum SshError {
     Denied {
         /// The target.
         host: String,
+        /// Who said no.
+        by: Denier,
         /// What ssh said.
         said: String,
     },
-    /// Unknown or other host key.
-    #[error("the host key of `{host}` is not the known one: {said}")]
-    HostKey {
+    /// Let in, but not in the way that the mode stands for.
+    #[error("`{host}` let us in, but not by mode `{mode}`: {why}")]
+    Unproved {
         /// The target.
         host: String,
-        /// What ssh said.
-        said: String,
+        /// The mode.
+        mode: String,
+        /// What was seen instead.
+        why: String,
+    },
+    /// A key that nobody has accepted yet.
+    #[error(
+        "the host key of `{host}` is unknown: it shows {shown}, and no known_hosts file has a key of `{host}`"
+    )]
+    UnknownHostKey {
+        /// Name of the host.
+        host: String,
+        /// Fingerprint of what the server shows.
+        shown: String,
+    },
+    /// Another key than the known one.
+    #[error("the host key of `{host}` is another one: it shows {shown}, but {known}")]
+    OtherHostKey {
+        /// Name of the host.
+        host: String,
+        /// Fingerprint of what the server shows.
+        shown: String,
+        /// What is known, and by whom.
+        known: String,
     },
     /// Nobody approved the check in time.
-    #[error("`{host}` wants an interactive check that nobody approved: {url}")]
+    #[error("`{host}` wants an interactive check that nobody has approved: {url}")]
     Check {
         /// The target.
         host: String,
@@ -76,56 +127,221 @@ pub enum SshError {
     },
 }
 
+/// Who refused a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denier {
+    /// sshd.
+    Sshd,
+    /// The tailnet's SSH policy.
+    Policy,
+    /// Tailscale SSH, after somebody rejected the check.
+    Rejected,
+    /// Tailscale SSH: no such login on the host.
+    NoUser,
+}
+
 impl Fact for SshError {
     fn exit(&self) -> Exit {
         match self {
-            Self::NoKey(_) | Self::OddPath(_) | Self::LongPath(_) => Exit::Usage,
+            Self::NoKey(_)
+            | Self::OpenKey { .. }
+            | Self::Passphrase(_)
+            | Self::NotAKey { .. }
+            | Self::OddPath(_)
+            | Self::LongPath(_) => Exit::Usage,
             Self::Unreachable { .. } => Exit::SshUnreachable,
-            Self::Denied { .. } => Exit::SshDenied,
-            Self::HostKey { .. } => Exit::HostKey,
+            Self::Denied { .. } | Self::Unproved { .. } => Exit::SshDenied,
+            Self::UnknownHostKey { .. } | Self::OtherHostKey { .. } => Exit::HostKey,
             Self::Check { .. } => Exit::SshCheckRequired,
         }
     }
 
     fn hint(&self) -> Option<String> {
+        let label = |host: &str| host.rsplit('@').next().unwrap_or(host).to_owned();
         Some(match self {
             Self::NoKey(_) => {
                 "name another key with --ssh-key FILE, or make one: ssh-keygen -t ed25519".to_owned()
             }
+            Self::OpenKey { path, .. } => format!("chmod 600 {}", shell(path)),
+            Self::Passphrase(path) => format!("ssh-add {}  # then: --ssh-key agent", shell(path)),
+            Self::NotAKey { .. } => "name the private key with --ssh-key FILE".to_owned(),
             Self::OddPath(_) => "name the key by a plainer path with --ssh-key FILE".to_owned(),
             Self::LongPath(_) => "set XDG_STATE_HOME to a shorter path".to_owned(),
             Self::Unreachable { host, .. } => format!("ua-preflight --ssh --host {host}"),
-            Self::Denied { host, .. } => format!("ssh-copy-id {host}"),
-            Self::HostKey { host, .. } => {
-                let name = host.rsplit('@').next().unwrap_or(host);
-                format!("compare the fingerprints before trusting it: ssh-keygen -F {name}")
+            Self::Denied { host, by: Denier::Sshd, .. } => format!("ssh-copy-id {host}"),
+            Self::Denied { by: Denier::Policy, .. } => {
+                "look at `ssh` in the tailnet's policy; meanwhile: ua-ssh-auth check --mode keys".to_owned()
             }
+            Self::Denied { by: Denier::Rejected, .. } => "run it again and approve the check".to_owned(),
+            Self::Denied { host, by: Denier::NoUser, .. } => {
+                format!("name a login that `{}` has: --host USER@NAME", label(host))
+            }
+            Self::Unproved { host, .. } => {
+                format!("sudo tailscale set --ssh  # on `{}`; meanwhile: --auth-mode keys", label(host))
+            }
+            Self::UnknownHostKey { .. } => "ua-ssh-auth known-hosts --accept".to_owned(),
+            Self::OtherHostKey { host, .. } => format!(
+                "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub  # on the console of `{}`; if it shows the new one: ua-ssh-auth known-hosts --refresh",
+                label(host)
+            ),
             Self::Check { url, .. } => format!("open {url} and run the command again"),
         })
+    }
+}
+
+fn shell(path: &Path) -> String {
+    let text = path.to_string_lossy().into_owned();
+    shlex::try_quote(&text).map_or_else(|_| "FILE".to_owned(), std::borrow::Cow::into_owned)
+}
+
+/// What `ssh` itself saw of a connection, from its log at level DEBUG1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// What the server calls itself.
+    pub server: String,
+    /// Where it answered, such as `[100.64.0.2]:22`.
+    pub at: String,
+    /// The method that the server accepted.
+    pub method: String,
+    /// The key that it accepted, as `ED25519 SHA256:…`.
+    pub key: Option<String>,
+    /// Its host key, as `ssh-ed25519 SHA256:…`.
+    pub host_key: String,
+}
+
+impl Evidence {
+    /// Reads the log of a connection that is open; `None` if it does not say how it was opened.
+    pub fn read(log: &str) -> Option<Self> {
+        let find = |prefix: &str| log.lines().find_map(|line| line.strip_prefix(prefix));
+        let (_, server) = find("debug1: Remote protocol version ")?.split_once("remote software version ")?;
+        let (_, opened) = find("Authenticated to ")?.split_once(" (")?;
+        let (at, method) = opened.split_once(") using \"")?;
+        let method = method.split('"').next()?.to_owned();
+        // `PATH TYPE FINGERPRINT WHERE-FROM`, where the path may hold blanks. The last one that was accepted was used.
+        let accepted = log.lines().rev().find_map(|line| line.strip_prefix("debug1: Server accepts key: "));
+        let key = accepted.filter(|_| method == "publickey").and_then(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let at = words.iter().rposition(|word| word.starts_with("SHA256:"))?;
+            Some(format!("{} {}", words.get(at.checked_sub(1)?)?, words[at]))
+        });
+        let host_key = find("debug1: Server host key: ")?.to_owned();
+        Some(Self { server: server.to_owned(), at: at.to_owned(), method, key, host_key })
+    }
+
+    /// Is it tailscaled's own server, which lets in whom the tailnet's policy names, whatever else they offer?
+    pub fn is_tailscale_ssh(&self) -> bool {
+        self.server == TAILSCALE_SSH
+    }
+
+    /// Does it prove the mode of the target? Says in words what was proved, or why not.
+    pub fn proves(&self, target: &Target) -> Result<String, String> {
+        let Self { server, at, method, key, .. } = self;
+        match target.auth {
+            AuthMode::TailscaleSsh if !target.in_tailnet => {
+                Err(format!("nothing says that {at} is an address of the tailnet"))
+            }
+            AuthMode::TailscaleSsh if method == "none" && self.is_tailscale_ssh() => {
+                Ok(format!("Tailscale SSH at {at} let us in by the tailnet's policy (method `none`)"))
+            }
+            AuthMode::Keys if self.is_tailscale_ssh() => Err(format!(
+                "Tailscale SSH holds {at} and lets in whom the tailnet's policy names, so the key was not tried (method `{method}`)"
+            )),
+            AuthMode::Keys if method == "publickey" => {
+                let key = key.as_deref().unwrap_or("the key");
+                Ok(format!("sshd (`{server}`) at {at} accepted {key}"))
+            }
+            AuthMode::Keys | AuthMode::TailscaleSsh => {
+                Err(format!("the server at {at} calls itself `{server}` and accepted method `{method}`"))
+            }
+        }
     }
 }
 
 /// The link that approves a Tailscale SSH check, in what ssh has printed so far.
 pub fn check_url(stderr: &str) -> Option<&str> {
     let (_, rest) = stderr.split_once("To authenticate, visit: ")?;
-    rest.split_whitespace().next()
+    // Only a whole line: more of it may be on its way.
+    let (url, _) = rest.split_once('\n')?;
+    Some(url.trim()).filter(|url| !url.is_empty() && !url.contains(char::is_whitespace))
+}
+
+/// The user's own `known_hosts` file, as ssh itself names it: it goes by the password database, not by `$HOME`.
+pub fn users_known_hosts() -> Option<PathBuf> {
+    let cmd = crate::run::Cmd::new("ssh", Duration::from_secs(5)).args([
+        "-G",
+        "-T",
+        "-F",
+        "none",
+        "--",
+        "localhost",
+    ]);
+    let out = cmd.output().ok()?.out();
+    let paths = out.lines().find_map(|line| line.strip_prefix("userknownhostsfile "))?;
+    let end = paths.find("/known_hosts")? + "/known_hosts".len();
+    paths.get(..end).map(PathBuf::from)
+}
+
+/// What ssh printed for a person, without its log.
+pub fn said(stderr: &str) -> String {
+    let noise = ["debug1: ", "OpenSSH_", "Authenticated to ", "Transferred: ", "Bytes per second: "];
+    let lines: Vec<&str> = stderr
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && !noise.iter().any(|start| line.starts_with(start)))
+        .collect();
+    lines.join("\n")
 }
 
 /// What ssh's last words mean. ssh has one exit code for every failure, so its words are all there is.
-pub fn judge(host: &str, stderr: &str) -> SshError {
-    let said = stderr.trim().to_owned();
+/// `given` says in words which host keys the tailnet gives, if it gives any.
+pub fn judge(target: &Target, given: Option<String>, stderr: &str) -> SshError {
+    let said = said(stderr);
     let said = if said.is_empty() { "it said nothing".to_owned() } else { said };
-    let host = host.to_owned();
-    let denied = ["Permission denied", "tailscale: ", "Too many authentication failures"];
-    let key =
-        ["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", "No matching host key"];
-    if key.iter().any(|words| stderr.contains(words)) {
-        SshError::HostKey { host, said }
-    } else if denied.iter().any(|words| stderr.contains(words)) {
-        SshError::Denied { host, said }
-    } else {
-        SshError::Unreachable { host, said }
+    let host = target.shown();
+    let has = |words: &[&str]| words.iter().any(|words| stderr.contains(words));
+    if has(&["Host key verification failed", "No matching host key"]) {
+        let shown = stderr.lines().find_map(|line| line.strip_prefix("debug1: Server host key: "));
+        let shown = shown.unwrap_or("no key of a known kind").to_owned();
+        let host = target.name.clone();
+        return match given.map(|given| format!("the tailnet says: {given}")).or_else(|| offending(stderr)) {
+            Some(known) => SshError::OtherHostKey { host, shown, known },
+            None => SshError::UnknownHostKey { host, shown },
+        };
     }
+    let by = if has(&["tailscale: tailnet policy", "tailscale: access denied"]) {
+        Some(Denier::Policy)
+    } else if has(&["tailscale: failed to look up local user"]) {
+        Some(Denier::NoUser)
+    } else if check_url(stderr).is_some()
+        && has(&["Connection closed by", "tailscale: ", "Permission denied"])
+    {
+        Some(Denier::Rejected)
+    } else if has(&["Permission denied", "tailscale: ", "Too many authentication failures"]) {
+        Some(Denier::Sshd)
+    } else {
+        None
+    };
+    match by {
+        Some(by) => SshError::Denied { host, by, said },
+        None => SshError::Unreachable { host, said },
+    }
+}
+
+/// Where ssh found the other key, and its fingerprint: `Offending ED25519 key in FILE:LINE`.
+fn offending(stderr: &str) -> Option<String> {
+    let at =
+        stderr.lines().find_map(|line| line.strip_prefix("Offending ")?.split_once(" key in "))?.1.trim();
+    let (file, line) = at.rsplit_once(':')?;
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().nth(line.parse::<usize>().ok()?.checked_sub(1)?)?;
+    let key = line.split_once(' ')?.1;
+    Some(format!("{at} has {}", fingerprint(key)?))
+}
+
+/// `ssh-ed25519 SHA256:…` of a public key in its one-line form; `None` if it is none.
+pub fn fingerprint(key: &str) -> Option<String> {
+    let key = ssh_key::PublicKey::from_openssh(key).ok()?;
+    Some(format!("{} {}", key.algorithm().as_str(), key.fingerprint(ssh_key::HashAlg::Sha256)))
 }
 
 impl Target {
@@ -134,20 +350,25 @@ impl Target {
         format!("{}@{}", self.user, self.name)
     }
 
-    /// The configuration file for this target: who, where, how to prove it, and the socket to share.
-    /// `known_hosts` is where [`Target::known_hosts`] was written, if the tailnet gave keys.
-    pub fn config(&self, socket: &Path, known_hosts: &Path) -> Result<String, SshError> {
+    /// The configuration file for this target. Both kinds of use share all of it but the socket and who it is for.
+    pub fn config(&self, use_: Use<'_>, known_hosts: &Path) -> Result<String, SshError> {
+        let dialled = self.addresses.first().map_or_else(|| self.name.clone(), ToString::to_string);
+        let patience = match use_ {
+            Use::Run { check_wait: Some(wait), .. } => wait.as_secs().div_ceil(ALIVE.1).max(ALIVE.0),
+            Use::Run { check_wait: None, .. } | Use::Script => ALIVE.0,
+        };
         let mut lines: Vec<(&str, String)> = vec![
-            ("HostName", self.ip.map_or_else(|| self.name.clone(), |ip| ip.to_string())),
+            ("HostName", dialled),
             ("HostKeyAlias", self.name.clone()),
             ("User", self.user.clone()),
             ("Port", self.port.to_string()),
             ("BatchMode", "yes".to_owned()),
             ("ConnectTimeout", self.connect_timeout.as_secs().max(1).to_string()),
             ("ConnectionAttempts", "1".to_owned()),
-            // A silent step must not be dropped by the path, and a dead peer must be noticed.
-            ("ServerAliveInterval", "5".to_owned()),
-            ("ServerAliveCountMax", "6".to_owned()),
+            // A silent step must not be dropped by the path, and a dead peer must be noticed. ssh applies the same
+            // limit to a login, so that of a check lasts as long as the check may.
+            ("ServerAliveInterval", ALIVE.1.to_string()),
+            ("ServerAliveCountMax", patience.to_string()),
             ("StrictHostKeyChecking", "yes".to_owned()),
             ("UpdateHostKeys", "no".to_owned()),
             ("CheckHostIP", "no".to_owned()),
@@ -156,7 +377,13 @@ impl Target {
             ("ClearAllForwardings", "yes".to_owned()),
             ("PermitLocalCommand", "no".to_owned()),
             ("ControlMaster", "no".to_owned()),
-            ("ControlPath", quoted(socket)?),
+            (
+                "ControlPath",
+                match use_ {
+                    Use::Run { socket, .. } => quoted(socket)?,
+                    Use::Script => "none".to_owned(),
+                },
+            ),
             ("LogLevel", "INFO".to_owned()),
         ];
         if !self.host_keys.is_empty() {
@@ -170,7 +397,9 @@ impl Target {
                 lines.push(("IdentityAgent", "none".to_owned()));
                 lines.push(("IdentityFile", quoted(key)?));
             }
-            (AuthMode::Keys, SshKey::Agent) => {}
+            (AuthMode::Keys, SshKey::Agent) => {
+                lines.push(("PreferredAuthentications", "publickey".to_owned()));
+            }
             // No key at all, so that an ordinary sshd refuses: nothing else may pass for the tailnet's word.
             (AuthMode::TailscaleSsh, _) => {
                 lines.push(("PreferredAuthentications", "none".to_owned()));
@@ -178,30 +407,57 @@ impl Target {
                 lines.push(("IdentityAgent", "none".to_owned()));
             }
         }
-        let mut text = String::from("# Written by the ua tools for one run.\nHost *\n");
+        let label = self.name.split('.').next().unwrap_or_default();
+        let mut names = vec![self.name.clone(), label.to_owned()];
+        names.extend(self.addresses.iter().map(ToString::to_string));
+        let pattern = match use_ {
+            Use::Run { .. } => "*".to_owned(),
+            Use::Script => names.join(" "),
+        };
+        let mut text = format!("# Written by the ua tools.\nHost {pattern}\n");
         for (name, value) in lines {
             let _ = writeln!(text, "    {name} {value}");
+        }
+        if let Use::Script = use_ {
+            // Another host must not be reached by ssh's own defaults behind the caller's back.
+            let others: Vec<String> = names.iter().map(|name| format!("!{name}")).collect();
+            let _ = writeln!(
+                text,
+                "Host {} *\n    ProxyCommand echo 'ua-ssh-auth: this configuration is for {} only' >&2; exit 1",
+                others.join(" "),
+                self.name
+            );
         }
         if (self.auth, &self.key) == (AuthMode::Keys, &SshKey::Agent) {
             text.push_str("Match all\n    Include ~/.ssh/config\n");
         }
         Ok(text)
     }
-
-    /// A `known_hosts` file of the keys that the tailnet gives.
-    pub fn known_hosts(&self) -> String {
-        self.host_keys.iter().map(|key| format!("{} {key}\n", self.name)).collect()
-    }
 }
 
-/// A path as ssh's configuration reads it back: quoted, with `%` (which expands) doubled.
+/// What a configuration is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Use<'a> {
+    /// One run of ours, which shares one connection by this socket. With a limit, a check is waited for that long.
+    Run {
+        /// The control socket.
+        socket: &'a Path,
+        /// How long a silent login may last, where a check is to be waited for.
+        check_wait: Option<Duration>,
+    },
+    /// Somebody else's script: no shared connection, and no other host.
+    Script,
+}
+
+/// A path as ssh's configuration reads it back: quoted and escaped (`argv_split`), with `%`, which expands, doubled.
 fn quoted(path: &Path) -> Result<String, SshError> {
     let odd = || SshError::OddPath(path.to_path_buf());
     let text = path.to_str().ok_or_else(odd)?;
-    if text.contains(['"', '\\']) || text.contains("${") || text.chars().any(char::is_control) {
+    // `${NAME}` expands too, and nothing escapes it.
+    if text.contains("${") || text.chars().any(char::is_control) {
         return Err(odd());
     }
-    Ok(format!("\"{}\"", text.replace('%', "%%")))
+    Ok(format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"").replace('%', "%%")))
 }
 
 #[cfg(test)]
@@ -211,7 +467,8 @@ mod tests {
     #[test]
     fn paths_survive_the_configuration() {
         assert_eq!(quoted(Path::new("/home/o p/100%/it's")).unwrap(), "\"/home/o p/100%%/it's\"");
-        assert!(quoted(Path::new("/a\"b")).is_err() && quoted(Path::new("/${HOME}/b")).is_err());
+        assert_eq!(quoted(Path::new("/a\"b\\")).unwrap(), r#""/a\"b\\""#);
+        assert!(quoted(Path::new("/${HOME}/b")).is_err() && quoted(Path::new("/a\nb")).is_err());
     }
 
     #[test]
@@ -227,11 +484,28 @@ mod tests {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
+    fn target() -> Target {
+        Target {
+            user: "root".to_owned(),
+            name: "srv1360701.taildcc090.ts.net".to_owned(),
+            addresses: vec!["100.64.0.2".parse().unwrap()],
+            port: 22,
+            auth: AuthMode::Keys,
+            key: SshKey::Agent,
+            in_tailnet: true,
+            host_keys: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+
     #[test]
     fn captured_refusals() {
-        let judged = |scenario, file| judge("root@vps", &captured(scenario, file));
-        assert!(matches!(judged("ssh-plain-sshd", "ssh-none.stderr"), SshError::Denied { .. }));
-        assert!(matches!(judged("ssh-denied", "ssh-none.stderr"), SshError::Denied { .. }));
+        let by = |scenario| match judge(&target(), None, &captured(scenario, "ssh-none.stderr")) {
+            SshError::Denied { by, .. } => by,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(by("ssh-plain-sshd"), Denier::Sshd);
+        assert_eq!(by("ssh-denied"), Denier::Policy);
         let url = check_url(&captured("ssh-check", "ssh-none.stderr")).map(str::to_owned);
         assert!(url.is_some_and(|url| url.starts_with("http://10.99.0.1:8080/auth/")));
     }

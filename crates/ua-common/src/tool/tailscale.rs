@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(healthy.suffix(), Some("taildcc090.ts.net"));
         assert_eq!(healthy.magic_dns(), Some(true));
         assert_eq!(healthy.myself().name(), "laptop.taildcc090.ts.net");
-        assert_eq!(vps(&healthy).ip(), Some("100.64.0.2".parse().unwrap()));
+        assert_eq!(vps(&healthy).addresses().first(), Some(&"100.64.0.2".parse().unwrap()));
         assert!(vps(&healthy).ssh_host_keys.is_empty() && !vps(&healthy).expired);
         assert!(vps(&tailnet("peer-expired")).expired);
         assert!(!vps(&tailnet("peer-tailscale-ssh")).ssh_host_keys.is_empty());

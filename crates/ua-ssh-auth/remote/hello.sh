@@ -1,0 +1,8 @@
+# Says as whom it runs.
+# usage: hello
+
+main() {
+    id -u
+}
+
+main "$@"
