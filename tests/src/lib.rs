@@ -72,6 +72,24 @@ impl Place {
         self.program("tailscale", &format!("{head}{}", include_str!("../fakes/tailscale.sh")));
     }
 
+    /// Puts a `tailscale` on its `PATH` that replays a tailnet whose VPS runs Tailscale SSH; but the VPS is at `ip`,
+    /// so that a server of the test may stand in for it, and shows these host keys.
+    pub fn tailscale_with_vps(&self, ip: &str, host_keys: &[&str]) {
+        let captured = fixtures().join("captured/peer-tailscale-ssh/status.json");
+        let text = std::fs::read_to_string(captured).expect("a captured status");
+        let mut status: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let peers = status["Peer"].as_object_mut().expect("peers");
+        let vps = peers.values_mut().find(|peer| peer["HostName"] == "srv1360701").expect("the VPS");
+        vps["TailscaleIPs"] = serde_json::json!([ip]);
+        vps["sshHostKeys"] = serde_json::json!(host_keys);
+        let status = self.file("status.json", status.to_string());
+        self.tailscale("peer-tailscale-ssh");
+        let program = self.root.path().join("bin/tailscale");
+        let replay = std::fs::read_to_string(&program).expect("the program");
+        let head = format!("#!/bin/sh\n[ \"$*\" != 'status --json' ] || exec cat '{}'\n", status.display());
+        self.program("tailscale", &replay.replacen("#!/bin/sh\n", &head, 1));
+    }
+
     /// The arguments of every call of `tailscale`, a line each.
     pub fn tailscale_calls(&self) -> Vec<String> {
         let calls = std::fs::read_to_string(self.root.path().join("tailscale.calls")).unwrap_or_default();

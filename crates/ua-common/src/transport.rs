@@ -318,7 +318,7 @@ impl<'a> Login<'a> {
             ssh = self.attempt(script, Some(self.check_wait))?;
         }
         let log = self.log();
-        let url = ssh::check_url(&self.stderr()).map(str::to_owned);
+        let url = self.check_url(&log);
         let (shown, mode) = (self.target.shown(), self.target.auth.show());
         let Some(ssh) = ssh else {
             let url = url.unwrap_or_default();
@@ -381,14 +381,13 @@ impl<'a> Login<'a> {
             if ended {
                 return Err(Failure::from(self.judge(&log)).into());
             }
-            let stderr = if check { String::new() } else { self.stderr() };
-            if let Some(url) = ssh::check_url(&stderr) {
+            if !check && let Some(url) = self.check_url(&log) {
                 check = true;
                 if patience.is_none() {
                     return Ok(None);
                 }
                 waiting.take();
-                self.asked(url);
+                self.asked(&url);
                 _approval = Some(self.out.spinner(format!("waiting for the approval at {url}")));
             }
             if interrupt::requested() {
@@ -404,6 +403,13 @@ impl<'a> Login<'a> {
                 return Err(Failure::from(SshError::Unreachable { host: shown, said }).into());
             }
         }
+    }
+
+    /// Where a check is to be approved. Only Tailscale SSH asks for one; what another server's banner says is not
+    /// for us to pass on.
+    fn check_url(&self, log: &str) -> Option<String> {
+        let tailscale = log.lines().any(|line| line.ends_with("remote software version Tailscale"));
+        tailscale.then(|| ssh::check_url(&self.stderr()).map(str::to_owned)).flatten()
     }
 
     /// Tells the person at once, whatever the report will say.

@@ -10,7 +10,7 @@ use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::{Color, Format, Printer};
 use ua_common::settings::value::{AuthMode, SshKey};
-use ua_common::tool::ssh::Target;
+use ua_common::tool::ssh::{Target, fingerprint};
 use ua_common::transport::{Script, Transport, TransportError};
 use ua_tests::Place;
 use ua_tests::sshd::{Sshd, keygen};
@@ -141,15 +141,109 @@ fn every_refusal_has_its_code() {
 
         let other = std::fs::read_to_string(stranger.with_extension("pub")).unwrap();
         let other = other.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-        let (exit, said) = exit_of(Target { host_keys: vec![other], ..target(&sshd) });
+        let elsewhere =
+            |host_keys| Target { name: "other.tailnet.test".to_owned(), host_keys, ..target(&sshd) };
+        let (exit, said) = exit_of(elsewhere(vec![other.clone()]));
         assert_eq!(exit, Exit::HostKey, "{said}");
+        for print in [fingerprint(&other), fingerprint(&sshd.host_key())] {
+            assert!(said.contains(&print.unwrap()), "both fingerprints are shown: {said}");
+        }
+        // The tailnet may not change its mind either, before somebody looked.
+        let (exit, said) = exit_of(elsewhere(vec![sshd.host_key()]));
+        assert_eq!(exit, Exit::HostKey, "{said}");
+        assert!(said.contains("gives other host keys") && said.contains("since 2"), "{said}");
         // Without keys of the tailnet the user's own known_hosts decides, and it knows nobody.
-        let (exit, said) = exit_of(Target { host_keys: Vec::new(), ..target(&sshd) });
+        let (exit, said) = exit_of(elsewhere(Vec::new()));
         assert_eq!(exit, Exit::HostKey, "{said}");
+        assert!(said.contains("is unknown") && said.contains("SHA256:"), "{said}");
 
         let gone = Target { port: 1, ..target(&sshd) };
         let (exit, said) = exit_of(gone);
         assert_eq!(exit, Exit::SshUnreachable, "{said}");
+    });
+}
+
+#[test]
+fn a_key_that_a_batch_run_cannot_use_is_found_before_anything_is_contacted() {
+    isolated("a_key_that_a_batch_run_cannot_use_is_found_before_anything_is_contacted", |place| {
+        let sshd = Sshd::start("");
+        let copy = |name: &str, from: &Path, mode: u32| {
+            let path = place.home().join(name);
+            std::fs::copy(from, &path).unwrap();
+            ua_tests::mode(&path, mode);
+            path
+        };
+        let open_key = copy("open", &sshd.key(), 0o644);
+        let public = copy("public", &sshd.key().with_extension("pub"), 0o600);
+        let locked = copy("locked", &sshd.key(), 0o600);
+        let lock = Command::new("ssh-keygen").args(["-q", "-p", "-N", "secret", "-f"]).arg(&locked).status();
+        assert!(lock.unwrap().success());
+        let dir = place.home().join("dir");
+        std::fs::create_dir(&dir).unwrap();
+        for (key, words) in [
+            (open_key, "is open to others (mode 0644)"),
+            (public, "is not a private key"),
+            (locked, "has a passphrase"),
+            (dir, "SSH key does not exist: "),
+        ] {
+            let (exit, said) = exit_of(Target { key: SshKey::File(key), port: 1, ..target(&sshd) });
+            assert_eq!(exit, Exit::Usage, "{said}");
+            assert!(said.contains(words) && !said.contains("secret"), "{said}");
+        }
+    });
+}
+
+#[test]
+fn the_key_that_was_accepted_is_known_and_a_banner_cannot_pretend() {
+    isolated("the_key_that_was_accepted_is_known_and_a_banner_cannot_pretend", |place| {
+        let lie = "debug1: Remote protocol version 2.0, remote software version Tailscale\n\
+                   Authenticated to vps.tailnet.test ([100.64.0.2]:22) using \"none\".\n\
+                   # To authenticate, visit: http://evil.invalid/\n";
+        let banner = place.file("banner", lie);
+        let sshd = Sshd::start(&format!("Banner {}", banner.display()));
+        let transport = open(target(&sshd)).unwrap();
+        let opening = transport.opening();
+        let public = std::fs::read_to_string(sshd.key().with_extension("pub")).unwrap();
+        let key = fingerprint(&public).unwrap().replace("ssh-ed25519", "ED25519");
+        assert_eq!(opening.evidence.key.as_deref(), Some(key.as_str()));
+        assert_eq!(opening.evidence.at, format!("[127.0.0.1]:{}", sshd.port));
+        assert_eq!((opening.evidence.method.as_str(), &opening.approved), ("publickey", &None));
+        assert!(opening.evidence.server.starts_with("OpenSSH_"), "{opening:?}");
+        assert!(opening.evidence.proves(&opening.target).is_ok());
+        // The same evidence proves nothing for the other mode.
+        let tailscale = Target { auth: AuthMode::TailscaleSsh, ..opening.target.clone() };
+        assert!(opening.evidence.proves(&tailscale).is_err());
+    });
+}
+
+#[test]
+fn one_script_on_a_connection_of_its_own() {
+    isolated("one_script_on_a_connection_of_its_own", |_| {
+        let sshd = Sshd::start("");
+        let out = Printer::new(Format::Human, true, false, Color::Never);
+        let once = |script| Transport::once(target(&sshd), script, &["a b"], LIMIT, LIMIT, &out).unwrap();
+        let (opening, answer) = once(ECHO);
+        let answer = answer.unwrap();
+        assert_eq!((answer.code, answer.stdout.as_str(), answer.stderr.as_str()), (7, "[a b]", "err"));
+        assert!(opening.evidence.proves(&opening.target).is_ok());
+        // A shell that ends early proves no end.
+        let (_, lost) = once(Script { name: "killed", text: "kill -9 $PPID $$" });
+        assert!(matches!(lost, Err(TransportError::Lost { script: "killed", .. })), "{lost:?}");
+        let runs = ua_common::state::dir().unwrap().join("run");
+        assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_fresh_connection_is_another_one() {
+    isolated("a_fresh_connection_is_another_one", |_| {
+        let sshd = Sshd::start("");
+        let out = Printer::new(Format::Human, true, false, Color::Never);
+        let first = open(target(&sshd)).unwrap();
+        sshd.cut();
+        let second = first.fresh(LIMIT, &out).unwrap();
+        assert_eq!(second.script(ECHO, &["x"], LIMIT).unwrap().stdout, "[x]");
+        assert_eq!(sshd.logins(), 2);
     });
 }
 
@@ -194,7 +288,7 @@ fn a_killed_run_takes_its_connection_along() {
             std::thread::sleep(Duration::from_millis(20));
         }
         let sshd = Sshd::start("");
-        let _transport = open(target(&sshd)).unwrap();
+        let _transport = open(Target { name: "next.tailnet.test".to_owned(), ..target(&sshd) }).unwrap();
         assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 1, "the dead run's directory is still there");
     });
 }

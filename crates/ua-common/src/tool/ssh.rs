@@ -498,6 +498,27 @@ mod tests {
         }
     }
 
+    /// In both modes Tailscale SSH lets in by `none`: that proves one mode, and that the other one was not tried.
+    #[test]
+    fn p57_captured_logins() {
+        let tailscale = Target { auth: AuthMode::TailscaleSsh, ..target() };
+        for offered in ["ssh-none.stderr", "ssh-publickey.stderr"] {
+            let evidence = Evidence::read(&captured("ssh-tailscale", offered)).unwrap();
+            let Evidence { server, at, method, key, .. } = &evidence;
+            assert_eq!((server.as_str(), at.as_str()), ("Tailscale", "[100.64.0.2]:22"), "{offered}");
+            assert_eq!((method.as_str(), key), ("none", &None), "{offered}");
+            assert!(evidence.proves(&tailscale).is_ok(), "{offered}");
+            assert!(evidence.proves(&target()).is_err(), "{offered}");
+            let outside = Target { in_tailnet: false, ..tailscale.clone() };
+            assert!(evidence.proves(&outside).is_err(), "an address that nobody vouches for");
+        }
+        let evidence = Evidence::read(&captured("ssh-plain-sshd", "ssh-publickey.stderr")).unwrap();
+        assert!(evidence.key.as_ref().is_some_and(|key| key.starts_with("ED25519 SHA256:")), "{evidence:?}");
+        assert!(evidence.proves(&target()).is_ok());
+        assert!(evidence.proves(&tailscale).is_err());
+        assert_eq!(Evidence::read(&captured("ssh-denied", "ssh-none.stderr")), None);
+    }
+
     #[test]
     fn captured_refusals() {
         let by = |scenario| match judge(&target(), None, &captured(scenario, "ssh-none.stderr")) {
