@@ -7,7 +7,7 @@ use fs_err as fs;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::lab::{self, Lab, Node};
+use crate::lab::{self, Lab, Node, OPERATOR, SshPolicy};
 use crate::ui::{self, Progress};
 use crate::verify;
 
@@ -40,15 +40,101 @@ struct Measure {
 
 /// `cargo xtask bench preflight`.
 pub fn preflight(progress: &Progress) -> Result<()> {
-    verify::build_release("ua-preflight")?;
+    bench(&["ua-preflight"], measure_preflight, progress)
+}
+
+/// `cargo xtask bench ssh`.
+pub fn ssh(progress: &Progress) -> Result<()> {
+    bench(&["ua-preflight", "ua-ssh-auth", "ua-staging"], measure_ssh, progress)
+}
+
+/// Measures tools as they are shipped.
+fn bench(tools: &[&str], measure: fn(&Lab) -> Result<Vec<Measure>>, progress: &Progress) -> Result<()> {
+    tools.iter().try_for_each(|tool| verify::build_release(tool))?;
     let kept = Lab::attach().is_ok();
     let lab = Lab::up(progress)?;
     lab.install_tools(&lab::tools("release")?)?;
-    let measured = measure_preflight(&lab);
+    let measured = measure(&lab);
     if !kept {
         Lab::down()?;
     }
     judge(&measured?)
+}
+
+/// Stands before the real ssh on the `PATH` and writes down what it is called with.
+const COUNTER: &str = "#!/bin/sh\necho \"$*\" >>/tmp/ua-bench/calls\nexec /usr/bin/ssh \"$@\"\n";
+
+/// What the verbs cost: `(verb, connections, execs)`, in mode `tailscale_ssh`.
+const COSTS: [(&[&str], usize, usize); 8] = [
+    (&["ua-preflight", "--ssh"], 0, 0),
+    (&["ua-ssh-auth", "show"], 0, 0),
+    (&["ua-ssh-auth", "args"], 0, 0),
+    (&["ua-ssh-auth", "known-hosts"], 0, 0),
+    (&["ua-ssh-auth", "status"], 0, 0),
+    (&["ua-ssh-auth", "check"], 1, 1),
+    (&["ua-ssh-auth", "canary"], 2, 10),
+    (&["ua-staging", "verify"], 1, 1),
+];
+
+fn measure_ssh(lab: &Lab) -> Result<Vec<Measure>> {
+    lab.set_ssh_policy(SshPolicy::Accept)?;
+    lab.set_tailscale_ssh(true)?;
+    let on_laptop = |argv: &[&str]| lab.laptop().command(argv).user(OPERATOR);
+    for (verb, connections, execs) in COSTS {
+        let counted = "mkdir -p /tmp/ua-bench && cat >/tmp/ua-bench/ssh && chmod 0755 /tmp/ua-bench/ssh && rm -f /tmp/ua-bench/calls";
+        on_laptop(&["sh", "-ec", counted]).stdin(COUNTER).run()?;
+        // What a verb finds is not what is measured here: nothing is staged, so that its exit code may be any.
+        on_laptop(verb)
+            .env("PATH", "/tmp/ua-bench:/opt/ua/bin:/usr/local/bin:/usr/bin:/bin")
+            .env("UA_SSH_AUTH_MODE", "tailscale_ssh")
+            .timeout(std::time::Duration::from_mins(2))
+            .output()?;
+        let calls = on_laptop(&["sh", "-c", "cat /tmp/ua-bench/calls 2>/dev/null || true"]).read()?;
+        let calls: Vec<&str> = calls.lines().filter(|call| !call.ends_with("-V")).collect();
+        let shared = calls.iter().filter(|call| call.contains("ProxyCommand=false")).count();
+        let masters = calls.iter().filter(|call| call.contains(" -M -N ")).count();
+        let alone = calls.len() - shared - masters;
+        let found = (masters + alone, shared + alone);
+        ui::data(format!("{}: {} connections, {} execs", verb.join(" "), found.0, found.1));
+        ensure!(
+            found == (connections, execs),
+            "{verb:?} is said to cost {connections} and {execs}: {calls:#?}"
+        );
+    }
+
+    let args = |mode: &str| {
+        let args = ["ua-ssh-auth", "args", "--auth-mode", mode, "--keys-port", "2222"];
+        anyhow::Ok(on_laptop(&args).read()?.trim().to_owned())
+    };
+    let (keys, tailscale_ssh) = (args("keys")?, args("tailscale_ssh")?);
+    let target = "root@srv1360701.taildcc090.ts.net";
+    let rows = time_as(
+        lab,
+        OPERATOR,
+        40,
+        &json!({
+            "bare keys": [["ssh", keys, target, "true"]],
+            "check keys": [["ua-ssh-auth", "check", "--mode", "keys", "--keys-port", "2222"]],
+            "bare tailscale_ssh": [["ssh", tailscale_ssh, target, "true"]],
+            "check tailscale_ssh": [["ua-ssh-auth", "check", "--mode", "tailscale_ssh"]],
+        }),
+    )?;
+    let ratio = |mode: &str| {
+        let (bare, check) = (&rows[&format!("bare {mode}")], &rows[&format!("check {mode}")]);
+        ensure!(bare.codes == [0] && check.codes == [0], "{mode}: {:?} {:?}", bare.codes, check.codes);
+        let (bare, check) = (bare.quantile(0.5), check.quantile(0.5));
+        ui::data(format!("{mode}: ssh … true {:.1} ms, check {:.1} ms (medians)", bare * 1e3, check * 1e3));
+        Ok(check / bare)
+    };
+    Ok(vec![
+        Measure { what: "check / ssh … true, keys, medians", value: ratio("keys")?, limit: 1.2, unit: "x" },
+        Measure {
+            what: "check / ssh … true, tailscale_ssh, medians",
+            value: ratio("tailscale_ssh")?,
+            limit: 1.2,
+            unit: "x",
+        },
+    ])
 }
 
 fn measure_preflight(lab: &Lab) -> Result<Vec<Measure>> {
@@ -105,10 +191,15 @@ fn measure_preflight(lab: &Lab) -> Result<Vec<Measure>> {
 }
 
 fn time(lab: &Lab, runs: u32, rows: &serde_json::Value) -> Result<BTreeMap<String, Row>> {
+    time_as(lab, "root", runs, rows)
+}
+
+fn time_as(lab: &Lab, user: &str, runs: u32, rows: &serde_json::Value) -> Result<BTreeMap<String, Row>> {
     let job = json!({ "runs": runs, "rows": rows }).to_string();
     let out = lab
         .laptop()
         .command(&["python3", "-c", TIMER])
+        .user(user)
         .stdin(job)
         .timeout(std::time::Duration::from_mins(5))
         .read()?;

@@ -41,6 +41,8 @@ enum Chore {
 enum BenchChore {
     /// `ua-preflight` against the two commands that it cannot do without.
     Preflight,
+    /// What each verb costs over SSH, and `ua-ssh-auth check` against a bare `ssh … true`.
+    Ssh,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +106,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Test => verify::test(&progress)?,
         Chore::E2e { filter } => verify::e2e(filter.as_deref(), &progress)?,
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,
+        Chore::Bench(BenchChore::Ssh) => bench::ssh(&progress)?,
         Chore::Docs => verify::docs()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,6 @@
 //! The canary: everything that the tools do over SSH, tried in mode `tailscale_ssh` while the default stays `keys`.
 //!
-//! Two connections and nine execs. It leaves nothing on the VPS and one line in the ledger.
+//! Two connections and ten execs. It leaves nothing on the VPS and one line in the ledger.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -125,7 +125,7 @@ pub fn tool() -> Tool {
         .subcommand(
             without_mode(
                 "canary",
-                "Try everything the tools do over SSH in mode tailscale_ssh; one line in the ledger\n(two connections, nine execs)",
+                "Try everything the tools do over SSH in mode tailscale_ssh; one line in the ledger\n(two connections, ten execs)",
                 "Example, every eight hours from a user's crontab:\n  0 */8 * * * ua-ssh-auth canary --no-wait --quiet",
             )
             .args([no_wait(), dry_run()]),
