@@ -519,6 +519,29 @@ mod tests {
         assert_eq!(Evidence::read(&captured("ssh-denied", "ssh-none.stderr")), None);
     }
 
+    /// Neither half is enough: who the server is, and what it accepted.
+    #[test]
+    fn p57_no_half_proof() {
+        let seen = |server: &str, method: &str| Evidence {
+            server: server.to_owned(),
+            at: "[100.64.0.2]:22".to_owned(),
+            method: method.to_owned(),
+            key: Some("ED25519 SHA256:x".to_owned()),
+            host_key: "ssh-ed25519 SHA256:y".to_owned(),
+        };
+        let tailscale = Target { auth: AuthMode::TailscaleSsh, ..target() };
+        let proved = |server, method| {
+            let seen = seen(server, method);
+            (seen.proves(&target()).is_ok(), seen.proves(&tailscale).is_ok())
+        };
+        assert_eq!(proved("OpenSSH_9.2p1", "publickey"), (true, false));
+        assert_eq!(proved("Tailscale", "none"), (false, true));
+        // An sshd that lets anybody in, and Tailscale SSH after it was shown a key.
+        assert_eq!(proved("OpenSSH_9.2p1", "none"), (false, false));
+        assert_eq!(proved("Tailscale", "publickey"), (false, false));
+        assert_eq!(proved("Tailscale-like", "none"), (false, false));
+    }
+
     #[test]
     fn captured_refusals() {
         let by = |scenario| match judge(&target(), None, &captured(scenario, "ssh-none.stderr")) {
