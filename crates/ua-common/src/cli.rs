@@ -53,6 +53,8 @@ pub struct Tool {
     pub lane: Lane,
     /// Its command line, without the arguments that all tools share.
     pub command: Command,
+    /// Turns the spelling of the old script into today's.
+    pub legacy: fn(Vec<OsString>) -> Vec<OsString>,
     /// Settings that are typed as something else than their flag, such as a positional host.
     pub layer: fn(&ArgMatches) -> Layer,
     /// What stdout says when the run fails, where a command substitution must not go on with nothing.
@@ -69,7 +71,7 @@ impl Tool {
         command: Command,
         run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
     ) -> Self {
-        Self { name, lane, command, layer: |_| Layer::new(), on_failure: |_| None, run }
+        Self { name, lane, command, legacy: |argv| argv, layer: |_| Layer::new(), on_failure: |_| None, run }
     }
 }
 
@@ -118,7 +120,7 @@ pub fn main(tool: Tool) -> ExitCode {
 
 fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
     let command = with_common(tool.command);
-    let matches = match command.try_get_matches_from(argv) {
+    let matches = match command.try_get_matches_from((tool.legacy)(argv)) {
         Ok(matches) => matches,
         Err(error) => {
             // A closed stream leaves nobody to tell.

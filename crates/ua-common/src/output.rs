@@ -269,6 +269,18 @@ impl Drop for Waiting {
     }
 }
 
+/// Rows as a table: every column as wide as its widest cell, two blanks apart.
+pub fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        printable(cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
 /// Text from outside with its control characters made visible: a remote must not drive the operator's terminal.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

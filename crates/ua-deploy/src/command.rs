@@ -158,15 +158,7 @@ fn rows(records: &[Record], format: &str) -> Vec<String> {
         _ => {
             let head = ["ID", "VERDICT", "COMMIT", "BRANCH", "WHO", "DETAIL"].map(str::to_owned);
             let table: Vec<[String; 6]> = std::iter::once(head).chain(records.iter().map(cells)).collect();
-            let width =
-                |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            let widths: [usize; 6] = std::array::from_fn(width);
-            let line = |row: &[String; 6]| {
-                let cells: Vec<String> =
-                    row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-                ua_common::output::printable(cells.join("  ").trim_end())
-            };
-            table.iter().map(line).collect()
+            ua_common::output::aligned(&table)
         }
     }
 }

@@ -236,7 +236,8 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
 
     if let Some(view) = &staging {
         // The routes are applied to what they were seen to be; a change in between shows when they are read back.
-        let checks = ua_staging::ensure(&on_vps, settings, view, &context.out).step("staging")?;
+        let checks =
+            ua_staging::ensure(&on_vps, settings, view, Conflict::Refuse, &context.out).step("staging")?;
         if !staged(&remote, &id, checks, vps)? {
             return Ok(());
         }

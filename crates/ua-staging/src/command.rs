@@ -12,7 +12,7 @@ use ua_common::transport::Transport;
 
 use crate::plan::{Action, removal};
 use crate::serve::{Actual, ServeConfig};
-use crate::{Conflict, View, Vps, ensure, view};
+use crate::{Conflict, View, Vps, ensure, legacy, status, view};
 
 const NAME: &str = "ua-staging";
 
@@ -112,7 +112,7 @@ Examples:
             )
             .arg(Arg::new("PART").value_parser(["ui", "api"]).help("Only this one")),
         );
-    Tool::new(NAME, Lane::Vps, command, run)
+    Tool { legacy: legacy::rewrite, ..Tool::new(NAME, Lane::Vps, command, run) }
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the signature that every tool shares")]
@@ -174,10 +174,10 @@ fn work(verb: &str, matches: &ArgMatches, context: &Context, report: &mut Report
             push(report, view.checks());
             show_actions(context, report, &view.plan.actions);
         }
-        "ensure" => push(report, ensure(&vps, settings, &view, &context.out)?),
-        "verify" => verify(context, &view, report)?,
+        "ensure" => push(report, ensure(&vps, settings, &view, conflict, &context.out)?),
+        "verify" => verify(context, &vps, &view, report)?,
         "reset" => reset(context, &vps, &view, matches, report)?,
-        "status" => status(&view, report),
+        "status" => status(context, &vps, &view, report)?,
         _ => {
             let part = matches.get_one::<String>("PART").map(String::as_str);
             for route in view.wanted.iter().filter(|route| part.is_none_or(|part| part == route.part)) {
@@ -218,11 +218,11 @@ fn show_actions(context: &Context, report: &mut Report, actions: &[Action]) {
 }
 
 /// Routes that are not as wanted are drift here, since nothing is changed.
-fn verify(context: &Context, view: &View, report: &mut Report) -> Result<(), Failure> {
+fn verify(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) -> Result<(), Failure> {
     if view.plan.actions.is_empty() {
         push(report, view.checks());
         if view.plan.obstacles.is_empty() {
-            push(report, crate::healthy(&context.settings, view, &context.out)?);
+            push(report, crate::healthy(vps, &context.settings, view, &context.out)?);
         }
         return Ok(());
     }
@@ -270,24 +270,18 @@ fn reset(
     Ok(())
 }
 
-fn status(view: &View, report: &mut Report) {
-    let serve = &view.actual.serve;
-    for (at, web) in &serve.web {
-        for (mount, handler) in &web.handlers {
-            report.push(Check::pass("serve", format!("{at}{mount} goes to {}", handler.words())));
+/// A table of what is served; what differs from what is wanted is only told here, and a verdict of `verify`.
+fn status(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) -> Result<(), Failure> {
+    let rows = {
+        let _waiting = context.out.waiting("asking the routes");
+        status::rows(vps, view)?
+    };
+    if !context.out.is_json() {
+        for line in status::table(&rows) {
+            context.out.data(&line);
         }
     }
-    for (port, listener) in serve.tcp.iter().filter(|(_, listener)| !listener.forward.is_empty()) {
-        report.push(Check::pass("serve", format!("TCP port {port} goes to `{}`", listener.forward)));
-    }
-    for (session, config) in &serve.foreground {
-        let ports: Vec<String> = config.tcp.keys().map(ToString::to_string).collect();
-        report.push(Check::pass(
-            "serve",
-            format!("a foreground command ({session}) holds port {}", ports.join(", ")),
-        ));
-    }
-    // Only told here; what differs is a verdict of `verify`.
+    report.data.insert("rows".to_owned(), json!(rows));
     for obstacle in &view.plan.obstacles {
         report.push(Check::warn("staging.routes", obstacle.to_string()));
     }
@@ -300,4 +294,5 @@ fn status(view: &View, report: &mut Report) {
     for note in &view.plan.notes {
         report.push(Check::warn("staging.stale", note.clone()));
     }
+    Ok(())
 }

@@ -7,14 +7,21 @@ use ua_common::exit::Exit;
 use ua_common::run::{Cmd, RunError};
 use ua_common::transport::{Script, Transport};
 
+use crate::Conflict;
+use crate::health::pause;
 use crate::plan::{Action, Obstacle, Plan, Route, plan, undo};
 use crate::serve::Actual;
 
 const OBSERVE: Script = Script { name: "observe", text: include_str!("../remote/observe.sh") };
+const LOOPBACK: Script = Script { name: "loopback", text: include_str!("../remote/loopback.sh") };
 const APPLY: Script = Script { name: "apply", text: include_str!("../remote/apply.sh") };
 
 /// What one `tailscale` command on the VPS may take. Where serve is not enabled it would wait for ever.
 const EACH: Duration = Duration::from_secs(10);
+
+/// How often routes that somebody else is changing are tried again, and how much longer each time.
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Where the scripts run.
 pub enum Vps<'a> {
@@ -117,36 +124,71 @@ pub fn observe(vps: &Vps<'_>) -> Result<Actual, Failure> {
     Actual::parse(&ended.stdout).map_err(|error| StagingError::Garbled(error).into())
 }
 
-/// Does what the plan says, reads the result back, and proves that nothing is left to do. If a change fails, the ones
-/// before it are taken back: no UI route without its API route.
-pub fn apply(vps: &Vps<'_>, wanted: &[Route; 2], before: &Actual, plan: &Plan) -> Result<(), Failure> {
-    if plan.actions.is_empty() {
-        return Ok(());
+/// What the targets themselves answer, asked on the VPS: a status for each address, or nothing.
+pub fn loopback(vps: &Vps<'_>, urls: &[String]) -> Result<Vec<Option<u16>>, Failure> {
+    let seconds = EACH.as_secs().to_string();
+    let args: Vec<&str> = std::iter::once(seconds.as_str()).chain(urls.iter().map(String::as_str)).collect();
+    let limit = EACH * u32::try_from(urls.len() + 1).unwrap_or(u32::MAX);
+    let ended = vps.script(LOOPBACK, &args, limit)?;
+    let statuses: Vec<_> =
+        ended.stdout.lines().map(|line| line.parse().ok().filter(|code| *code > 0)).collect();
+    if ended.code != 0 || statuses.len() != urls.len() {
+        return Err(StagingError::Silent { said: ended.stderr }.into());
     }
-    if let Err(error) = run(vps, &plan.actions) {
-        // Which of them came through is seen by looking, not guessed from how far the script got.
-        let done = observe(vps)?;
-        let changed: Vec<Action> =
-            plan.actions.iter().filter(|action| touched(action, before, &done)).cloned().collect();
-        let left = match undo(&changed, before) {
-            _ if changed.is_empty() => "nothing was changed".to_owned(),
-            back => match run(vps, &back) {
-                Ok(()) if observe(vps)?.serve == before.serve => {
-                    "what was changed before it was put back".to_owned()
-                }
-                _ => format!("what was changed before it could not be put back: {}", shown(&changed)),
-            },
-        };
-        return Err(match error {
-            Refusal::Disabled { said, url } => StagingError::Disabled { said, url }.into(),
-            Refusal::Other { said } => StagingError::Refused { said, left }.into(),
-            Refusal::Lost(failure) => failure,
-        });
+    Ok(statuses)
+}
+
+/// Does what the plan says, reads the result back, and proves that nothing is left to do. If a change fails, the ones
+/// before it are taken back: no UI route without its API route. Where somebody else changes the routes at the same
+/// time, it looks and plans anew: two runs that want the same end with the same.
+pub fn apply(
+    vps: &Vps<'_>,
+    wanted: &[Route; 2],
+    before: &Actual,
+    plan: &Plan,
+    conflict: Conflict,
+) -> Result<(), Failure> {
+    let (mut before, mut plan) = (before.clone(), plan.clone());
+    let mut tries = 0;
+    while !plan.actions.is_empty() {
+        let Err(refusal) = run(vps, &plan.actions) else { break };
+        if !matches!(refusal, Refusal::Changing { .. }) || tries == TRIES {
+            return Err(taken_back(vps, &before, &plan, refusal)?);
+        }
+        tries += 1;
+        pause(AGAIN * tries)?;
+        before = observe(vps)?;
+        plan = self::plan(wanted, &before, conflict == Conflict::Replace);
+        if let Some(obstacle) = plan.obstacles.first().cloned() {
+            return Err(obstacle.into());
+        }
     }
     let still = self::plan(wanted, &observe(vps)?, false);
     let mut words: Vec<String> = still.obstacles.iter().map(Obstacle::to_string).collect();
     words.extend(still.actions.iter().map(|action| format!("yet to do: {action}")));
     if words.is_empty() { Ok(()) } else { Err(StagingError::Unchanged { still: words.join("; ") }.into()) }
+}
+
+/// Takes back what came through of a plan that failed, and says what failed and what is left.
+fn taken_back(vps: &Vps<'_>, before: &Actual, plan: &Plan, refusal: Refusal) -> Result<Failure, Failure> {
+    // Which of them came through is seen by looking, not guessed from how far the script got.
+    let done = observe(vps)?;
+    let changed: Vec<Action> =
+        plan.actions.iter().filter(|action| touched(action, before, &done)).cloned().collect();
+    let left = match undo(&changed, before) {
+        _ if changed.is_empty() => "nothing was changed".to_owned(),
+        back => match run(vps, &back) {
+            Ok(()) if observe(vps)?.serve == before.serve => {
+                "what was changed before it was put back".to_owned()
+            }
+            _ => format!("what was changed before it could not be put back: {}", shown(&changed)),
+        },
+    };
+    Ok(match refusal {
+        Refusal::Disabled { said, url } => StagingError::Disabled { said, url }.into(),
+        Refusal::Changing { said } | Refusal::Other { said } => StagingError::Refused { said, left }.into(),
+        Refusal::Lost(failure) => failure,
+    })
 }
 
 fn touched(action: &Action, before: &Actual, now: &Actual) -> bool {
@@ -161,8 +203,17 @@ fn shown(actions: &[Action]) -> String {
 }
 
 enum Refusal {
-    Disabled { said: String, url: Option<String> },
-    Other { said: String },
+    Disabled {
+        said: String,
+        url: Option<String>,
+    },
+    /// Another client changed the configuration meanwhile (HTTP 412 of tailscaled).
+    Changing {
+        said: String,
+    },
+    Other {
+        said: String,
+    },
     Lost(Failure),
 }
 
@@ -170,7 +221,7 @@ enum Refusal {
 pub(crate) fn change(vps: &Vps<'_>, actions: &[Action]) -> Result<(), Failure> {
     run(vps, actions).map_err(|refusal| match refusal {
         Refusal::Disabled { said, url } => StagingError::Disabled { said, url }.into(),
-        Refusal::Other { said } => {
+        Refusal::Changing { said } | Refusal::Other { said } => {
             StagingError::Refused { said, left: "look at what is left".to_owned() }.into()
         }
         Refusal::Lost(failure) => failure,
@@ -204,6 +255,7 @@ fn run(vps: &Vps<'_>, actions: &[Action]) -> Result<(), Refusal> {
     match ended.code {
         0 => Ok(()),
         _ if said.contains("enabling https feature") => Err(Refusal::Disabled { said, url: None }),
+        _ if said.contains("etag mismatch") => Err(Refusal::Changing { said }),
         _ => Err(Refusal::Other { said: format!("{} ({said})", ended.stderr) }),
     }
 }

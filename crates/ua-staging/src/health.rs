@@ -8,12 +8,12 @@ use ua_common::interrupt;
 use ua_common::output::Printer;
 use ua_common::report::Check;
 
-use crate::ensure::interrupted;
+use crate::ensure::{Vps, interrupted, loopback};
 use crate::http::{Way, status};
 use crate::plan::Route;
 
 /// What one request may take: a first https request makes the node fetch its certificate.
-const EACH: Duration = Duration::from_secs(10);
+pub const EACH: Duration = Duration::from_secs(10);
 
 /// How long to go on asking.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +66,34 @@ fn unhealthy(id: String, url: &str, what: &str, attempt: u32, route: &Route) -> 
     let times = if attempt == 1 { "1 attempt".to_owned() } else { format!("{attempt} attempts") };
     Check::fail(id, Exit::StagingUnhealthy, format!("{what} ({times}); the route goes to {}", route.target))
         .hint(format!("curl -sv -o /dev/null {url}"))
+}
+
+/// For the routes that are not healthy: is it the app itself? What its own address answers, asked on the VPS.
+pub fn halves(vps: &Vps<'_>, wanted: &[Route], checks: &[Check]) -> Result<Vec<Check>, Failure> {
+    let id = |route: &Route| format!("staging.{}", route.part);
+    let ill = |route: &&Route| checks.iter().any(|check| check.id == id(route) && check.exit != Exit::Ok);
+    let ill: Vec<&Route> = wanted.iter().filter(ill).collect();
+    if ill.is_empty() {
+        return Ok(Vec::new());
+    }
+    let urls: Vec<String> =
+        ill.iter().map(|route| format!("{}{}", route.target, route.health_path)).collect();
+    let answers = loopback(vps, &urls)?;
+    let half = |((route, url), answer): ((&&Route, &String), &Option<u16>)| {
+        let id = format!("{}.local", id(route));
+        match answer {
+            Some(code) if route.healthy.contains(*code) => {
+                Check::pass(id, format!("{url} answers {code} on the VPS: what is broken is the way to it"))
+            }
+            answer => {
+                let said = answer.map_or("does not answer".to_owned(), |code| format!("answers {code}"));
+                let detail = format!("{url} {said} on the VPS: what is broken is the app itself");
+                Check::fail(id, Exit::StagingUnhealthy, detail)
+                    .hint("systemctl --failed --no-pager  # on the VPS")
+            }
+        }
+    };
+    Ok(ill.iter().zip(&urls).zip(&answers).map(half).collect())
 }
 
 /// Sleeps, unless the run is asked to end.

@@ -1,7 +1,13 @@
 //! One HTTP question with a time limit. Certificates are judged by the system's own roots; redirects are answers.
 
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use rustls_platform_verifier::BuilderVerifierExt;
 use ua_common::ops::{TOKEN_HEADER, Token};
 use ureq::tls::{RootCerts, TlsConfig};
 
@@ -36,6 +42,30 @@ pub fn status(url: &str, token: Option<&Token>, way: Way, limit: Duration) -> Re
         Err(ureq::Error::HostNotFound) => Err("the name does not resolve on this machine".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// When the certificate ends that `name` shows on `port`, as every visitor gets it; or why it is not to be trusted.
+pub fn certificate_end(name: &str, port: u16, limit: Duration) -> Result<Timestamp, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(BuilderVerifierExt::with_platform_verifier)
+        .map_err(|error| text(&error))?
+        .with_no_client_auth();
+    let address = (name, port).to_socket_addrs().map_err(|error| text(&error))?.next();
+    let address = address.ok_or("the name does not resolve on this machine")?;
+    let mut stream = TcpStream::connect_timeout(&address, limit).map_err(|error| text(&error))?;
+    let limited = stream.set_read_timeout(Some(limit)).and_then(|()| stream.set_write_timeout(Some(limit)));
+    limited.map_err(|error| text(&error))?;
+    let host = ServerName::try_from(name.to_owned()).map_err(|error| text(&error))?;
+    let mut tls = ClientConnection::new(Arc::new(config), host).map_err(|error| text(&error))?;
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).map_err(|error| text(&error))?;
+    }
+    let leaf = tls.peer_certificates().and_then(<[_]>::first).ok_or("it shows no certificate")?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf).map_err(|error| text(&error))?;
+    Timestamp::from_second(leaf.validity().not_after.timestamp()).map_err(|error| text(&error))
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ mod command;
 pub mod ensure;
 pub mod health;
 pub mod http;
+mod legacy;
 pub mod plan;
 pub mod serve;
+mod status;
 
 pub use command::tool;
 pub use ensure::Vps;
@@ -89,13 +91,19 @@ impl View {
 }
 
 /// Sets the routes up and proves that they serve: routes, then health.
-pub fn ensure(vps: &Vps<'_>, settings: &Settings, view: &View, out: &Printer) -> Result<Vec<Check>, Failure> {
+pub fn ensure(
+    vps: &Vps<'_>,
+    settings: &Settings,
+    view: &View,
+    conflict: Conflict,
+    out: &Printer,
+) -> Result<Vec<Check>, Failure> {
     let mut checks = view.checks();
     if !view.only_disabled() {
         return Ok(checks);
     }
     let waiting = out.waiting("setting up the staging routes");
-    let applied = ensure::apply(vps, &view.wanted, &view.actual, &view.plan);
+    let applied = ensure::apply(vps, &view.wanted, &view.actual, &view.plan, conflict);
     drop(waiting);
     checks.retain(|check| check.id == "staging.stale");
     if let Err(failure) = applied {
@@ -111,15 +119,22 @@ pub fn ensure(vps: &Vps<'_>, settings: &Settings, view: &View, out: &Printer) ->
         "both routes were set and read back"
     };
     checks.insert(0, Check::pass("staging.routes", done));
-    checks.extend(healthy(settings, view, out)?);
+    checks.extend(healthy(vps, settings, view, out)?);
     Ok(checks)
 }
 
-/// Asks both routes for their health through the tailnet name.
-pub fn healthy(settings: &Settings, view: &View, out: &Printer) -> Result<Vec<Check>, Failure> {
+/// Asks both routes for their health through the tailnet name, and where one is ill which half of it is.
+pub fn healthy(
+    vps: &Vps<'_>,
+    settings: &Settings,
+    view: &View,
+    out: &Printer,
+) -> Result<Vec<Check>, Failure> {
     let patience = Patience {
         attempts: settings.staging_health_attempts.0,
         interval: settings.staging_health_interval.value,
     };
-    health::health(&view.wanted, view.actual.node.name(), patience, out)
+    let mut checks = health::health(&view.wanted, view.actual.node.name(), patience, out)?;
+    checks.extend(health::halves(vps, &view.wanted, &checks)?);
+    Ok(checks)
 }

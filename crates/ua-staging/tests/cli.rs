@@ -11,6 +11,14 @@ const BIN: &str = env!("CARGO_BIN_EXE_ua-staging");
 
 /// A `tailscale` in the state `before`, which a last `serve --bg` on port 8443 changes into `after`.
 fn tailscale(place: &Place, before: &str, after: &str, serve: &str) {
+    tailscale_as(place, before, after, serve, "");
+}
+
+/// Names of the tailnet mean nothing here, so where health is asked they are changed into names of this machine.
+const HERE: &str = "s/taildcc090.ts.net/localhost/g";
+
+/// The same, with what was captured edited by `sed`.
+fn tailscale_as(place: &Place, before: &str, after: &str, serve: &str, edit: &str) {
     let captured = ua_tests::fixtures().join("captured");
     let root = place.home();
     let (root, captured) = (root.display(), captured.display());
@@ -22,8 +30,8 @@ echo "$*" >>'{root}/calls'
 state='{captured}/{before}'
 [ ! -e '{root}/served' ] || state='{captured}/{after}'
 case "$*" in
-    "serve status --json") cat "$state/serve-status.json" ;;
-    "status --json --peers=false") echo 'Warning: client version "1" != tailscaled server version "2"' >&2; cat "$state/vps-status.json" ;;
+    "serve status --json") sed '{edit}' "$state/serve-status.json" ;;
+    "status --json --peers=false") echo 'Warning: client version "1" != tailscaled server version "2"' >&2; sed '{edit}' "$state/vps-status.json" ;;
     "serve --bg --https=8443 "*) {serve}; touch '{root}/served' ;;
     "serve --bg --https=443 "*) echo 'Available within your tailnet:' ;;
     "serve --https="*" --set-path=/ off") ;;
@@ -71,6 +79,9 @@ fn help_asks_nothing_and_a_verb_is_needed() {
     }
     assert!(said(&place, &run(&place, &["reset", "--help"])).contains("Examples:"));
     assert_eq!(calls(&place), [""; 0]);
+    // The old script's spelling of `verify`.
+    let output = run(&place, &["--quiet", "--verify-only", "--local"]);
+    assert_eq!(output.status.code(), Some(42), "{}", said(&place, &output));
 }
 
 #[test]
@@ -93,14 +104,14 @@ fn a_dry_run_changes_nothing() {
 #[test]
 fn p58_p59_ensure_sets_what_the_settings_say_and_never_resets() {
     let place = Place::new();
-    tailscale(&place, "serve-none", "serve-https", ":");
-    // The name of the captured node means nothing here, so it cannot be healthy.
+    tailscale_as(&place, "serve-none", "serve-https", ":", HERE);
+    // Nobody serves here, so it cannot be healthy.
     let args = ["ensure", "--local", "--health-attempts", "1", "--json"];
     let output = run(&place, &args);
     assert_eq!(output.status.code(), Some(41), "{}", said(&place, &output));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["checks"][0]["detail"], "both routes were set and read back");
-    assert_eq!(report["data"]["api_url"], "https://srv1360701.taildcc090.ts.net:8443");
+    assert_eq!(report["data"]["api_url"], "https://srv1360701.localhost:8443");
     assert_eq!(
         changes(&place),
         ["serve --bg --https=443 http://127.0.0.1:3000", "serve --bg --https=8443 http://127.0.0.1:8001"]
@@ -200,4 +211,91 @@ fn without_tailscale_it_is_said() {
     let output = run(&place, &["status", "--local"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&place, &output));
     assert!(said(&place, &output).contains("failed to connect to local tailscaled"));
+}
+
+/// tailscaled's answer to a change that comes between another one's look and change.
+const MISMATCH: &str = "echo 'Another client is changing the serve config; please try again.' >&2; \
+    echo 'sending serve config: Preconditions failed: etag mismatch' >&2";
+
+#[test]
+fn two_runs_at_once_end_with_the_same_routes() {
+    let place = Place::new();
+    // The other run was quicker: what it set is what this one wants too.
+    let other = format!("touch '{}/served'; {MISMATCH}; exit 1", place.home().display());
+    tailscale_as(&place, "serve-none", "serve-https", &other, HERE);
+    let output = run(&place, &["ensure", "--local", "--health-attempts", "1", "--json"]);
+    assert_eq!(output.status.code(), Some(41), "{}", said(&place, &output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["checks"][0]["detail"], "both routes were set and read back");
+    let changes = changes(&place);
+    assert!(
+        !changes.iter().any(|change| change.ends_with("off")),
+        "the other run's route was taken: {changes:?}"
+    );
+    assert_eq!(changes.len(), 2, "{changes:?}");
+}
+
+#[test]
+fn routes_that_never_rest_are_given_up() {
+    let place = Place::new();
+    tailscale(&place, "serve-none", "serve-none", &format!("{MISMATCH}; exit 1"));
+    let output = run(&place, &["ensure", "--local"]);
+    assert_eq!(output.status.code(), Some(42), "{}", said(&place, &output));
+    assert!(said(&place, &output).contains("etag mismatch"), "{}", said(&place, &output));
+}
+
+/// A backend on this machine that answers every request with 200.
+fn backend() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        for mut stream in listener.incoming().flatten() {
+            let _asked = stream.read(&mut [0; 4096]);
+            let _answered =
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    port
+}
+
+#[test]
+fn the_broken_half_is_named() {
+    let place = Place::new();
+    let (ui, api) = (backend(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let api = api.local_addr().unwrap().port();
+    let edit = format!("{HERE}; s/127.0.0.1:3000/127.0.0.1:{ui}/; s/127.0.0.1:8001/127.0.0.1:{api}/");
+    tailscale_as(&place, "serve-https", "serve-https", ":", &edit);
+    let targets = [format!("http://127.0.0.1:{ui}"), format!("http://127.0.0.1:{api}")];
+    let args = ["--local", "--ui-target", &targets[0], "--api-target", &targets[1]];
+    let verify = [&["verify", "--health-attempts", "1", "--json"], args.as_slice()].concat();
+    let output = run(&place, &verify);
+    assert_eq!(output.status.code(), Some(41), "{}", said(&place, &output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let found: Vec<String> = checks
+        .iter()
+        .map(|check| format!("{} {}", check["id"].as_str().unwrap(), check["verdict"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "staging.plan pass",
+            "staging.ui fail",
+            "staging.api fail",
+            "staging.ui.local pass",
+            "staging.api.local fail"
+        ]
+    );
+    let output = run(&place, &[&["status"], args.as_slice()].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&place, &output));
+    let out = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("ROUTE  ADDRESS"), "{out}");
+    assert!(
+        lines[1].starts_with("ui     https://srv1360701.localhost") && lines[1].contains("  200  "),
+        "{out}"
+    );
+    assert!(lines[2].starts_with("api    https://srv1360701.localhost:8443"), "{out}");
+    assert_eq!(changes(&place), [""; 0]);
 }
