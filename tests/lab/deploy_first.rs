@@ -39,6 +39,8 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("an_upload_that_stalls_is_gone_on_with", stalled),
         ("a_killed_activation_is_told_from_a_finished_one", killed),
         ("a_full_disk_is_found_before_anything_changes", full_disk),
+        ("a_release_that_nobody_confirms_is_taken_back_if_that_was_asked", unconfirmed),
+        ("status_knows_what_serves_and_what_was_changed_since", knows),
         ("staging_by_its_own_verbs", staging_verbs),
     ]
 }
@@ -95,7 +97,12 @@ impl<'a> App<'a> {
     }
 
     fn deploy(&self, args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
-        let typed: Vec<&str> = ["ua-deploy", "run", "--json"].iter().chain(args).copied().collect();
+        self.run(&["run"], args, env)
+    }
+
+    fn run(&self, verb: &[&str], args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
+        let typed: Vec<&str> =
+            ["ua-deploy"].iter().chain(verb).chain(&["--json"]).chain(args).copied().collect();
         let mut command = self.lab.laptop().command(&typed).user(OPERATOR).dir("/home/op/app");
         for (name, value) in env {
             command = command.env(name, value);
@@ -466,17 +473,16 @@ fn activating(lab: &Lab) -> Result<()> {
         .run()
 }
 
-/// Waits until the one deploy of the history is good.
+/// Attaches to the one deploy there is: the VPS finishes it, and whoever attaches ends it as its client would have.
 fn finished(app: &App<'_>) -> Result<()> {
-    for _ in 0..60 {
-        let history = app.history()?;
-        ensure!(history.len() == 1, "{history:?}");
-        if history[0]["verdict"] == "ok" {
-            return app.serves(&app.head()?);
-        }
-        app.lab.vps().command(&["sleep", "1"]).run()?;
-    }
-    anyhow::bail!("the VPS did not finish: {:?}", app.history()?)
+    let attached = app.run(&["attach"], &[], &[])?;
+    attached.exit(0)?.says("confirm", "pass", "over a fresh connection")?;
+    ensure!(attached.output.stdout.contains("\"lane\":\"public\""), "{}", attached.output.stdout);
+    let history = app.history()?;
+    ensure!(history.len() == 1 && history[0]["verdict"] == "ok", "{history:?}");
+    app.serves(&app.head()?)?;
+    // Again it only says how that ended.
+    app.run(&["attach"], &[], &[])?.exit(0).map(drop)
 }
 
 fn dropped(lab: &Lab) -> Result<()> {
@@ -488,7 +494,7 @@ fn dropped(lab: &Lab) -> Result<()> {
         deploy.join().map_err(|_| anyhow::anyhow!("the deploying thread panicked"))?
     })?;
     done.exit(20)?.serving("unknown")?.says("activate", "fail", "the VPS goes on with it")?;
-    ensure!(done.output.stderr.contains("hint: ua-deploy history"), "{}", done.output.stderr);
+    ensure!(done.output.stderr.contains("hint: ua-deploy attach"), "{}", done.output.stderr);
     finished(&app)
 }
 
@@ -543,6 +549,50 @@ fn full_disk(lab: &Lab) -> Result<()> {
     done.exit(31)?.says("contract.space", "fail", "a deploy needs 512 MiB")?;
     ensure!(app.traces()? == before, "something was changed");
     Ok(())
+}
+
+fn unconfirmed(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let commit = app.good()?;
+    app.edit(&Edit::WebTitle("Silent".to_owned()))?;
+    // Its client is killed as soon as the VPS is at work.
+    let script = "UA_DEPLOY_REQUIRE_CONFIRM=5 ua-deploy -q & pid=$!
+        for _ in $(seq 200); do
+            ssh -o BatchMode=yes root@srv1360701.taildcc090.ts.net systemctl is-active -q 'ua-deploy-forward-*' && break
+            sleep 0.2
+        done
+        kill -KILL $pid";
+    lab.laptop()
+        .command(&["sh", "-c", script])
+        .user(OPERATOR)
+        .dir("/home/op/app")
+        .timeout(Duration::from_mins(2))
+        .run()?;
+    let back = "until grep -q rolled-back /var/lib/ua-deploy/history.jsonl; do sleep 0.2; done";
+    lab.vps().command(&["sh", "-c", back]).timeout(Duration::from_mins(2)).run()?;
+    app.serves(&commit)?;
+    let history = app.history()?;
+    let last = history.last().context("a history")?;
+    let detail = last["detail"].as_str().unwrap_or_default();
+    ensure!(last["verdict"] == "rolled-back" && detail.contains("nobody confirmed it within 5 s"), "{last}");
+    // Whoever attaches is told so by the same exit code.
+    app.run(&["attach"], &[], &[])?.exit(33)?;
+    // A client that confirms in time keeps its release, also after that time.
+    app.deploy(&[], &[("UA_DEPLOY_REQUIRE_CONFIRM", "5")])?.exit(0)?;
+    lab.vps().command(&["sleep", "6"]).run()?;
+    app.serves(&app.head()?)
+}
+
+fn knows(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let status = || app.run(&["status"], &[], &[]);
+    status()?.exit(0)?.says("serving", "warn", "nothing was ever deployed")?;
+    let commit = app.good()?;
+    status()?.exit(0)?.says("serving", "pass", &commit)?.says("drift", "pass", "as the release put it")?;
+    lab.vps().sh("echo '# hot fix' >>/opt/universal_agent/src/universal_agent/__init__.py")?;
+    status()?.exit(0)?.says("drift", "warn", "src/universal_agent/__init__.py")?;
+    let unknown = app.run(&["attach", "20200101"], &[], &[])?;
+    unknown.exit(1)?.says("history", "fail", "there is no deploy `20200101`").map(drop)
 }
 
 fn staging_verbs(lab: &Lab) -> Result<()> {

@@ -1,6 +1,6 @@
 # Puts an uploaded release in place and proves that it runs, or puts back what was there before. Runs as root in a
 # transient unit, from a copy that only root can write.
-# usage: activate STATE ID {forward|restore}
+# usage: activate STATE ID {forward|restore|expire}
 #
 # STATE/releases/ID, all of it root's own:
 #   orders       KEY<TAB>FIELDS…, from the client
@@ -10,7 +10,8 @@
 #   failed/      what a release that was taken back had written
 #   work/        lists of this run, gone at its end
 #   base.json, record.json, checks, log
-#   switched     the app's directory holds something of this release; served: and it was proved to run
+#   switched     the app's directory holds something of this release; served: and it was proved to run; confirmed: and
+#                its client saw so over a fresh connection
 
 main() {
     set -u
@@ -29,8 +30,15 @@ main() {
     case $verb in
         forward) forward ;;
         restore)
+            disarm
             hold_watchdog
             put_back 'the client asked for it'
+            ;;
+        expire)
+            # Confirmed in the last moment, or overtaken: nothing is to be taken back.
+            if [ -f "$release/confirmed" ] || [ ! -f "$release/served" ] || ! newest; then exit 0; fi
+            hold_watchdog
+            put_back "nobody confirmed it within $(order confirm) s"
             ;;
         *) fail 2 "unknown verb $verb" ;;
     esac
@@ -56,7 +64,23 @@ forward() {
     prove "$(order commit)" || undo "not right on the VPS: $(joined <"$work/wrong")"
     pass health "$(joined <"$work/right")"
     : >"$release/served"
-    finish ok 0 new "release $id serves"
+    arm || undo 'the way back could not be scheduled'
+    finish unconfirmed 0 new "release $id serves; its client has not confirmed it yet"
+}
+
+# Where a confirmation is required, the release is taken back unless that comes in time.
+arm() {
+    seconds=$(order confirm)
+    [ -n "$seconds" ] || return 0
+    watchdog=$(order watchdog)
+    set -- --quiet --collect --unit="ua-deploy-confirm-$id" --on-active="$seconds" \
+        --timer-property=AccuracySec=1s --description="ua-deploy expire $id"
+    [ -z "$watchdog" ] || set -- "$@" "--property=ExecStopPost=-/bin/systemctl start --no-block $watchdog"
+    systemd-run "$@" /bin/sh "$release/activate" "$state" "$id" expire
+}
+
+disarm() {
+    [ -z "$(order confirm)" ] || systemctl stop "ua-deploy-confirm-$id.timer" || :
 }
 
 # ---- orders, words, endings
@@ -129,7 +153,7 @@ undo() {
 finish() {
     record "$@"
     # What can be lost comes after what must be known.
-    case $1 in ok | rolled-back | broken) clean_up "$1" ;; esac
+    case $1 in unconfirmed | rolled-back | broken) clean_up "$1" ;; esac
     rm -rf "$work"
     echo "== $1: $4"
     exit "$2"
@@ -632,7 +656,7 @@ put_back() {
     reason=$1
     decided=$step
     begin restore 'putting back what was there before'
-    if [ "$verb" = restore ]; then
+    if [ "$verb" != forward ]; then
         if [ ! -f "$release/served" ] || ! newest; then
             check fail restore 'another release was put in place since'
             exit 1
@@ -654,7 +678,7 @@ put_back() {
     restart || give_up "what was there before is back, but could not be restarted"
     await_units || give_up "what was there before is back, but does not run: $(not_ready)"
     prove "$(order serving)" || give_up "what was there before is back, but is not right: $(joined <"$work/wrong")"
-    rm -f "$release/served" "$release/switched"
+    rm -f "$release/served" "$release/switched" "$release/confirmed"
     pass restore "what was there before serves again: $(joined <"$work/right")"
     step=$decided
     finish rolled-back 33 old "$reason; what was there before serves again"

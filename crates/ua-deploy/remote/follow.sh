@@ -1,10 +1,13 @@
 # Tells how an activation goes, until its unit has ended:
 #   l LINE    of its log          . still alive
 #   c CHECK   when it has ended   r RECORD, last
-# usage: follow STATE ID {forward|restore} …
+# usage: follow STATE ID {forward|restore|any} …
 
 follow() {
-    release=$1/releases/$2 unit=ua-deploy-$3-$2.service
+    release=$1/releases/$2 verb=$3
+    [ -d "$release" ] || { echo "there is no release $2 any more" >&2; exit 1; }
+    if [ "$verb" = any ]; then verb=$(running "$2"); fi
+    unit=ua-deploy-$verb-$2.service
     sent=${ua_sent:-0} quiet=0 unknown=0
     while :; do
         # Asked before the log is read, so that nothing is missed at the end.
@@ -32,6 +35,16 @@ follow() {
     done
     [ ! -f "$release/checks" ] || sed 's/^/c /' "$release/checks"
     sed 's/^/r /' "$release/record.json"
+}
+
+# What is being done about a release now; forward if nothing is.
+running() {
+    for verb in restore confirm forward; do
+        case $(systemctl show --property=ActiveState --value "ua-deploy-$verb-$1.service") in
+            active | activating | deactivating | reloading) break ;;
+        esac
+    done
+    echo "$verb"
 }
 
 follow "$@"

@@ -9,7 +9,7 @@ use ua_common::settings::table;
 
 use crate::history::Record;
 use crate::release::Dirty;
-use crate::{NAME, Options, failed, records, run};
+use crate::{NAME, Options, attach, failed, records, run, status};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +17,8 @@ Examples:
   ua-deploy                         ship HEAD of the repository
   ua-deploy run --ref v1.4.2        ship another commit
   ua-deploy run --staging required  restore the old release if staging is ill
+  ua-deploy attach                  follow a deploy whose client is gone
+  ua-deploy status                  what runs now, and what was changed since
   ua-deploy history                 what was deployed, by whom, how it ended
 
 Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
@@ -47,6 +49,21 @@ pub fn tool() -> Tool {
                 .about("Ship a commit: upload, build, switch, restart, prove (the same as no verb)")
                 .after_help(RUN_EXAMPLES)
                 .args(run_args()),
+        )
+        .subcommand(
+            Command::new("attach")
+                .about("Follow a deploy that an earlier client left, confirm it, and end with its exit code")
+                .after_help(
+                    "Examples:\n  ua-deploy attach\n  ua-deploy attach 20260221T120000.000Z-012d5311a958",
+                )
+                .arg(Arg::new("ID").help("The deploy, or how its id begins; without it the newest"))
+                .args(table::flags(&["repo", "host", "ssh", "preflight", "transfer", "staging", "public"])),
+        )
+        .subcommand(
+            Command::new("status")
+                .about("What runs now, since when, who holds the lock, what was changed on the VPS since")
+                .after_help("Example:\n  ua-deploy status --json | jq -r .data.serving.commit")
+                .args(table::flags(&["host", "ssh", "preflight"])),
         )
         .subcommand(
             Command::new("history")
@@ -99,6 +116,12 @@ fn run_args() -> Vec<Arg> {
 fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     match matches.subcommand() {
         Some(("history", matches)) => Ok(history(matches, context)),
+        Some(("attach", matches)) => Ok(attach(context, matches.get_one::<String>("ID").map(String::as_str))),
+        Some(("status", _)) => {
+            let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
+            status(context, &mut report)?;
+            Ok(context.finish(&[report]))
+        }
         Some((_, matches)) => run(context, &options(matches)),
         None => run(context, &options(matches)),
     }

@@ -1,6 +1,7 @@
 //! Records of deploys, as they lie on the VPS: JSON lines, of which the last one of an id counts.
 
 use serde::{Deserialize, Serialize};
+use ua_common::error::Fact;
 use ua_common::exit::Exit;
 
 /// What a deploy came to.
@@ -11,7 +12,9 @@ pub enum Outcome {
     Begun,
     /// The VPS is putting it in place, or was cut off while it did.
     Activating,
-    /// It runs, as the VPS itself saw.
+    /// It runs, as the VPS itself saw; its client has not said so yet.
+    Unconfirmed,
+    /// It runs, and its client saw so too.
     Ok,
     /// It failed and the old release was never touched.
     Failed,
@@ -27,11 +30,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Does the release serve?
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Ok | Self::Unconfirmed)
+    }
+
     /// The word in the record.
     pub fn word(self) -> &'static str {
         match self {
             Self::Begun => "begun",
             Self::Activating => "activating",
+            Self::Unconfirmed => "unconfirmed",
             Self::Ok => "ok",
             Self::Failed => "failed",
             Self::Busy => "busy",
@@ -95,8 +104,45 @@ pub fn serving(records: &[Record]) -> Option<&Record> {
     let cut_off =
         |record: &Record| record.verdict == Outcome::Activating && record.exit_code == Exit::Broken.code();
     let decisive =
-        |record: &&Record| matches!(record.verdict, Outcome::Ok | Outcome::Broken) || cut_off(record);
-    records.iter().rfind(decisive).filter(|record| record.verdict == Outcome::Ok)
+        |record: &&Record| record.verdict.serves() || record.verdict == Outcome::Broken || cut_off(record);
+    records.iter().rfind(decisive).filter(|record| record.verdict.serves())
+}
+
+/// No such deploy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// There is none at all.
+    #[error("nothing was ever deployed")]
+    None,
+    /// None of that id.
+    #[error("there is no deploy `{id}`; the newest are {}", .newest.join(", "))]
+    Id {
+        /// What was asked for.
+        id: String,
+        /// What there is.
+        newest: Vec<String>,
+    },
+}
+
+impl Fact for Unknown {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("ua-deploy history".to_owned())
+    }
+}
+
+/// The deploy that is meant: by its id or how that begins, else the newest.
+pub fn find<'a>(records: &'a [Record], id: Option<&str>) -> Result<&'a Record, Unknown> {
+    let Some(id) = id else { return records.last().ok_or(Unknown::None) };
+    let mut found = records.iter().filter(|record| record.id == id || record.id.starts_with(id));
+    if let (Some(record), None) = (found.next(), found.next()) {
+        return Ok(record);
+    }
+    let newest = records.iter().rev().take(3).map(|record| format!("`{}`", record.id)).collect();
+    Err(Unknown::Id { id: id.to_owned(), newest })
 }
 
 #[cfg(test)]
@@ -123,6 +169,7 @@ mod tests {
         assert_eq!(serving(&of(&["ok", "broken"])), None);
         assert_eq!(serving(&of(&["ok", "rolled-back", "failed", "begun"])).unwrap().id, "0");
         assert_eq!(serving(&of(&["broken", "ok", "later-word"])).unwrap().id, "1");
+        assert_eq!(serving(&of(&["ok", "unconfirmed", "failed"])).unwrap().id, "1");
         let cut_off = |code: &str| {
             line("1", "activating").replace("\"later\"", &format!("\"exit_code\":{code},\"later\""))
         };

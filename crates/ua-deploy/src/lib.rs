@@ -24,7 +24,7 @@ use ua_common::exit::Exit;
 use ua_common::ops::{self, Token};
 use ua_common::report::{Check, Lane, Report, Verdict};
 use ua_common::settings::value::StagingMode;
-use ua_common::settings::{KEYS, Origin, Settings};
+use ua_common::settings::{Origin, Settings};
 use ua_common::tool::git::Repo;
 use ua_common::transport::Transport;
 use ua_staging::{Conflict, View, Vps};
@@ -109,36 +109,16 @@ fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     Ok(Wish { profile, release, token, dry_run: options.dry_run })
 }
 
-/// Refuses settings of the contract that this version does not honour yet: whoever sets one relies on it.
+/// Refuses a setting of the contract that this version does not honour yet: whoever sets it relies on it.
 fn promised(settings: &Settings) -> Result<(), Failure> {
-    let confirm = &settings.deploy_require_confirm;
-    let drain = &settings.deploy_drain_timeout;
-    let asked = [
-        (
-            confirm.0.is_some(),
-            "deploy.require_confirm",
-            &confirm.origin,
-            "nothing would be restored without a word",
-        ),
-        (
-            drain.origin != Origin::Default,
-            "deploy.drain_timeout",
-            &drain.origin,
-            "busy workers would not be waited for",
-        ),
-    ];
-    for (set, key, origin, why) in asked {
-        if set {
-            let message = format!("`{key}` ({origin}) is not honoured by this version: {why}");
-            return Err(Failure::new(Exit::Usage, message).hint(format!("env -u {} ua-deploy", env_of(key))));
-        }
+    let drain = &settings.deploy_drain_timeout.origin;
+    if *drain == Origin::Default {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// The environment variable of a setting.
-fn env_of(key: &str) -> &'static str {
-    KEYS.iter().find(|row| row.key == key).map_or("", |row| row.env)
+    let message = format!(
+        "`deploy.drain_timeout` ({drain}) is not honoured by this version: busy workers would not be waited for"
+    );
+    Err(Failure::new(Exit::Usage, message).hint("env -u UA_DEPLOY_DRAIN_TIMEOUT ua-deploy"))
 }
 
 /// The build mounts a private copy at this path, and systemd reads `:`, blanks and quotes in such a path as its own.
@@ -230,20 +210,72 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
             return Err(failure).step("activate");
         }
     };
-    if !told(activated, vps) {
-        return Ok(());
-    }
+    let rest = Rest { context, transport: &transport, staging: staging.as_ref(), id: &id };
+    rest.run(activated, &was, wish.token.as_ref(), vps, public)
+}
 
-    if let Some(view) = &staging {
-        // The routes are applied to what they were seen to be; a change in between shows when they are read back.
-        let checks =
-            ua_staging::ensure(&on_vps, settings, view, Conflict::Refuse, &context.out).step("staging")?;
-        if !staged(&remote, &id, checks, vps)? {
+/// What is left to do when an activation has ended, for whoever followed it.
+struct Rest<'a> {
+    context: &'a Context,
+    transport: &'a Transport,
+    staging: Option<&'a View>,
+    id: &'a str,
+}
+
+impl Rest<'_> {
+    /// Staging, the confirmation, and the public side.
+    fn run(
+        &self,
+        activated: Activated,
+        was: &[public::Answer],
+        token: Option<&Token>,
+        vps: &mut Report,
+        public: &mut Report,
+    ) -> Result<(), Stopped> {
+        let (settings, out) = (&self.context.settings, &self.context.out);
+        if !told(activated, vps) {
             return Ok(());
         }
+        if let Some(view) = self.staging {
+            // The routes are applied to what they were seen to be; a change in between shows when they are read back.
+            let on_vps = Vps::Remote(self.transport);
+            let checks =
+                ua_staging::ensure(&on_vps, settings, view, Conflict::Refuse, out).step("staging")?;
+            let remote = Remote { transport: self.transport, settings, out };
+            if !staged(&remote, self.id, checks, vps)? {
+                return Ok(());
+            }
+        }
+        self.confirm(vps);
+        if vps.first_failure().is_none() {
+            push(public, public::after(settings, token, was, out).step("public")?);
+        }
+        Ok(())
     }
-    push(public, public::after(settings, wish.token.as_ref(), &was, &context.out).step("public")?);
-    Ok(())
+
+    /// Over a fresh connection: the one that is open proves nothing about the way in that the release leaves.
+    fn confirm(&self, vps: &mut Report) {
+        let (settings, out) = (&self.context.settings, &self.context.out);
+        let start = std::time::Instant::now();
+        let fresh = self.transport.fresh(settings.ssh_check_wait.value, out);
+        let confirmed = fresh.and_then(|fresh| {
+            let remote = Remote { transport: &fresh, settings, out };
+            Ok(remote.confirm(self.id, &self.context.around.who())?)
+        });
+        let check = match confirmed {
+            Ok(()) => Check::pass("confirm", "confirmed over a fresh connection"),
+            Err(error) => {
+                let left = match settings.deploy_require_confirm.0 {
+                    Some(within) => format!("the VPS takes it back within {} s", within.as_secs()),
+                    None => "the release serves, unconfirmed".to_owned(),
+                };
+                let failed = failed("confirm", &error);
+                let detail = format!("{}; {left}", failed.detail);
+                Check { detail, ..failed }.hint(format!("ua-deploy attach {}", self.id))
+            }
+        };
+        vps.push(check.since(start));
+    }
 }
 
 /// What is shipped, and what is not.
@@ -325,7 +357,7 @@ fn plan(context: &Context, wish: &Wish, facts: &Facts, staging: Option<&View>, v
 fn told(activated: Activated, vps: &mut Report) -> bool {
     let Activated { checks, record } = activated;
     let serving = match record.verdict {
-        Outcome::Ok => "new",
+        Outcome::Ok | Outcome::Unconfirmed => "new",
         Outcome::Failed | Outcome::Busy | Outcome::RolledBack => "old",
         Outcome::Activating if remote::exit_of(&record) == Exit::Failed => "old",
         _ => "unknown",
@@ -376,7 +408,7 @@ fn staged(remote: &Remote<'_>, id: &str, checks: Vec<Check>, vps: &mut Report) -
     );
     remote.out.note("staging is required and not healthy: putting the old release back");
     let restored = remote.activate(id, Direction::Restore, "", "").step("restore")?;
-    if restored.record.verdict == Outcome::Ok {
+    if restored.record.verdict.serves() {
         // Refused: something newer is in place.
         push(vps, restored.checks);
         vps.push(cause);
@@ -431,15 +463,110 @@ fn base(context: &Context, wish: &Wish, id: &str) -> serde_json::Value {
     })
 }
 
-/// Reads every record from the VPS.
-fn records(context: &Context, report: &mut Report) -> anyhow::Result<Option<Vec<Record>>> {
+/// Opens the way to the VPS; nothing if the report says why there is none.
+fn connect(context: &Context, report: &mut Report) -> anyhow::Result<Option<Transport>> {
     let settings = &context.settings;
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
     push(report, preflight.checks);
     let Some(place) = preflight.place else { return Ok(None) };
     let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)?;
-    let remote = Remote { transport: &transport, settings, out: &context.out };
+    push(report, transport.opening().checks());
+    Ok(Some(transport))
+}
+
+/// Reads every record from the VPS.
+fn records(context: &Context, report: &mut Report) -> anyhow::Result<Option<Vec<Record>>> {
+    let Some(transport) = connect(context, report)? else { return Ok(None) };
+    let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
     remote.history().map(Some).context("cannot read the history")
+}
+
+/// Follows a deploy that an earlier client left, to the exit code that client would have had.
+fn attach(context: &Context, id: Option<&str>) -> Exit {
+    let settings = &context.settings;
+    let mut vps = Report::new(NAME, Lane::Vps, settings.host_vps.to_string());
+    let mut public = Report::new(NAME, Lane::Public, settings.public_app_url.0.clone());
+    if let Err(Stopped { step, error }) = attached(context, id, &mut vps, &mut public) {
+        vps.push(failed(step, &error));
+    }
+    let mut reports = vec![vps];
+    if !public.checks.is_empty() {
+        reports.push(public);
+    }
+    context.finish(&reports)
+}
+
+fn attached(
+    context: &Context,
+    id: Option<&str>,
+    vps: &mut Report,
+    public: &mut Report,
+) -> Result<(), Stopped> {
+    let settings = &context.settings;
+    let transport = connect(context, vps).map_err(|error| Stopped { step: "ssh", error })?;
+    let Some(transport) = transport else { return Ok(()) };
+    let remote = Remote { transport: &transport, settings, out: &context.out };
+    let records = remote.history().step("history")?;
+    let record = history::find(&records, id).step("history")?;
+    vps.data.insert("id".to_owned(), record.id.clone().into());
+    vps.data.insert("commit".to_owned(), record.commit.clone().into());
+    let token = ops::token(&context.around, settings.repo(&context.around).ok().as_deref());
+    let activated = remote.attach(&record.id).step("attach")?;
+    if activated.record.verdict != Outcome::Unconfirmed {
+        told(activated, vps);
+        return Ok(());
+    }
+    // What its client would have done next.
+    let on_vps = Vps::Remote(&transport);
+    let staging = ua_staging::look(&on_vps, settings, Conflict::Refuse).step("staging.routes")?;
+    let rest = Rest { context, transport: &transport, staging: staging.as_ref(), id: &record.id };
+    // What was broken before that deploy is not known any more.
+    rest.run(activated, &[], token.as_ref(), vps, public)
+}
+
+/// What runs now, since when, who holds the lock, and what others changed since.
+fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
+    let Some(transport) = connect(context, vps)? else { return Ok(()) };
+    let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
+    let (records, holder) = remote.state()?;
+    vps.push(match &holder {
+        Some(holder) => Check::warn("lock", format!("held by {holder}")).hint("ua-deploy attach"),
+        None => Check::pass("lock", "nobody holds it"),
+    });
+    vps.data.insert("holder".to_owned(), json!(holder));
+    let Some(record) = history::serving(&records) else {
+        let detail = match records.last() {
+            None => "nothing was ever deployed".to_owned(),
+            Some(last) => {
+                format!("nobody knows: `{}` ended as {}: {}", last.id, last.verdict.word(), last.detail)
+            }
+        };
+        vps.push(Check::warn("serving", detail).hint("ua-deploy history"));
+        return Ok(());
+    };
+    let branch = record.branch.as_ref().map_or(String::new(), |branch| format!(" (branch `{branch}`)"));
+    let detail = format!(
+        "commit {}{branch} since {}, by {}, as `{}`",
+        record.commit, record.ended_at, record.who, record.id
+    );
+    vps.push(match record.verdict {
+        Outcome::Ok => Check::pass("serving", detail),
+        _ => Check::warn("serving", format!("{detail}; nobody has confirmed it")).hint("ua-deploy attach"),
+    });
+    vps.data.insert("serving".to_owned(), json!(record));
+    let drift = {
+        let _waiting = context.out.waiting("comparing the app with the release");
+        remote.drift(&record.id)?
+    };
+    vps.push(if drift.is_empty() {
+        Check::pass("drift", "every file is as the release put it there")
+    } else {
+        let detail =
+            format!("changed on the VPS since, and the next deploy overwrites it: {}", listed(&drift));
+        Check::warn("drift", detail)
+    });
+    vps.data.insert("drift".to_owned(), json!(drift));
+    Ok(())
 }
 
 fn push(report: &mut Report, checks: Vec<Check>) {

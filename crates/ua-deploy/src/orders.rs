@@ -34,6 +34,9 @@ pub fn orders(settings: &Settings, profile: &Profile, release: &Release, facts: 
     say(&["stable", &profile.units.stable_seconds.to_string()]);
     say(&["unit_dir", UNIT_DIR]);
     say(&["keep", &settings.deploy_keep_releases.0.to_string()]);
+    if let Some(within) = settings.deploy_require_confirm.0 {
+        say(&["confirm", &within.as_secs().max(1).to_string()]);
+    }
     if let Some(serving) = facts.serving() {
         say(&["serving", &serving.commit]);
     }

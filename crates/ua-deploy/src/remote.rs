@@ -25,6 +25,9 @@ const LAUNCH: Script = Script {
     name: "launch",
     text: concat!(include_str!("../remote/launch.sh"), "\n", include_str!("../remote/follow.sh")),
 };
+const FOLLOW: Script = Script { name: "follow", text: include_str!("../remote/follow.sh") };
+const CONFIRM: Script = Script { name: "confirm", text: include_str!("../remote/confirm.sh") };
+const DRIFT: Script = Script { name: "drift", text: include_str!("../remote/drift.sh") };
 /// Stored on the VPS and run there by systemd.
 const ACTIVATE: &str = include_str!("../remote/activate.sh");
 
@@ -95,9 +98,8 @@ impl Fact for RemoteError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Busy { .. } | Self::Unfollowed { .. } | Self::Unrecorded { .. } => {
-                "ua-deploy history".to_owned()
-            }
+            Self::Busy { .. } | Self::Unfollowed { .. } => "ua-deploy attach".to_owned(),
+            Self::Unrecorded { .. } => "ua-deploy history".to_owned(),
             Self::Upload { .. } | Self::Stalled(_) => {
                 "run ua-deploy again: what has arrived is not sent twice".to_owned()
             }
@@ -187,26 +189,57 @@ impl Remote<'_> {
             Direction::Forward => "forward",
             Direction::Restore => "restore",
         };
-        let mut story = Story::new(self.out);
         let seconds = self.limit().as_secs().to_string();
         let args = [STATE, id, verb, orders, manifest, ACTIVATE, &seconds];
+        self.hear(LAUNCH, &args, id)
+    }
+
+    /// Follows what is being done about a release to its end; if nothing is, tells how it ended.
+    pub fn attach(&self, id: &str) -> Result<Activated, Failure> {
+        self.hear(FOLLOW, &[STATE, id, "any"], id)
+    }
+
+    /// Runs a script that tells how an activation goes.
+    fn hear(&self, script: Script, args: &[&str], id: &str) -> Result<Activated, Failure> {
+        let mut story = Story::new(self.out);
         // The script says something every few seconds, so silence is a broken connection.
         let idle = self.settings.transfer_idle_timeout.0.max(Duration::from_secs(20));
-        let answer = self.transport.stream(LAUNCH, &args, idle, self.limit(), &mut |line| story.hear(line));
+        let answer = self.transport.stream(script, args, idle, self.limit(), &mut |line| story.hear(line));
         let answer = match answer {
             Ok(answer) => answer,
             Err(TransportError::Run(error @ ua_common::run::RunError::Interrupted { .. })) => {
-                self.out.warn(&format!("`{id}` goes on on the VPS; see how it ended: ua-deploy history"));
+                self.out.warn(&format!("`{id}` goes on on the VPS; follow it: ua-deploy attach {id}"));
                 return Err(error.into());
             }
             Err(source) => return Err(RemoteError::Unfollowed { id: id.to_owned(), source }.into()),
         };
         if answer.code != 0 && story.record.is_none() {
             return Err(
-                RemoteError::Script { script: LAUNCH.name, code: answer.code, said: answer.stderr }.into()
+                RemoteError::Script { script: script.name, code: answer.code, said: answer.stderr }.into()
             );
         }
         story.end(id)
+    }
+
+    /// Ends the record of a release that serves.
+    pub fn confirm(&self, id: &str, who: &str) -> Result<(), Failure> {
+        let _deferred = ua_common::interrupt::defer();
+        let answer = self.transport.script(CONFIRM, &[STATE, id, who], LIMIT)?;
+        match answer.code {
+            0 => Ok(()),
+            30 => Err(RemoteError::Busy { holder: printable(answer.stdout.trim()) }.into()),
+            code => Err(RemoteError::Script { script: CONFIRM.name, code, said: answer.stderr }.into()),
+        }
+    }
+
+    /// Paths that are not as a release put them there.
+    pub fn drift(&self, id: &str) -> Result<Vec<String>, Failure> {
+        let app = self.settings.deploy_app_dir.0.as_str();
+        let answer = self.transport.script(DRIFT, &[STATE, app, id], Duration::from_mins(10))?;
+        if answer.code == 0 {
+            return Ok(answer.stdout.lines().map(str::to_owned).collect());
+        }
+        Err(RemoteError::Script { script: DRIFT.name, code: answer.code, said: answer.stderr }.into())
     }
 
     /// Longer than anything an activation may take on its own: build, two rounds of waiting forth, two back, and
@@ -230,9 +263,15 @@ impl Remote<'_> {
 
     /// Every record there is.
     pub fn history(&self) -> Result<Vec<Record>, Failure> {
+        self.state().map(|(records, _)| records)
+    }
+
+    /// Every record there is, and who holds the lock.
+    pub fn state(&self) -> Result<(Vec<Record>, Option<String>), Failure> {
         let answer = self.transport.script(HISTORY, &[STATE], LIMIT)?;
         if answer.code == 0 {
-            return Ok(crate::history::fold(&answer.stdout));
+            let holder = answer.stdout.lines().find_map(|line| line.strip_prefix("busy\t")).map(printable);
+            return Ok((crate::history::fold(&answer.stdout), holder));
         }
         Err(RemoteError::Script { script: HISTORY.name, code: answer.code, said: answer.stderr }.into())
     }
@@ -310,7 +349,7 @@ impl<'a> Story<'a> {
         let Some(record) = self.record.take() else {
             return Err(RemoteError::Unrecorded { id: id.to_owned() }.into());
         };
-        if record.verdict != Outcome::Ok {
+        if !record.verdict.serves() {
             self.out.error(&format!("the last lines of {STATE}/releases/{id}/log on the VPS:"));
             for line in &self.log {
                 self.out.child(line);
@@ -347,7 +386,7 @@ fn check(text: &str) -> Option<Check> {
 /// What a record means for the run.
 pub fn exit_of(record: &Record) -> Exit {
     match record.verdict {
-        Outcome::Ok => Exit::Ok,
+        Outcome::Ok | Outcome::Unconfirmed => Exit::Ok,
         Outcome::Busy => Exit::Busy,
         Outcome::RolledBack => Exit::RolledBack,
         Outcome::Broken | Outcome::Unknown => Exit::Broken,

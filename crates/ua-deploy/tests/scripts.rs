@@ -9,12 +9,14 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 9] = [
     ("survey", include_str!("../remote/survey.sh")),
     ("begin", include_str!("../remote/begin.sh")),
     ("close", include_str!("../remote/close.sh")),
     ("history", include_str!("../remote/history.sh")),
     ("launch", include_str!("../remote/launch.sh")),
+    ("confirm", include_str!("../remote/confirm.sh")),
+    ("drift", include_str!("../remote/drift.sh")),
     ("follow", include_str!("../remote/follow.sh")),
     ("activate", include_str!("../remote/activate.sh")),
 ];
@@ -55,6 +57,8 @@ for arg in "$@"; do
         --property=BindPaths=*) copy=${arg#*BindPaths=} copy=${copy%%:*} ;;
         --property=WorkingDirectory=*) dir=${arg#*WorkingDirectory=} ;;
         --setenv=PATH=*) path=${arg#--setenv=PATH=} ;;
+        # A timer: not now.
+        --on-active=*) exit 0 ;;
     esac
     command=$arg
 done
@@ -280,7 +284,7 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
         ("back\\slash", "b"),
     ];
     let (id, done) = vps.deploy(&files);
-    done.is("ok", 0);
+    done.is("unconfirmed", 0);
     assert_eq!(
         (vps.read("src/a b's.py"), vps.read("link"), vps.read("back\\slash")),
         ("a".into(), "dash".into(), "b".into())
@@ -297,21 +301,21 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
     assert_eq!(fs::read_dir(vps.path("state/build")).unwrap().count(), 0);
     let history = String::from_utf8(vps.sh("history", &[&vps.state()]).stdout).unwrap();
     assert!(history.starts_with("{\"id\":") && history.contains("\"verdict\":\"begun\""), "{history}");
-    assert!(history.ends_with("Z\"}\n") && history.contains("\"verdict\":\"ok\""), "{history}");
+    assert!(history.ends_with("Z\"}\n") && history.contains("\"verdict\":\"unconfirmed\""), "{history}");
 }
 
 #[test]
 fn p14_modes_of_the_laptop_never_reach_the_app() {
     let mut vps = Vps::new();
     // The upload is private to root, down to its own top directory.
-    vps.deploy(&[("version", "1"), ("src/a.py", "a")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1"), ("src/a.py", "a")]).1.is("unconfirmed", 0);
     assert_eq!(
         (mode(&vps.app("")), mode(&vps.app("src")), mode(&vps.app("src/a.py"))),
         (0o755, 0o755, 0o644)
     );
     // What an operator set on the directory itself stays, forth and back.
     fs::set_permissions(vps.app(""), fs::Permissions::from_mode(0o750)).unwrap();
-    vps.deploy(&[("version", "2"), ("src/a.py", "b")]).1.is("ok", 0);
+    vps.deploy(&[("version", "2"), ("src/a.py", "b")]).1.is("unconfirmed", 0);
     assert_eq!(mode(&vps.app("")), 0o750);
     fs::write(vps.path("broken"), "3\n").unwrap();
     vps.deploy(&[("version", "3")]).1.is("rolled-back", 33);
@@ -358,7 +362,7 @@ fn p44_the_build_sees_the_profile_s_path_and_nothing_of_its_caller() {
     let mut vps = Vps::new();
     vps.order("step\tone\tsub\td1\tenv >\"$PWD/out\"; echo $((1 + 1)) >>out; pwd >>out")
         .order("output\tone\tsub/out");
-    vps.deploy(&[("version", "1"), ("sub/x", "")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1"), ("sub/x", "")]).1.is("unconfirmed", 0);
     let calls = vps.calls("systemd-run");
     assert!(calls.contains("--setenv=PATH=/usr/bin:/bin "), "{calls}");
     assert!(
@@ -373,7 +377,7 @@ fn p44_the_build_sees_the_profile_s_path_and_nothing_of_its_caller() {
 #[test]
 fn p16_a_red_build_leaves_everything_as_it_was() {
     let mut vps = Vps::new();
-    vps.deploy(&[("version", "1"), ("src/a.py", "a")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1"), ("src/a.py", "a")]).1.is("unconfirmed", 0);
     let restarts = fs::read_to_string(vps.path("restarts")).unwrap();
     vps.order("step\tone\t.\td1\techo building; exit 3");
     let (id, done) = vps.deploy(&[("version", "2"), ("src/a.py", "b")]);
@@ -411,17 +415,17 @@ fn a_build_has_a_time_limit_of_its_own() {
 fn unchanged_inputs_are_not_built_again() {
     let mut vps = Vps::new();
     vps.order("step\tone\t.\td1\techo $$ >out").order("output\tone\tout");
-    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     let built = vps.read("out");
-    vps.deploy(&[("version", "2")]).1.is("ok", 0);
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
     assert_eq!(vps.read("out"), built);
     // What is missing on the server is built again, whatever the inputs say.
     fs::remove_file(vps.app("out")).unwrap();
-    vps.deploy(&[("version", "3")]).1.is("ok", 0);
+    vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
     assert!(vps.app("out").exists());
     vps.orders[0] = "step\tone\t.\td2\techo $$ >out".to_owned();
     let before = vps.read("out");
-    vps.deploy(&[("version", "4")]).1.is("ok", 0);
+    vps.deploy(&[("version", "4")]).1.is("unconfirmed", 0);
     assert_ne!(vps.read("out"), before);
 }
 
@@ -429,13 +433,13 @@ fn unchanged_inputs_are_not_built_again() {
 fn what_a_cut_off_release_built_is_not_trusted() {
     let mut vps = Vps::new();
     vps.order("step\tone\t.\td1\techo good >out").order("output\tone\tout");
-    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     vps.orders[0] = "step\tone\t.\td2\techo cut off >out".to_owned();
     let (second, _) = vps.deploy(&[("version", "2"), ("only-in-2.py", "x")]);
     // As if the machine had lost power before anything was proved.
     fs::remove_file(vps.path("state/releases").join(&second).join("served")).unwrap();
     vps.orders[0] = "step\tone\t.\td1\techo good >out".to_owned();
-    vps.deploy(&[("version", "3")]).1.is("ok", 0);
+    vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
     assert_eq!(vps.read("out"), "good\n");
     assert!(!vps.app("only-in-2.py").exists());
 }
@@ -444,14 +448,14 @@ fn what_a_cut_off_release_built_is_not_trusted() {
 fn p12_files_that_the_server_writes_are_kept() {
     let mut vps = Vps::new();
     vps.order("preserve\tmemory.md");
-    vps.deploy(&[("version", "1"), ("memory.md", "new")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1"), ("memory.md", "new")]).1.is("unconfirmed", 0);
     assert_eq!(vps.read("memory.md"), "new");
     // Untouched by the server: the next commit's text replaces it.
-    vps.deploy(&[("version", "2"), ("memory.md", "newer")]).1.is("ok", 0);
+    vps.deploy(&[("version", "2"), ("memory.md", "newer")]).1.is("unconfirmed", 0);
     assert_eq!(vps.read("memory.md"), "newer");
     vps.write("memory.md", "the server's own");
     let (_, done) = vps.deploy(&[("version", "3"), ("memory.md", "newest")]);
-    assert!(done.is("ok", 0).checks.contains("pass\tswitch.kept"), "{}", done.checks);
+    assert!(done.is("unconfirmed", 0).checks.contains("pass\tswitch.kept"), "{}", done.checks);
     assert_eq!(vps.read("memory.md"), "the server's own");
 }
 
@@ -460,7 +464,7 @@ fn p12_a_tree_that_no_deploy_of_ours_made_keeps_its_memory_too() {
     let mut vps = Vps::new();
     vps.order("preserve\tmemory.md");
     vps.write("memory.md", "from the old script's days");
-    vps.deploy(&[("version", "1"), ("memory.md", "new")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1"), ("memory.md", "new")]).1.is("unconfirmed", 0);
     assert_eq!(vps.read("memory.md"), "from the old script's days");
 }
 
@@ -470,12 +474,12 @@ fn p13_removed_modules_go_and_what_others_put_there_stays() {
     vps.write("notes/own.txt", "mine");
     vps.deploy(&[("version", "1"), ("pkg/old.py", "o"), ("pkg/edited.py", "e"), ("lone/only.py", "l")])
         .1
-        .is("ok", 0);
+        .is("unconfirmed", 0);
     vps.write("pkg/edited.py", "by hand");
     vps.write("lone/__pycache__/only.pyc", "c");
     vps.write("pkg/made.txt", "by the app");
     let (id, done) = vps.deploy(&[("version", "2")]);
-    assert!(done.is("ok", 0).checks.contains("warn\tswitch.left"), "{}", done.checks);
+    assert!(done.is("unconfirmed", 0).checks.contains("warn\tswitch.left"), "{}", done.checks);
     assert!(!vps.app("pkg/old.py").exists() && !vps.app("lone").exists());
     assert_eq!(
         (vps.read("pkg/edited.py"), vps.read("pkg/made.txt"), vps.read("notes/own.txt")),
@@ -497,7 +501,7 @@ fn p20_what_fails_after_the_switch_is_put_back_whole() {
         ("memory.md", "m"),
         ("worker@.service", "[Unit]\n"),
     ];
-    vps.deploy(&first).1.is("ok", 0);
+    vps.deploy(&first).1.is("unconfirmed", 0);
     assert_eq!(fs::read_to_string(vps.path("units/worker@.service")).unwrap(), "[Unit]\n");
     vps.orders[0] = "step\tone\t.\td2\tmkdir -p out && cp version out/built".to_owned();
     fs::write(vps.path("broken"), "2\n").unwrap();
@@ -520,7 +524,7 @@ fn p20_what_fails_after_the_switch_is_put_back_whole() {
     assert_eq!(fs::read_to_string(vps.path("units/worker@.service")).unwrap(), "[Unit]\n");
     // The old release counts as the one that serves.
     fs::write(vps.path("broken"), "").unwrap();
-    vps.deploy(&[("version", "3"), ("worker@.service", "[Unit]\n")]).1.is("ok", 0);
+    vps.deploy(&[("version", "3"), ("worker@.service", "[Unit]\n")]).1.is("unconfirmed", 0);
     assert!(!vps.app("pkg/old.py").exists());
 }
 
@@ -537,22 +541,90 @@ fn a_release_that_cannot_be_taken_back_is_broken() {
 #[test]
 fn a_client_can_have_a_good_release_taken_back() {
     let mut vps = Vps::new();
-    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     let (second, _) = vps.deploy(&[("version", "2")]);
     vps.activate(&second, "restore").1.is("rolled-back", 33);
     assert_eq!(vps.read("version"), "1");
     // Only the newest one: an older one would take a newer one's files away.
     let (third, _) = vps.deploy(&[("version", "3")]);
-    vps.deploy(&[("version", "4")]).1.is("ok", 0);
+    vps.deploy(&[("version", "4")]).1.is("unconfirmed", 0);
     let (_, refused) = vps.activate(&third, "restore");
-    assert_eq!((refused.code, refused.record["verdict"].as_str()), (1, Some("ok")));
+    assert_eq!((refused.code, refused.record["verdict"].as_str()), (1, Some("unconfirmed")));
     assert_eq!(vps.read("version"), "4");
+}
+
+#[test]
+fn a_release_that_nobody_confirms_stands_or_is_taken_back_as_was_asked() {
+    let mut vps = Vps::new();
+    let confirm = |vps: &Vps, id: &str| vps.sh("confirm", &[&vps.state(), id, "op@laptop \"x\" \\"]);
+    let record = |vps: &Vps, id: &str| -> serde_json::Value {
+        let path = vps.path("state/releases").join(id).join("record.json");
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let (first, done) = vps.deploy(&[("version", "1")]);
+    done.is("unconfirmed", 0);
+    assert!(!vps.calls("systemd-run").contains("ua-deploy-confirm"), "nobody asked for that");
+    assert!(confirm(&vps, &first).status.success());
+    assert_eq!(record(&vps, &first)["verdict"], "ok");
+    assert_eq!(record(&vps, &first)["detail"], format!("release {first} serves, confirmed by op@laptop x "));
+    let history = fs::read_to_string(vps.path("state/history.jsonl")).unwrap();
+    assert!(history.ends_with("}\n") && history.contains(r#""verdict":"ok""#), "{history}");
+    assert!(confirm(&vps, &first).status.success(), "twice is as good as once");
+
+    vps.order("confirm\t90");
+    let (second, done) = vps.deploy(&[("version", "2")]);
+    done.is("unconfirmed", 0);
+    let timer = format!("--unit=ua-deploy-confirm-{second} --on-active=90");
+    assert!(vps.calls("systemd-run").contains(&timer), "{}", vps.calls("systemd-run"));
+    vps.activate(&second, "expire").1.is("rolled-back", 33);
+    assert_eq!(vps.read("version"), "1");
+    assert!(!confirm(&vps, &second).status.success(), "what was taken back does not serve");
+
+    let (overtaken, _) = vps.deploy(&[("version", "3")]);
+    let (last, _) = vps.deploy(&[("version", "4")]);
+    assert!(!confirm(&vps, &overtaken).status.success(), "an older one cannot be confirmed any more");
+    assert!(confirm(&vps, &last).status.success());
+    // Timers that come too late: what is confirmed stays, and so does what came after.
+    vps.activate(&last, "expire");
+    vps.activate(&overtaken, "expire");
+    assert_eq!((vps.read("version").as_str(), &record(&vps, &last)["verdict"]), ("4", &"ok".into()));
+    // What nobody can take back later must not be left standing now.
+    fs::write(vps.path("bin/systemd-run"), "#!/bin/sh\nexit 1\n").unwrap();
+    vps.deploy(&[("version", "5")]).1.is("rolled-back", 33);
+    assert_eq!(vps.read("version"), "4");
+}
+
+#[test]
+fn drift_is_what_others_changed_and_not_what_the_server_writes() {
+    let mut vps = Vps::new();
+    vps.order("preserve\tmemory.md");
+    let files = [
+        ("version", "1"),
+        ("a b.py", "a"),
+        ("gone.py", "g"),
+        ("memory.md", "m"),
+        ("link", "->version"),
+        ("l2", "->a"),
+    ];
+    let (id, _) = vps.deploy(&files);
+    let drift = |vps: &Vps| {
+        let output = vps.sh("drift", &[&vps.state(), &vps.path("app").display().to_string(), &id]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(drift(&vps), "");
+    vps.write("memory.md", "the server wrote");
+    vps.write("a b.py", "hot fix");
+    vps.write("new.py", "not ours");
+    fs::remove_file(vps.app("gone.py")).unwrap();
+    fs::remove_file(vps.app("l2")).unwrap();
+    assert_eq!(drift(&vps), "a b.py\ngone.py\nl2\n");
 }
 
 #[test]
 fn p21_the_lock_names_its_holder() {
     let mut vps = Vps::new();
-    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     let mut holder = Command::new("flock")
         .arg(vps.path("state/lock"))
         .args(["sh", "-c", "echo held; read wait"])
@@ -576,7 +648,9 @@ fn p31_every_process_must_run_the_commit() {
     let mut vps = Vps::new();
     vps.order("version\tapi\tversion\thttp://127.0.0.1:1/version")
         .order("health\tapi\t200\thttp://127.0.0.1:1/");
-    vps.deploy(&[("version", "1"), ("answer", r#"{"build":"x","version":"commit1"}"#)]).1.is("ok", 0);
+    vps.deploy(&[("version", "1"), ("answer", r#"{"build":"x","version":"commit1"}"#)])
+        .1
+        .is("unconfirmed", 0);
     assert!(vps.calls("curl").contains("--max-time 5 "), "p28: {}", vps.calls("curl"));
     // The commit stands in the answer, but not where the version does.
     let (_, done) = vps.deploy(&[("version", "2"), ("answer", r#"{"build":"commit2","version":"commit1"}"#)]);
@@ -611,7 +685,7 @@ fn p32_a_session_row_from_before_the_restart_is_not_ready() {
         ("idle", "NULL", false),
     ] {
         let (_, done) = vps.deploy(&[("version", "1"), ("on-restart", &touch(status, when))]);
-        let right = if ready { ["ok"].as_slice() } else { &["broken", "rolled-back"] };
+        let right = if ready { ["unconfirmed"].as_slice() } else { &["broken", "rolled-back"] };
         assert!(
             right.contains(&done.record["verdict"].as_str().unwrap()),
             "{status} {when}: {}",
@@ -628,7 +702,7 @@ fn p32_a_session_row_from_before_the_restart_is_not_ready() {
         &vps,
         "DROP TABLE vp_sessions; CREATE TABLE vp_sessions (vp_id, status); INSERT INTO vp_sessions VALUES ('vp.a', 'idle')",
     );
-    vps.deploy(&[("version", "2")]).1.is("ok", 0);
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
 }
 
 #[test]
@@ -642,7 +716,7 @@ fn p40_no_link_leads_root_out_of_the_app() {
     }
     vps.deploy(&[("version", "1"), ("src/old.py", "theirs"), ("lib/old.py", "theirs"), ("web/w", "w")])
         .1
-        .is("ok", 0);
+        .is("unconfirmed", 0);
     let untouched = |record: &Record| {
         for file in ["a.py", "old.py"] {
             assert_eq!(fs::read_to_string(outside.join(file)).unwrap(), "theirs", "{}", record.log);
@@ -657,7 +731,7 @@ fn p40_no_link_leads_root_out_of_the_app() {
     }
     vps.orders[0] = vps.orders[0].replace("d1", "d2");
     let (_, done) = vps.deploy(&[("version", "2"), ("src/a.py", "ours"), ("web/w", "w2")]);
-    untouched(done.is("ok", 0));
+    untouched(done.is("unconfirmed", 0));
     assert_eq!((vps.read("src/a.py"), vps.read("web/out/x")), ("ours".into(), "new\n".into()));
     symlink(&outside, vps.app("cache")).unwrap();
     vps.order("step\ttwo\t.\td1\tmkdir -p cache/out && echo new >cache/out/x")
@@ -677,7 +751,7 @@ fn p40_a_link_that_a_build_makes_is_not_followed_either() {
     for (output, step) in [("web/out", "rm -rf web && ln -s {} web"), ("out", "ln -s {}/out out")] {
         let mut vps = Vps::new();
         let outside = outside_of(&vps);
-        vps.deploy(&[("version", "1"), ("web/w", "w")]).1.is("ok", 0);
+        vps.deploy(&[("version", "1"), ("web/w", "w")]).1.is("unconfirmed", 0);
         let step = step.replace("{}", &outside.display().to_string());
         vps.order(&format!("step\tone\t.\td1\t{step}")).order(&format!("output\tone\t{output}"));
         let (_, done) = vps.deploy(&[("version", "2"), ("web/w", "w")]);
@@ -691,7 +765,7 @@ fn p40_a_link_that_a_build_makes_is_not_followed_either() {
 fn an_output_that_could_not_be_moved_is_not_lost_on_the_way_back() {
     let mut vps = Vps::new();
     vps.order("step\tone\t.\td1\techo one >out").order("output\tone\tout");
-    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     let mv = "#!/bin/sh\ncase \"$*\" in *backup/outputs/*) exit 1 ;; esac\nexec /usr/bin/mv \"$@\"\n";
     fs::write(vps.path("bin/mv"), mv).unwrap();
     fs::set_permissions(vps.path("bin/mv"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -704,7 +778,7 @@ fn an_output_that_could_not_be_moved_is_not_lost_on_the_way_back() {
 fn the_watchdog_is_held_off_on_the_way_back_too() {
     let mut vps = Vps::new();
     vps.order("watchdog\tdog.timer");
-    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     let (second, _) = vps.deploy(&[("version", "2")]);
     let stops = |vps: &Vps| vps.calls("systemctl").matches("stop dog.timer").count();
     let before = stops(&vps);
@@ -742,13 +816,13 @@ fn old_releases_are_pruned_but_never_the_one_that_serves() {
     };
     let mut vps = Vps::new();
     vps.order("keep\t2");
-    vps.deploy(&[("version", "1")]).1.is("ok", 0);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     fs::write(vps.path("broken"), "2\n3\n4\n").unwrap();
     for version in ["2", "3", "4"] {
         vps.deploy(&[("version", version)]).1.is("rolled-back", 33);
     }
     assert_eq!(releases(&vps), "134");
-    vps.deploy(&[("version", "5")]).1.is("ok", 0);
+    vps.deploy(&[("version", "5")]).1.is("unconfirmed", 0);
     assert_eq!(releases(&vps), "45");
 }
 
