@@ -41,6 +41,8 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("a_full_disk_is_found_before_anything_changes", full_disk),
         ("a_release_that_nobody_confirms_is_taken_back_if_that_was_asked", unconfirmed),
         ("status_knows_what_serves_and_what_was_changed_since", knows),
+        ("a_rollback_is_a_deploy_of_what_served_before", rolled_back),
+        ("unlock_ends_only_the_holder_and_only_by_force", unlocked),
         ("staging_by_its_own_verbs", staging_verbs),
     ]
 }
@@ -593,6 +595,55 @@ fn knows(lab: &Lab) -> Result<()> {
     status()?.exit(0)?.says("drift", "warn", "src/universal_agent/__init__.py")?;
     let unknown = app.run(&["attach", "20200101"], &[], &[])?;
     unknown.exit(1)?.says("history", "fail", "there is no deploy `20200101`").map(drop)
+}
+
+fn rolled_back(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let first = app.good()?;
+    app.edit(&Edit::WebTitle("Regretted".to_owned()))?;
+    let plan = app.run(&["plan"], &[], &[])?;
+    plan.exit(0)?.says("plan", "pass", "nothing was changed")?;
+    let data = &plan.reports[0]["data"];
+    ensure!(data["since"]["commits"].as_array().is_some_and(|commits| commits.len() == 1), "{data}");
+    ensure!(data["since"]["changed"].to_string().contains("web-ui/"), "{data}");
+    let lines = data["plan"].to_string();
+    ensure!(
+        lines.contains("leave build python alone") && lines.contains("build web-ui, whose inputs changed"),
+        "{lines}"
+    );
+    let second = app.good()?;
+    app.run(&["rollback"], &["--dry-run"], &[])?.exit(0)?;
+    app.serves(&second)?;
+    app.run(&["rollback"], &[], &[])?.exit(0)?;
+    app.serves(&first)?;
+    let history = app.history()?;
+    let (left, last) = (&history[1]["id"], history.last().context("a history")?);
+    ensure!(last["rollback_from"] == *left && last["verdict"] == "ok", "{last}");
+    // What was left is marked bad: there is nothing older to go to, and nothing is done.
+    let refused = app.run(&["rollback"], &[], &[])?;
+    refused.exit(1)?;
+    ensure!(refused.output.stdout.contains("no older release"), "{:?}", refused.output);
+    app.serves(&first)?;
+    app.good().map(drop)
+}
+
+fn unlocked(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    app.good()?;
+    app.edit(&Edit::WebTitle("Stuck".to_owned()))?;
+    let done = std::thread::scope(|scope| {
+        let deploy = scope.spawn(|| app.deploy(&[], &[]));
+        activating(lab)?;
+        let id = app.history()?[1]["id"].as_str().context("an id")?.to_owned();
+        app.run(&["status"], &[], &[])?.exit(0)?.says("lock", "warn", &id)?;
+        app.run(&["unlock", "20200101T000000Z-x"], &["--force"], &[])?.exit(30)?;
+        app.run(&["unlock", &id], &[], &[])?.exit(30)?.says("lock", "fail", "is alive")?;
+        app.run(&["unlock", &id], &["--force"], &[])?.exit(0)?;
+        app.run(&["unlock", &id], &[], &[])?.exit(0)?.says("lock", "pass", "nobody holds it")?;
+        deploy.join().map_err(|_| anyhow::anyhow!("the deploying thread panicked"))?
+    })?;
+    ensure!([1, 34].contains(&done.output.code), "{:?}", done.output);
+    app.good().map(drop)
 }
 
 fn staging_verbs(lab: &Lab) -> Result<()> {

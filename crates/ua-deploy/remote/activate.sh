@@ -213,6 +213,10 @@ previous_manifests() {
     for marker in "$state"/releases/*/served; do
         [ ! -e "$marker" ] || served=${marker%/served}
     done
+    planned=$(order after)
+    now=${served##*/}
+    [ -z "$planned" ] || [ "$planned" = "${now:--}" ] ||
+        fail 30 "${now:-nothing} serves now, but this deploy was planned upon ${planned}"
     [ -n "$served" ] || reached=yes
     # In the order of their times, since that is what an id begins with.
     for dir in "$state"/releases/*; do

@@ -27,6 +27,14 @@ main() {
     for dir in "$(above "$state")" "$(above "$app")"; do
         fact free "$dir$tab$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')"
     done
+    served=''
+    for marker in "$state"/releases/*/served; do
+        [ ! -e "$marker" ] || served=${marker%/served}
+    done
+    if [ -n "$served" ]; then
+        fact served "${served##*/}"
+        awk -F '\t' '$1 == "step" { print "built\t" $2 "\t" $4 }' "$served/orders"
+    fi
     if [ -f "$state/lock" ] && ! flock --shared --nonblock "$state/lock" true; then
         fact busy "$(head -n 1 "$state/lock")"
     fi

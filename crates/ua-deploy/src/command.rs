@@ -9,14 +9,15 @@ use ua_common::settings::table;
 
 use crate::history::Record;
 use crate::release::Dirty;
-use crate::{NAME, Options, attach, failed, records, run, status};
+use crate::{NAME, Options, attach, failed, records, rollback, run, status, unlock};
 
 const EXAMPLES: &str = "\
 Examples:
-  ua-deploy --dry-run               what would happen; changes nothing anywhere
+  ua-deploy plan                    what would happen; changes nothing anywhere
   ua-deploy                         ship HEAD of the repository
   ua-deploy run --ref v1.4.2        ship another commit
   ua-deploy run --staging required  restore the old release if staging is ill
+  ua-deploy rollback                deploy what served before
   ua-deploy attach                  follow a deploy whose client is gone
   ua-deploy status                  what runs now, and what was changed since
   ua-deploy history                 what was deployed, by whom, how it ended
@@ -49,6 +50,36 @@ pub fn tool() -> Tool {
                 .about("Ship a commit: upload, build, switch, restart, prove (the same as no verb)")
                 .after_help(RUN_EXAMPLES)
                 .args(run_args()),
+        )
+        .subcommand(
+            Command::new("plan")
+                .about("Look at everything and say what a deploy would do; changes nothing (the same as run --dry-run)")
+                .after_help("Example:\n  ua-deploy plan --json | jq '.data | {since, plan, drift}'")
+                .args(run_args().into_iter().filter(|arg| arg.get_id() != "dry-run")),
+        )
+        .subcommand(
+            Command::new("rollback")
+                .about("Deploy the commit of an older release, in the same way as any other")
+                .after_help("Examples:\n  ua-deploy rollback --dry-run\n  ua-deploy rollback\n  ua-deploy rollback 20260221T120000")
+                .arg(
+                    Arg::new("ID").help(
+                        "The release, or how its id begins; without it the newest good one before the one that serves",
+                    ),
+                )
+                .args(run_args().into_iter().filter(|arg| !matches!(arg.get_id().as_str(), "ref" | "allow-dirty"))),
+        )
+        .subcommand(
+            Command::new("unlock")
+                .about("End an activation that holds the lock; one that died holds nothing")
+                .after_help("Example:\n  ua-deploy unlock 20260221T120000.000Z-012d5311a958 --force")
+                .arg(Arg::new("ID").required(true).help("The holder, as `ua-deploy status` names it"))
+                .arg(
+                    Arg::new("force")
+                        .long("force")
+                        .action(ArgAction::SetTrue)
+                        .help("End it though it is alive, wherever it is"),
+                )
+                .args(table::flags(&["host", "ssh", "preflight"])),
         )
         .subcommand(
             Command::new("attach")
@@ -116,6 +147,18 @@ fn run_args() -> Vec<Arg> {
 fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     match matches.subcommand() {
         Some(("history", matches)) => Ok(history(matches, context)),
+        Some(("plan", matches)) => run(context, &Options { dry_run: true, ..options(matches) }),
+        Some(("rollback", matches)) => rollback(
+            context,
+            matches.get_one::<String>("ID").map(String::as_str),
+            matches.get_flag("dry-run"),
+        ),
+        Some(("unlock", matches)) => {
+            let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
+            let id = matches.get_one::<String>("ID").map_or("", String::as_str);
+            unlock(context, id, matches.get_flag("force"), &mut report)?;
+            Ok(context.finish(&[report]))
+        }
         Some(("attach", matches)) => Ok(attach(context, matches.get_one::<String>("ID").map(String::as_str))),
         Some(("status", _)) => {
             let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
@@ -131,7 +174,8 @@ fn options(matches: &ArgMatches) -> Options {
     Options {
         rev: matches.get_one::<String>("ref").cloned().unwrap_or_else(|| "HEAD".to_owned()),
         dirty: if matches.get_flag("allow-dirty") { Dirty::LeaveOut } else { Dirty::Refuse },
-        dry_run: matches.get_flag("dry-run"),
+        dry_run: matches!(matches.try_get_one("dry-run"), Ok(Some(true))),
+        rollback_from: None,
     }
 }
 

@@ -70,6 +70,9 @@ pub struct Record {
     /// Was the host policy overridden?
     #[serde(default)]
     pub break_glass: bool,
+    /// The release that it replaced by an older one, if it is a rollback.
+    #[serde(default)]
+    pub rollback_from: Option<String>,
     /// What it came to.
     pub verdict: Outcome,
     /// Exit code that this means.
@@ -108,12 +111,59 @@ pub fn serving(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(decisive).filter(|record| record.verdict.serves())
 }
 
+/// Is a commit marked bad? The last that is known of it counts: it did not come up, or was rolled back from.
+fn is_bad(records: &[Record], commit: &str) -> bool {
+    let mut bad = false;
+    for record in records {
+        if record.commit == commit {
+            match record.verdict {
+                Outcome::RolledBack | Outcome::Broken => bad = true,
+                verdict if verdict.serves() => bad = false,
+                _ => {}
+            }
+        }
+        let left = record.rollback_from.as_deref().filter(|_| record.verdict.serves());
+        if records.iter().any(|other| Some(other.id.as_str()) == left && other.commit == commit) {
+            bad = true;
+        }
+    }
+    bad
+}
+
+/// The release to go back to: the one of this id, else the newest that served with another commit than the present
+/// one's and is not marked bad.
+pub fn older<'a>(records: &'a [Record], id: Option<&str>) -> Result<&'a Record, Unknown> {
+    if id.is_some() {
+        let record = find(records, id)?;
+        if record.verdict.serves() {
+            return Ok(record);
+        }
+        return Err(Unknown::NeverServed { id: record.id.clone(), verdict: record.verdict.word() });
+    }
+    let now = serving(records).map(|record| record.commit.as_str());
+    let fits = |record: &&Record| {
+        record.verdict.serves() && Some(record.commit.as_str()) != now && !is_bad(records, &record.commit)
+    };
+    records.iter().rfind(fits).ok_or(Unknown::NoOlder)
+}
+
 /// No such deploy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// There is none at all.
     #[error("nothing was ever deployed")]
     None,
+    /// None to go back to.
+    #[error("there is no older release that served and is not marked bad")]
+    NoOlder,
+    /// It never ran.
+    #[error("`{id}` ended as {verdict}, so there is nothing to go back to")]
+    NeverServed {
+        /// The deploy.
+        id: String,
+        /// What it came to.
+        verdict: &'static str,
+    },
     /// None of that id.
     #[error("there is no deploy `{id}`; the newest are {}", .newest.join(", "))]
     Id {
@@ -159,6 +209,30 @@ mod tests {
         let records = fold(&lines);
         assert_eq!(records.iter().map(|it| it.verdict).collect::<Vec<_>>(), [Outcome::Ok, Outcome::Begun]);
         assert_eq!(serving(&records).unwrap().id, "1");
+    }
+
+    #[test]
+    fn a_rollback_goes_to_the_newest_good_release_of_another_commit() {
+        let deploy = |id: &str, commit: &str, verdict: &str, from: &str| {
+            let from = if from.is_empty() { String::new() } else { format!(",\"rollback_from\":\"{from}\"") };
+            format!("{{\"id\":\"{id}\",\"commit\":\"{commit}\",\"verdict\":\"{verdict}\"{from}}}\n")
+        };
+        let to = |lines: &[String]| older(&fold(&lines.concat()), None).map(|record| record.id.clone());
+        let mut lines =
+            vec![deploy("1", "a", "ok", ""), deploy("2", "b", "ok", ""), deploy("3", "c", "ok", "")];
+        assert_eq!(to(&lines).unwrap(), "2");
+        // What was rolled back from is marked bad, and is not where the next rollback goes.
+        lines.push(deploy("4", "b", "ok", "3"));
+        assert_eq!(to(&lines).unwrap(), "1");
+        lines.push(deploy("5", "a", "unconfirmed", "4"));
+        assert_eq!(to(&lines).unwrap_err(), Unknown::NoOlder);
+        // Deployed again on purpose, it is good again.
+        lines.push(deploy("6", "c", "ok", ""));
+        assert_eq!(to(&lines).unwrap(), "5");
+        lines.push(deploy("7", "d", "failed", ""));
+        let records = fold(&lines.concat());
+        assert!(matches!(older(&records, Some("7")), Err(Unknown::NeverServed { .. })));
+        assert_eq!(older(&records, Some("2")).unwrap().commit, "b");
     }
 
     #[test]

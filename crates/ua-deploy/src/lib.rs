@@ -45,6 +45,7 @@ struct Wish {
     release: Release,
     token: Option<Token>,
     dry_run: bool,
+    rollback_from: Option<String>,
 }
 
 /// What `ua-deploy run` was told beyond the settings.
@@ -53,6 +54,8 @@ struct Options {
     rev: String,
     dirty: Dirty,
     dry_run: bool,
+    /// The release that a rollback leaves.
+    rollback_from: Option<String>,
 }
 
 /// A step that ended the run.
@@ -106,7 +109,8 @@ fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     let token = ops::token(&context.around, Some(repo.top()));
     let _waiting = context.out.waiting("taking the commit out of git");
     let release = Release::take(&repo, &options.rev, options.dirty, &settings.deploy_include.0, &profile)?;
-    Ok(Wish { profile, release, token, dry_run: options.dry_run })
+    let rollback_from = options.rollback_from.clone();
+    Ok(Wish { profile, release, token, dry_run: options.dry_run, rollback_from })
 }
 
 /// Refuses a setting of the contract that this version does not honour yet: whoever sets it relies on it.
@@ -175,13 +179,12 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
     if vps.first_failure().is_some() {
         return Ok(());
     }
+    let remote = Remote { transport: &transport, settings, out: &context.out };
     if wish.dry_run {
-        plan(context, wish, &facts, staging.as_ref(), vps);
-        return Ok(());
+        return plan(context, wish, &facts, staging.as_ref(), &remote, vps);
     }
 
     let was = public::before(settings, wish.token.as_ref(), &context.out);
-    let remote = Remote { transport: &transport, settings, out: &context.out };
     let id = id(&release.commit);
     vps.data.insert("id".to_owned(), id.clone().into());
     let base = base(context, wish, &id);
@@ -322,17 +325,52 @@ fn describe(wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report
 }
 
 /// The plan as a person reads it.
-fn plan(context: &Context, wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report) {
+fn plan(
+    context: &Context,
+    wish: &Wish,
+    facts: &Facts,
+    staging: Option<&View>,
+    remote: &Remote<'_>,
+    vps: &mut Report,
+) -> Result<(), Stopped> {
     let release = &wish.release;
     let app = &context.settings.deploy_app_dir.0;
-    let serves = facts
-        .serving()
-        .map_or("nobody knows which commit".to_owned(), |record| format!("commit {}", record.commit));
-    let mut lines = vec![
-        format!("ship commit {} ({} files); {serves} serves now", release.commit, release.items.len()),
-        format!("upload to {STATE}/incoming what is not the same in {app}"),
-    ];
-    lines.extend(wish.profile.build.steps.iter().map(|step| format!("build {}: {}", step.name, step.run)));
+    let mut lines = Vec::new();
+    match facts.serving() {
+        None => lines.push(format!(
+            "ship commit {} ({} files); nobody knows which commit serves now",
+            release.commit,
+            release.items.len()
+        )),
+        Some(record) => {
+            lines.push(format!(
+                "ship commit {} ({} files); commit {} serves now, since {}",
+                release.commit,
+                release.items.len(),
+                record.commit,
+                record.ended_at
+            ));
+            lines.extend(since(context, record, release, vps));
+            let drift = remote.drift(&record.id).step("drift")?;
+            if !drift.is_empty() {
+                let detail =
+                    format!("changed on the VPS since the last deploy, and overwritten: {}", listed(&drift));
+                vps.push(Check::warn("drift", detail));
+            }
+            vps.data.insert("drift".to_owned(), json!(drift));
+        }
+    }
+    lines.push(format!("upload to {STATE}/incoming what is not the same in {app}"));
+    for step in &wish.profile.build.steps {
+        let digest = orders::digest(&wish.profile, release, step);
+        lines.push(match facts.built.get(&*step.name) {
+            Some(known) if *known == digest => {
+                format!("leave build {} alone: its inputs are the same", step.name)
+            }
+            Some(_) => format!("build {}, whose inputs changed: {}", step.name, step.run),
+            None => format!("build {}: {}", step.name, step.run),
+        });
+    }
     lines.push(format!("switch {app} and its build outputs; the old ones go to the backup"));
     lines.extend(
         wish.profile.template_names().map(|(path, name)| format!("install {name} if it differs from {path}")),
@@ -343,6 +381,7 @@ fn plan(context: &Context, wish: &Wish, facts: &Facts, staging: Option<&View>, v
     if staging.is_some() {
         lines.push("ask both staging routes for their health".to_owned());
     }
+    lines.push("confirm over a fresh connection".to_owned());
     lines.push("ask the public domains".to_owned());
     if !context.out.is_json() {
         for line in &lines {
@@ -350,7 +389,34 @@ fn plan(context: &Context, wish: &Wish, facts: &Facts, staging: Option<&View>, v
         }
     }
     vps.data.insert("plan".to_owned(), json!(lines));
-    vps.push(Check::pass("plan", "nothing was changed (--dry-run)"));
+    vps.push(Check::pass("plan", "nothing was changed"));
+    Ok(())
+}
+
+/// What lies between the commit that serves and the one that is shipped, as far as the repository knows both.
+fn since(context: &Context, serving: &Record, release: &Release, vps: &mut Report) -> Vec<String> {
+    let repo = context.settings.repo(&context.around).ok().and_then(|dir| Repo::open(&dir).ok());
+    let between = repo.and_then(|repo| repo.between(&serving.commit, &release.commit).ok());
+    let Some(between) = between else {
+        vps.push(Check::warn(
+            "plan.since",
+            format!("this repository does not know commit {}", serving.commit),
+        ));
+        return Vec::new();
+    };
+    vps.data.insert(
+        "since".to_owned(),
+        json!({"commits": between.commits, "added": between.added, "changed": between.changed, "deleted": between.deleted}),
+    );
+    let mut lines = vec![format!("bring {} commits", between.commits.len())];
+    lines.extend(between.commits.iter().take(10).map(|commit| format!("bring {commit}")));
+    for (what, paths) in [("add", &between.added), ("change", &between.changed), ("delete", &between.deleted)]
+    {
+        if !paths.is_empty() {
+            lines.push(format!("{what} {} files: {}", paths.len(), listed(paths)));
+        }
+    }
+    lines
 }
 
 /// Puts what the VPS observed into the report; says whether the release serves.
@@ -460,6 +526,7 @@ fn base(context: &Context, wish: &Wish, id: &str) -> serde_json::Value {
         "break_glass": context.settings.host_break_glass.value,
         "left_out": wish.release.left_out.len(),
         "files": wish.release.items.len(),
+        "rollback_from": wish.rollback_from,
     })
 }
 
@@ -522,6 +589,47 @@ fn attached(
     let rest = Rest { context, transport: &transport, staging: staging.as_ref(), id: &record.id };
     // What was broken before that deploy is not known any more.
     rest.run(activated, &[], token.as_ref(), vps, public)
+}
+
+/// Deploys the commit of an older release, as any other commit is deployed.
+fn rollback(context: &Context, id: Option<&str>, dry_run: bool) -> anyhow::Result<Exit> {
+    let mut vps = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
+    let Some(records) = records(context, &mut vps)? else { return Ok(context.finish(&[vps])) };
+    let older = history::older(&records, id).map_err(Failure::from)?;
+    context.out.note(&format!("going back to `{}`, commit {}", older.id, older.commit));
+    let options = Options {
+        rev: older.commit.clone(),
+        // What lies in the working tree has nothing to do with a commit of long ago.
+        dirty: Dirty::LeaveOut,
+        dry_run,
+        rollback_from: history::serving(&records).map(|record| record.id.clone()),
+    };
+    run(context, &options)
+}
+
+/// Ends an activation that holds the lock, if it is the one that is named; a dead one holds nothing.
+fn unlock(context: &Context, id: &str, force: bool, vps: &mut Report) -> anyhow::Result<()> {
+    let Some(transport) = connect(context, vps)? else { return Ok(()) };
+    let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
+    let Some(holder) = remote.state()?.1 else {
+        vps.push(Check::pass("lock", "nobody holds it: a deploy that died let it go"));
+        return Ok(());
+    };
+    if !holder.split_whitespace().any(|word| word == id) {
+        let check =
+            Check::fail("lock", Exit::Busy, format!("`{id}` does not hold it; it is held by {holder}"));
+        vps.push(check.hint("ua-deploy status"));
+    } else if !force {
+        let detail = format!("held by {holder}, which is alive");
+        let hint =
+            format!("ua-deploy attach {id}  # or, to end it wherever it is: ua-deploy unlock {id} --force");
+        vps.push(Check::fail("lock", Exit::Busy, detail).hint(hint));
+    } else {
+        remote.unlock(id)?;
+        let detail = format!("`{id}` was ended where it was; its record says how far it came");
+        vps.push(Check::warn("lock", detail).hint("ua-deploy status"));
+    }
+    Ok(())
 }
 
 /// What runs now, since when, who holds the lock, and what others changed since.

@@ -7,7 +7,7 @@ use ua_common::env_file;
 use ua_common::settings::Settings;
 
 use crate::glob;
-use crate::profile::{Profile, Sessions};
+use crate::profile::{Profile, Sessions, Step};
 use crate::release::Release;
 use crate::survey::Facts;
 
@@ -34,6 +34,8 @@ pub fn orders(settings: &Settings, profile: &Profile, release: &Release, facts: 
     say(&["stable", &profile.units.stable_seconds.to_string()]);
     say(&["unit_dir", UNIT_DIR]);
     say(&["keep", &settings.deploy_keep_releases.0.to_string()]);
+    // What the plan was made upon: another release in between makes it void.
+    say(&["after", facts.served.as_deref().unwrap_or("-")]);
     if let Some(within) = settings.deploy_require_confirm.0 {
         say(&["confirm", &within.as_secs().max(1).to_string()]);
     }
@@ -41,12 +43,8 @@ pub fn orders(settings: &Settings, profile: &Profile, release: &Release, facts: 
         say(&["serving", &serving.commit]);
     }
     for step in &profile.build.steps {
-        // Another command, place or PATH is another step, though it reads the same files.
-        let outputs: Vec<&str> = step.outputs.iter().map(|output| &**output).collect();
         let dir = step.dir.as_deref().unwrap_or(".");
-        let how = [&*step.run, dir, &*profile.build.path, &outputs.join(" ")].join("\n");
-        let digest = release.digest_of(&step.inputs, &how);
-        say(&["step", &step.name, dir, &digest, &step.run]);
+        say(&["step", &step.name, dir, &digest(profile, release, step), &step.run]);
         for output in &step.outputs {
             say(&["output", &step.name, output]);
         }
@@ -90,6 +88,15 @@ pub fn orders(settings: &Settings, profile: &Profile, release: &Release, facts: 
         sessions.ids.iter().for_each(|id| say(&["session", id]));
     }
     text
+}
+
+/// What a build step is made from: its inputs, and how it is run. Another command, place or PATH is another step, though
+/// it reads the same files.
+pub fn digest(profile: &Profile, release: &Release, step: &Step) -> String {
+    let outputs: Vec<&str> = step.outputs.iter().map(|output| &**output).collect();
+    let dir = step.dir.as_deref().unwrap_or(".");
+    let how = [&*step.run, dir, &*profile.build.path, &outputs.join(" ")].join("\n");
+    release.digest_of(&step.inputs, &how)
 }
 
 /// Where the workers keep their rows: `.env` may name another place than the profile.

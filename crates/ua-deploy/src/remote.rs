@@ -27,6 +27,7 @@ const LAUNCH: Script = Script {
 };
 const FOLLOW: Script = Script { name: "follow", text: include_str!("../remote/follow.sh") };
 const CONFIRM: Script = Script { name: "confirm", text: include_str!("../remote/confirm.sh") };
+const UNLOCK: Script = Script { name: "unlock", text: include_str!("../remote/unlock.sh") };
 const DRIFT: Script = Script { name: "drift", text: include_str!("../remote/drift.sh") };
 /// Stored on the VPS and run there by systemd.
 const ACTIVATE: &str = include_str!("../remote/activate.sh");
@@ -232,6 +233,15 @@ impl Remote<'_> {
         }
     }
 
+    /// Ends an activation that holds the lock.
+    pub fn unlock(&self, id: &str) -> Result<(), Failure> {
+        let answer = self.transport.script(UNLOCK, &[STATE, id], LIMIT)?;
+        if answer.code == 0 {
+            return Ok(());
+        }
+        Err(RemoteError::Script { script: UNLOCK.name, code: answer.code, said: answer.stderr }.into())
+    }
+
     /// Paths that are not as a release put them there.
     pub fn drift(&self, id: &str) -> Result<Vec<String>, Failure> {
         let app = self.settings.deploy_app_dir.0.as_str();
@@ -393,7 +403,7 @@ pub fn exit_of(record: &Record) -> Exit {
         Outcome::Begun => Exit::Transfer,
         // Cut off: its own code says on which side of the switch.
         Outcome::Failed | Outcome::Activating => {
-            let codes = [Exit::Contract, Exit::Transfer, Exit::Broken];
+            let codes = [Exit::Busy, Exit::Contract, Exit::Transfer, Exit::Broken];
             codes.into_iter().find(|exit| exit.code() == record.exit_code).unwrap_or(Exit::Failed)
         }
     }

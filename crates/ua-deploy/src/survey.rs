@@ -37,6 +37,10 @@ pub struct Facts {
     pub env: Vec<Assignment>,
     /// Directory → free KiB.
     pub free: BTreeMap<String, u64>,
+    /// The newest release that was proved to run.
+    pub served: Option<String>,
+    /// Build step → digest of its inputs, as that release ran it.
+    pub built: BTreeMap<String, String>,
     /// Who holds the lock.
     pub holder: Option<String>,
     /// Every deploy, oldest first.
@@ -109,6 +113,8 @@ pub fn parse(text: &str) -> Facts {
                 env.push('\n');
             }
             "free" => drop(facts.free.insert(name.to_owned(), value.parse().unwrap_or(0))),
+            "served" => facts.served = Some(rest.to_owned()),
+            "built" => drop(facts.built.insert(name.to_owned(), value.to_owned())),
             "busy" => facts.holder = Some(rest.to_owned()),
             "history" => {
                 lines.push_str(rest);

@@ -9,13 +9,14 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-const SCRIPTS: [(&str, &str); 9] = [
+const SCRIPTS: [(&str, &str); 10] = [
     ("survey", include_str!("../remote/survey.sh")),
     ("begin", include_str!("../remote/begin.sh")),
     ("close", include_str!("../remote/close.sh")),
     ("history", include_str!("../remote/history.sh")),
     ("launch", include_str!("../remote/launch.sh")),
     ("confirm", include_str!("../remote/confirm.sh")),
+    ("unlock", include_str!("../remote/unlock.sh")),
     ("drift", include_str!("../remote/drift.sh")),
     ("follow", include_str!("../remote/follow.sh")),
     ("activate", include_str!("../remote/activate.sh")),
@@ -592,6 +593,24 @@ fn a_release_that_nobody_confirms_stands_or_is_taken_back_as_was_asked() {
     fs::write(vps.path("bin/systemd-run"), "#!/bin/sh\nexit 1\n").unwrap();
     vps.deploy(&[("version", "5")]).1.is("rolled-back", 33);
     assert_eq!(vps.read("version"), "4");
+}
+
+#[test]
+fn a_plan_that_another_deploy_overtook_is_void() {
+    let mut vps = Vps::new();
+    vps.order("after\t-");
+    let (first, done) = vps.deploy(&[("version", "1")]);
+    done.is("unconfirmed", 0);
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    done.is("failed", 30);
+    assert!(
+        done.checks.contains(&format!("{first} serves now, but this deploy was planned upon -")),
+        "{}",
+        done.checks
+    );
+    assert_eq!(vps.read("version"), "1");
+    vps.orders = vec![format!("after\t{first}")];
+    vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
 }
 
 #[test]

@@ -115,6 +115,19 @@ pub struct Entry {
     pub path: String,
 }
 
+/// What leads from one commit to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Between {
+    /// Commits that the second one has and the first one has not, newest first: short id and subject.
+    pub commits: Vec<String>,
+    /// Paths that only the second one has.
+    pub added: Vec<String>,
+    /// Paths that differ.
+    pub changed: Vec<String>,
+    /// Paths that only the first one has.
+    pub deleted: Vec<String>,
+}
+
 /// A repository.
 #[derive(Clone, Debug)]
 pub struct Repo {
@@ -161,6 +174,28 @@ impl Repo {
             return Ok(finished);
         }
         Err(GitError::Failed { dir: self.top.clone(), verb, said: finished.err() })
+    }
+
+    /// What leads from one commit to another.
+    pub fn between(&self, from: &str, to: &str) -> Result<Between, GitError> {
+        let (from, to) = (self.commit(from)?, self.commit(to)?);
+        let range = format!("{from}..{to}");
+        let log = ["log", "--no-color", "--no-decorate", "--max-count=1000", "--format=%h %s", &range, "--"];
+        let log = self.run("log", &log, ASK)?;
+        let diff = ["diff-tree", "-r", "-z", "--no-renames", "--name-status", &from, &to, "--"];
+        let diff = self.run("diff-tree", &diff, ASK)?;
+        let mut between =
+            Between { commits: log.out().lines().map(str::to_owned).collect(), ..Between::default() };
+        let text = String::from_utf8_lossy(&diff.stdout).into_owned();
+        let mut fields = text.split('\0');
+        while let (Some(status), Some(path)) = (fields.next(), fields.next()) {
+            match status {
+                "A" => between.added.push(path.to_owned()),
+                "D" => between.deleted.push(path.to_owned()),
+                _ => between.changed.push(path.to_owned()),
+            }
+        }
+        Ok(between)
     }
 
     /// The full id of the commit that `rev` names.

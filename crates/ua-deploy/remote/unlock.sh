@@ -1,0 +1,15 @@
+# Ends everything that is being done about a release, and sees that it let the lock go. What it was in the middle of
+# stays as it is, and its record says how far it came.
+# usage: unlock STATE ID
+
+main() {
+    for verb in forward restore confirm; do
+        systemctl stop "ua-deploy-$verb-$2.service" 2>/dev/null || :
+    done
+    if ! flock --shared --wait 5 "$1/lock" true; then
+        echo "the lock is still held: $(head -n 1 "$1/lock")" >&2
+        exit 1
+    fi
+}
+
+main "$@"
