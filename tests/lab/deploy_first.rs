@@ -48,7 +48,7 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
 }
 
 /// The app's repository: kept on the host, brought to the laptop after every commit.
-struct App<'a> {
+pub(crate) struct App<'a> {
     lab: &'a Lab,
     repo: Utf8PathBuf,
     _dir: tempfile::TempDir,
@@ -56,7 +56,7 @@ struct App<'a> {
 
 impl<'a> App<'a> {
     /// A VPS on which nothing was ever deployed, under the control server that hands out certificates.
-    fn fresh(lab: &'a Lab) -> Result<Self> {
+    pub(crate) fn fresh(lab: &'a Lab) -> Result<Self> {
         lab.use_control(Control::Https)?;
         lab.vps()
             .command(&[
@@ -87,18 +87,18 @@ impl<'a> App<'a> {
         self.lab.laptop().command(&["sh", "-ec", unpack]).user(OPERATOR).stdin(tar.stdout).run()
     }
 
-    fn edit(&self, edit: &Edit) -> Result<String> {
+    pub(crate) fn edit(&self, edit: &Edit) -> Result<String> {
         let commit = commit_edit(&self.repo, edit)?;
         self.bring()?;
         Ok(commit)
     }
 
-    fn head(&self) -> Result<String> {
+    pub(crate) fn head(&self) -> Result<String> {
         let head = Command::new("git").args(["-C", self.repo.as_str(), "rev-parse", "HEAD"]).output()?;
         Ok(String::from_utf8(head.stdout)?.trim().to_owned())
     }
 
-    fn deploy(&self, args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
+    pub(crate) fn deploy(&self, args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
         self.run(&["run"], args, env)
     }
 
@@ -121,7 +121,7 @@ impl<'a> App<'a> {
     }
 
     /// Every service that tells its version runs this commit, and is healthy.
-    fn serves(&self, commit: &str) -> Result<()> {
+    pub(crate) fn serves(&self, commit: &str) -> Result<()> {
         for port in [8001, 8002, 3000] {
             let said = self
                 .lab
@@ -157,19 +157,19 @@ impl<'a> App<'a> {
 }
 
 /// What a deploy said.
-struct Deployed {
-    output: Output,
-    reports: Vec<Value>,
+pub(crate) struct Deployed {
+    pub(crate) output: Output,
+    pub(crate) reports: Vec<Value>,
 }
 
 impl Deployed {
-    fn read(output: Output) -> Result<Self> {
+    pub(crate) fn read(output: Output) -> Result<Self> {
         let reports = output.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>();
         let reports = reports.with_context(|| format!("not reports: {output:?}"))?;
         Ok(Self { output, reports })
     }
 
-    fn exit(&self, code: i32) -> Result<&Self> {
+    pub(crate) fn exit(&self, code: i32) -> Result<&Self> {
         let shown = || serde_json::to_string_pretty(&self.reports).unwrap_or_default();
         ensure!(
             self.output.code == code,
@@ -194,7 +194,7 @@ impl Deployed {
         ))
     }
 
-    fn says(&self, id: &str, verdict: &str, words: &str) -> Result<&Self> {
+    pub(crate) fn says(&self, id: &str, verdict: &str, words: &str) -> Result<&Self> {
         let (is, detail) = self.check(id)?;
         ensure!(is == verdict && detail.contains(words), "`{id}` is {is}: {detail}");
         Ok(self)

@@ -5,6 +5,7 @@
 
 mod deploy_first;
 mod preflight;
+mod ssh_auth;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -19,8 +20,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 2] =
-        [("preflight", preflight::trials()), ("deploy_first", deploy_first::trials())];
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 3] = [
+        ("preflight", preflight::trials()),
+        ("ssh_auth", ssh_auth::trials()),
+        ("deploy_first", deploy_first::trials()),
+    ];
     let trials = modules.into_iter().flat_map(|(module, scenarios)| {
         scenarios.into_iter().map(move |(name, scenario)| {
             Trial::ignorable_test(format!("{module}::{name}"), move || trial(scenario))

@@ -132,6 +132,19 @@ const VERBS: &[Verb] = &[
         holds: |lab| Ok(!ssh(lab, 22)? && ssh(lab, 2222)?),
         undo: |lab| lab.set_ssh_policy(SshPolicy::Accept).and_then(|()| lab.set_tailscale_ssh(false)),
     },
+    Verb {
+        name: "SSH policy denies root",
+        act: |lab| lab.set_tailscale_ssh(true).and_then(|()| lab.set_ssh_policy(SshPolicy::DenyRoot)),
+        holds: |lab| Ok(!ssh(lab, 22)? && laptop_says(lab, "ssh ua@srv1360701.taildcc090.ts.net id", "(ua)")?),
+        undo: |lab| lab.set_ssh_policy(SshPolicy::Accept).and_then(|()| lab.set_tailscale_ssh(false)),
+    },
+    Verb {
+        name: "other host keys",
+        act: Lab::change_host_keys,
+        holds: |lab| Ok(!ssh(lab, 2222)?),
+        // There is no other way back.
+        undo: Lab::reset,
+    },
     Verb { name: "force relay", act: Lab::force_relay, holds: |lab| ssh(lab, 22), undo: Lab::allow_direct },
 ];
 

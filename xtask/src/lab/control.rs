@@ -38,6 +38,8 @@ pub enum SshPolicy {
     Accept,
     /// Any user, after a check in the browser that holds for a minute.
     Check,
+    /// Any user but root.
+    DenyRoot,
     /// Nobody.
     Deny,
 }
@@ -72,6 +74,11 @@ impl SshPolicy {
             Self::Check => {
                 let mut rule = rule("check", USER_IN_POLICY);
                 rule["checkPeriod"] = json!("1m");
+                rule
+            }
+            Self::DenyRoot => {
+                let mut rule = rule("accept", USER_IN_POLICY);
+                rule["users"] = json!(["autogroup:nonroot"]);
                 rule
             }
             // Without any rule headscale would send no policy, and clients go on with the one they have.

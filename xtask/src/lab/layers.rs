@@ -20,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "curl",
     "dbus",
     "dbus-user-session",
+    "fish",
     "git",
     "iproute2",
     "iputils-ping",
@@ -38,6 +39,7 @@ const PACKAGES: &[&str] = &[
     "sudo",
     "systemd",
     "systemd-sysv",
+    "zsh",
 ];
 
 /// Units that only cost time here, or would answer where no node is meant to.

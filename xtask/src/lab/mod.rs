@@ -121,6 +121,7 @@ impl Lab {
             lab.join()?;
             joined(provisioned)
         })?;
+        lab.keep_files()?;
         step.done();
 
         record.ready = true;

@@ -18,6 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where MagicDNS answers on every member of a tailnet.
 const MAGIC_DNS: &str = "nameserver 100.100.100.100";
 
+/// Where a machine has what scenarios bend of its files, as it was.
+const KEPT: &str = "/var/lib/lab";
+
+/// What scenarios bend of the machines' files: logins, login shells and host keys of the VPS, the operator's keys.
+const BENT: [(Node, &str); 2] =
+    [(Node::Vps, "etc/passwd etc/shadow etc/ssh root"), (Node::Laptop, "home/op/.ssh root/.ssh")];
+
+/// What the tools keep on the laptop, in the words of a shell.
+const OURS: &str = "/root/.config/ua /root/.local/state/ua /home/op/.config/ua /home/op/.local/state/ua";
+
 /// The nftables table that holds direct traffic back.
 const RELAY_TABLE: &str = "inet lab";
 
@@ -213,9 +223,12 @@ impl Lab {
         self.servers().set_policy(policy)?;
         wait_until("the VPS knows the SSH policy", PATIENCE, || {
             let netmap: Value = self.json(Node::Vps, &["tailscale", "debug", "netmap"])?;
-            let action = &netmap["SSHPolicy"]["rules"][0]["action"];
-            let now = if action["accept"] == true {
+            let rule = &netmap["SSHPolicy"]["rules"][0];
+            let action = &rule["action"];
+            let now = if action["accept"] == true && rule["sshUsers"]["root"] == "root" {
                 SshPolicy::Accept
+            } else if action["accept"] == true {
+                SshPolicy::DenyRoot
             } else if action.is_object() {
                 SshPolicy::Check
             } else {
@@ -228,6 +241,27 @@ impl Lab {
     /// Approves an SSH check, by the id at the end of the URL that ssh shows.
     pub fn approve(&self, auth_id: &str) -> Result<()> {
         self.servers().headscale(&["auth", "approve", "--auth-id", auth_id]).run()
+    }
+
+    /// Rejects an SSH check, by the id at the end of the URL that ssh shows.
+    pub fn reject(&self, auth_id: &str) -> Result<()> {
+        self.servers().headscale(&["auth", "reject", "--auth-id", auth_id]).run()
+    }
+
+    /// Gives the VPS's sshd other host keys. The tailnet goes on with the old ones until tailscaled starts again.
+    pub fn change_host_keys(&self) -> Result<()> {
+        let script = "rm /etc/ssh/ssh_host_* && ssh-keygen -q -A && systemctl restart ssh";
+        self.vps().command(&["sh", "-c", script]).run()
+    }
+
+    /// Waits until the tailnet gives the laptop this host key of the VPS.
+    pub fn wait_for_host_key(&self, key: &str) -> Result<()> {
+        let key: Vec<&str> = key.split(' ').take(2).collect();
+        let key = Value::from(key.join(" "));
+        wait_until("the tailnet gives the host key", PATIENCE, || {
+            let status = self.tailscale_status(Node::Laptop)?;
+            Ok(status.peer(Node::Vps)?["sshHostKeys"].as_array().is_some_and(|keys| keys.contains(&key)))
+        })
     }
 
     /// Switches Tailscale SSH on the VPS on or off, and waits until the laptop knows.
@@ -264,7 +298,8 @@ impl Lab {
     }
 
     /// Brings everything back to the base state: all members on headscale's tailnet under their own names, direct,
-    /// MagicDNS on, plain sshd, no serve routes, everyone may ssh. Quick when nothing is off.
+    /// MagicDNS on, plain sshd, no serve routes, everyone may ssh; nothing of the tools' own on the laptop, logins and
+    /// host keys as they were. Quick when nothing is off.
     pub fn reset(&self) -> Result<()> {
         for node in Node::MACHINES {
             if self.first_process(node).is_err() {
@@ -276,6 +311,7 @@ impl Lab {
         if self.laptop().sh("nft list tables | grep -qx 'table inet lab'")?.success() {
             self.laptop().command(&["nft", "delete", "table", "inet", "lab"]).run()?;
         }
+        self.restore_files()?;
         // In the order of joining: a control server that starts afresh counts addresses up.
         for node in Node::TAILNET {
             self.repair_login(node)?;
@@ -287,6 +323,34 @@ impl Lab {
             self.set_ssh_policy(SshPolicy::Accept)?;
         }
         self.settle()
+    }
+
+    /// Puts what scenarios bend of the machines' files aside.
+    pub(super) fn keep_files(&self) -> Result<()> {
+        for (node, files) in BENT {
+            let script = format!("mkdir {KEPT} && cd / && rsync --archive --relative {files} {KEPT}/");
+            self.node(node).command(&["sh", "-c", &script]).run()?;
+        }
+        Ok(())
+    }
+
+    /// Brings them back as they were, once they were put aside.
+    fn restore_files(&self) -> Result<()> {
+        for (node, files) in BENT {
+            let kept: Vec<String> = files.split(' ').map(|file| format!("{KEPT}/./{file}")).collect();
+            let script = format!(
+                "[ -d {KEPT} ] || exit 0
+                 exec rsync --archive --checksum --delete --relative --omit-dir-times --out-format=%n {} /",
+                kept.join(" ")
+            );
+            let changed = self.node(node).command(&["sh", "-c", &script]).read()?;
+            if changed.contains("etc/ssh/") {
+                // Both read their host keys when they start.
+                self.node(node).command(&["systemctl", "restart", "ssh", "tailscaled"]).run()?;
+            }
+        }
+        self.laptop().command(&["sh", "-c", &format!("rm -rf {OURS}")]).run()?;
+        self.vps().command(&["systemctl", "start", "ssh"]).run()
     }
 
     /// Waits until every member is as the base state has it, and the laptop reaches the VPS directly.

@@ -419,11 +419,12 @@ impl Target {
             let _ = writeln!(text, "    {name} {value}");
         }
         if let Use::Script = use_ {
-            // Another host must not be reached by ssh's own defaults behind the caller's back.
+            // Another host must not be reached by ssh's own defaults behind the caller's back. ssh ends the command as
+            // soon as its stdout closes, so that a redirection of the whole of it would lose the words.
             let others: Vec<String> = names.iter().map(|name| format!("!{name}")).collect();
             let _ = writeln!(
                 text,
-                "Host {} *\n    ProxyCommand echo 'ua-ssh-auth: this configuration is for {} only' >&2; exit 1",
+                "Host {} *\n    ProxyCommand sh -c 'echo \"ua-ssh-auth: this configuration is for {} only\" >&2; exit 1'",
                 others.join(" "),
                 self.name
             );
