@@ -90,8 +90,9 @@ fn proved(said: &Said, modes: &[&str]) -> Result<()> {
 
 /// A failure tells what to do next.
 fn hinted(said: &Said, words: &str) -> Result<()> {
-    let hints = said.output.stderr.lines().filter(|line| line.starts_with("hint: ")).collect::<Vec<_>>();
-    ensure!(hints.iter().any(|hint| hint.contains(words)), "no hint of `{words}`: {}", said.output.stderr);
+    let checks = said.reports[0]["checks"].as_array().into_iter().flatten();
+    let hints: Vec<&str> = checks.filter_map(|check| check["hint"].as_str()).collect();
+    ensure!(hints.iter().any(|hint| hint.contains(words)), "no hint of `{words}` in {hints:?}");
     Ok(())
 }
 

@@ -308,14 +308,15 @@ pub fn judge(target: &Target, given: Option<String>, stderr: &str) -> SshError {
             None => SshError::UnknownHostKey { host, shown },
         };
     }
-    let by = if has(&["tailscale: tailnet policy", "tailscale: access denied"]) {
-        Some(Denier::Policy)
-    } else if has(&["tailscale: failed to look up local user"]) {
-        Some(Denier::NoUser)
-    } else if check_url(stderr).is_some()
+    // Tailscale SSH has no words of its own for a rejected check: it says what it says of the policy.
+    let by = if check_url(stderr).is_some()
         && has(&["Connection closed by", "tailscale: ", "Permission denied"])
     {
         Some(Denier::Rejected)
+    } else if has(&["tailscale: tailnet policy", "tailscale: access denied"]) {
+        Some(Denier::Policy)
+    } else if has(&["tailscale: failed to look up local user"]) {
+        Some(Denier::NoUser)
     } else if has(&["Permission denied", "tailscale: ", "Too many authentication failures"]) {
         Some(Denier::Sshd)
     } else {
