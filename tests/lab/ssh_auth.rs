@@ -520,13 +520,13 @@ fn closed(lab: &Lab) -> Result<()> {
     let open = format!("-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@{address}");
     arrange(lab, &format!("ssh -o BatchMode=yes {open} true"))?;
     let all = format!(
-        "ssh $(ua-ssh-auth args) {open} touch was-here; echo $?
-         rsync -e \"$(ua-ssh-auth rsh) -o StrictHostKeyChecking=no\" file root@{address}:was-here; echo $?
-         eval \"$(ua-ssh-auth env)\"; ssh $UA_SSH_ARGS {open} touch was-here; echo $?"
+        "ssh $(ua-ssh-auth args) {open} touch was-here && echo in
+         rsync -e \"$(ua-ssh-auth rsh) -o StrictHostKeyChecking=no\" file root@{address}:was-here && echo in
+         eval \"$(ua-ssh-auth env)\"; ssh $UA_SSH_ARGS {open} touch was-here && echo in"
     );
     arrange(lab, "echo whole >file")?;
     let refused = |output: Output| {
-        ensure!(output.stdout == "255\n255\n255\n", "{output:?}");
+        ensure!(output.stdout.is_empty(), "{output:?}");
         ensure!(lab.vps().sh("test ! -e was-here")?.success(), "a session was opened: {output:?}");
         Ok(output)
     };
