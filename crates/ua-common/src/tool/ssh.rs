@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::Fact;
 use crate::exit::Exit;
 use crate::settings::value::{AuthMode, SshKey};
+use crate::tool::ssh_keygen;
 
 /// What tailscaled's own SSH server calls itself (`ssh/tailssh/tailssh.go`: `Version: "Tailscale"`).
 pub const TAILSCALE_SSH: &str = "Tailscale";
@@ -303,7 +304,8 @@ pub fn judge(target: &Target, given: Option<String>, stderr: &str) -> SshError {
         let shown = stderr.lines().find_map(|line| line.strip_prefix("debug1: Server host key: "));
         let shown = shown.unwrap_or("no key of a known kind").to_owned();
         let host = target.name.clone();
-        return match given.map(|given| format!("the tailnet says: {given}")).or_else(|| offending(stderr)) {
+        let known = given.map(|given| format!("the tailnet says: {given}"));
+        return match known.or_else(|| offending(&host, &shown, stderr)) {
             Some(known) => SshError::OtherHostKey { host, shown, known },
             None => SshError::UnknownHostKey { host, shown },
         };
@@ -328,15 +330,18 @@ pub fn judge(target: &Target, given: Option<String>, stderr: &str) -> SshError {
     }
 }
 
-/// Where ssh found the other key, and its fingerprint: `Offending ED25519 key in FILE:LINE`.
-fn offending(stderr: &str) -> Option<String> {
+/// The known keys that the one shown is not, by the file that ssh names: `Offending ECDSA key in FILE:LINE`. That line
+/// may hold a key of any kind; a person can compare those of one kind only.
+fn offending(name: &str, shown: &str, stderr: &str) -> Option<String> {
     let at =
         stderr.lines().find_map(|line| line.strip_prefix("Offending ")?.split_once(" key in "))?.1.trim();
-    let (file, line) = at.rsplit_once(':')?;
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().nth(line.parse::<usize>().ok()?.checked_sub(1)?)?;
-    let key = line.split_once(' ')?.1;
-    Some(format!("{at} has {}", fingerprint(key)?))
+    let (file, _) = at.rsplit_once(':')?;
+    let known = ssh_keygen::known(name, Path::new(file)).ok()?;
+    let prints: Vec<String> = known.iter().filter_map(|key| fingerprint(key)).collect();
+    let kind = |print: &str| print.split(' ').next().map(str::to_owned);
+    let same: Vec<String> = prints.iter().filter(|print| kind(print) == kind(shown)).cloned().collect();
+    let told = if same.is_empty() { prints } else { same };
+    (!told.is_empty()).then(|| format!("`{file}` has {}", told.join(", ")))
 }
 
 /// `ssh-ed25519 SHA256:…` of a public key in its one-line form; `None` if it is none.
