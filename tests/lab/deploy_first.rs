@@ -41,6 +41,7 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("a_full_disk_is_found_before_anything_changes", full_disk),
         ("a_release_that_nobody_confirms_is_taken_back_if_that_was_asked", unconfirmed),
         ("status_knows_what_serves_and_what_was_changed_since", knows),
+        ("p36_a_mission_is_not_killed_by_a_deploy", mission),
         ("a_rollback_is_a_deploy_of_what_served_before", rolled_back),
         ("unlock_ends_only_the_holder_and_only_by_force", unlocked),
         ("staging_by_its_own_verbs", staging_verbs),
@@ -595,6 +596,44 @@ fn knows(lab: &Lab) -> Result<()> {
     status()?.exit(0)?.says("drift", "warn", "src/universal_agent/__init__.py")?;
     let unknown = app.run(&["attach", "20200101"], &[], &[])?;
     unknown.exit(1)?.says("history", "fail", "there is no deploy `20200101`").map(drop)
+}
+
+fn mission(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    app.good()?;
+    app.edit(&Edit::WebTitle("Patient".to_owned()))?;
+    let queue = |seconds: &str| {
+        let queue = "cd /opt/universal_agent && exec runuser -u ua -- .venv/bin/python scripts/queue_mission.py \"$@\"";
+        lab.vps().command(&["sh", "-c", queue, "sh", "vp.coder.primary", seconds]).read()
+    };
+    let became = |id: &str| {
+        let ask = format!("SELECT status FROM vp_missions WHERE mission_id = '{id}'");
+        let database = "/opt/universal_agent/AGENT_RUN_WORKSPACES/vp_state.db";
+        lab.vps().command(&["sqlite3", "-readonly", database, &ask]).read()
+    };
+    let started = |id: &str| -> Result<()> {
+        for _ in 0..50 {
+            if became(id)?.trim() == "running" {
+                return Ok(());
+            }
+            lab.vps().command(&["sleep", "0.2"]).run()?;
+        }
+        anyhow::bail!("the worker did not take {id}")
+    };
+    let long = queue("60")?.trim().to_owned();
+    started(&long)?;
+    let done = app.deploy(&["--drain-timeout", "2"], &[])?;
+    done.exit(31)?.serving("old")?.says("drain", "fail", "vp.coder.primary")?;
+    ensure!(became(&long)?.trim() == "running", "the mission was disturbed");
+    // Somebody decides that it may die.
+    app.deploy(&["--force-restart"], &[])?.exit(0)?.says("drain", "warn", "vp.coder.primary")?;
+    ensure!(became(&long)?.trim() == "failed", "{}", became(&long)?);
+    let short = queue("4")?.trim().to_owned();
+    started(&short)?;
+    app.edit(&Edit::WebTitle("More patient".to_owned()))?;
+    app.deploy(&[], &[])?.exit(0)?.says("drain", "pass", "")?;
+    ensure!(became(&short)?.trim() == "completed", "{}", became(&short)?);
+    app.serves(&app.head()?)
 }
 
 fn rolled_back(lab: &Lab) -> Result<()> {

@@ -51,6 +51,8 @@ forward() {
     verify
     begin build 'building'
     build
+    begin drain 'waiting for busy workers'
+    drain
     begin switch 'switching'
     look
     hold_watchdog
@@ -615,19 +617,54 @@ prove_versions() {
 
 short() { printf '%s' "$1" | cut -c 1-18; }
 
-prove_sessions() {
-    [ -s "$work/session" ] || return 0
+# Where the rows of the workers are, and what a row must be to be from after TIME, as SQLite reads that.
+sessions() {
     database=$(order sessions_database)
     orders sessions_columns >"$work/columns"
     IFS=$tab read -r table column status fresh <"$work/columns"
-    ready="'$(order sessions_ready | sed "s/,/', '/g")'"
     young=''
     if [ "$fresh" != - ] && [ "$(query "SELECT count(*) FROM pragma_table_info('$table') WHERE name = '$fresh'")" = 1 ]; then
         young="AND CASE WHEN typeof($fresh) IN ('integer', 'real') THEN julianday($fresh, 'unixepoch')
-            ELSE julianday($fresh) END >= julianday('$since')"
+            ELSE julianday($fresh) END >= julianday($1)"
     else
         fresh=''
     fi
+}
+
+# `a,b` as a list of SQL.
+words() { printf "'%s'" "$(order "$1" | sed "s/,/', '/g")"; }
+
+# Waits for workers that are in the middle of something, since a restart would end it. A row that nobody refreshed
+# lately belongs to no living worker.
+drain() {
+    if [ -z "$(order sessions_busy)" ] || [ ! -s "$work/session" ]; then return 0; fi
+    patience=$(order drain_timeout)
+    end=$(($(date +%s) + patience)) told=''
+    while :; do
+        sessions "'now', '-2 minutes'"
+        : >"$work/busy"
+        while IFS= read -r session; do
+            [ "$(query "SELECT count(*) FROM $table WHERE $column = '$session' AND $status IN ($(words sessions_busy)) $young")" != 1 ] ||
+                echo "$session" >>"$work/busy"
+        done <"$work/session"
+        [ -s "$work/busy" ] || break
+        busy=$(joined <"$work/busy")
+        if [ "$patience" -eq 0 ]; then
+            warn drain "restarted in the middle of something, as was asked: $busy"
+            return 0
+        fi
+        [ "$(date +%s)" -lt "$end" ] || fail 31 "still busy after $patience s: $busy"
+        [ "$busy" = "$told" ] || echo "== waiting for $busy"
+        told=$busy
+        sleep 1
+    done
+    pass drain 'no worker is in the middle of anything'
+}
+
+prove_sessions() {
+    [ -s "$work/session" ] || return 0
+    sessions "'$since'"
+    ready=$(words sessions_ready)
     while IFS= read -r session; do
         if [ "$(query "SELECT count(*) FROM $table WHERE $column = '$session' AND $status IN ($ready) $young")" = 1 ]; then
             right "$session is ready"

@@ -130,6 +130,10 @@ fn run_args() -> Vec<Arg> {
             .long("allow-dirty")
             .action(ArgAction::SetTrue)
             .help("Ship the commit though the working tree differs from it; what is left out is listed"),
+        Arg::new("force-restart")
+            .long("force-restart")
+            .action(ArgAction::SetTrue)
+            .help("Do not wait for busy workers: restart them in the middle of what they do"),
     ];
     args.extend(table::flags(&[
         "repo",
@@ -148,11 +152,9 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     match matches.subcommand() {
         Some(("history", matches)) => Ok(history(matches, context)),
         Some(("plan", matches)) => run(context, &Options { dry_run: true, ..options(matches) }),
-        Some(("rollback", matches)) => rollback(
-            context,
-            matches.get_one::<String>("ID").map(String::as_str),
-            matches.get_flag("dry-run"),
-        ),
+        Some(("rollback", matches)) => {
+            rollback(context, matches.get_one::<String>("ID").map(String::as_str), &options(matches))
+        }
         Some(("unlock", matches)) => {
             let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
             let id = matches.get_one::<String>("ID").map_or("", String::as_str);
@@ -172,10 +174,18 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
 
 fn options(matches: &ArgMatches) -> Options {
     Options {
-        rev: matches.get_one::<String>("ref").cloned().unwrap_or_else(|| "HEAD".to_owned()),
-        dirty: if matches.get_flag("allow-dirty") { Dirty::LeaveOut } else { Dirty::Refuse },
+        rev: matches!(matches.try_contains_id("ref"), Ok(true))
+            .then(|| matches.get_one::<String>("ref").cloned())
+            .flatten()
+            .unwrap_or_else(|| "HEAD".to_owned()),
+        dirty: if matches!(matches.try_get_one("allow-dirty"), Ok(Some(true))) {
+            Dirty::LeaveOut
+        } else {
+            Dirty::Refuse
+        },
         dry_run: matches!(matches.try_get_one("dry-run"), Ok(Some(true))),
         rollback_from: None,
+        force_restart: matches!(matches.try_get_one("force-restart"), Ok(Some(true))),
     }
 }
 

@@ -24,7 +24,6 @@ use ua_common::exit::Exit;
 use ua_common::ops::{self, Token};
 use ua_common::report::{Check, Lane, Report, Verdict};
 use ua_common::settings::value::StagingMode;
-use ua_common::settings::{Origin, Settings};
 use ua_common::tool::git::Repo;
 use ua_common::transport::Transport;
 use ua_staging::{Conflict, View, Vps};
@@ -46,6 +45,7 @@ struct Wish {
     token: Option<Token>,
     dry_run: bool,
     rollback_from: Option<String>,
+    force_restart: bool,
 }
 
 /// What `ua-deploy run` was told beyond the settings.
@@ -56,6 +56,8 @@ struct Options {
     dry_run: bool,
     /// The release that a rollback leaves.
     rollback_from: Option<String>,
+    /// Do not wait for busy workers.
+    force_restart: bool,
 }
 
 /// A step that ended the run.
@@ -93,7 +95,6 @@ fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
 /// The commit, before anything is contacted: what is wrong here is exit 2.
 fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     let settings = &context.settings;
-    promised(settings)?;
     let profile = Profile::load(settings).map_err(Failure::from)?;
     plain_app_dir(settings.deploy_app_dir.0.as_str()).map_err(|why| {
         Failure::new(
@@ -110,19 +111,8 @@ fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     let _waiting = context.out.waiting("taking the commit out of git");
     let release = Release::take(&repo, &options.rev, options.dirty, &settings.deploy_include.0, &profile)?;
     let rollback_from = options.rollback_from.clone();
-    Ok(Wish { profile, release, token, dry_run: options.dry_run, rollback_from })
-}
-
-/// Refuses a setting of the contract that this version does not honour yet: whoever sets it relies on it.
-fn promised(settings: &Settings) -> Result<(), Failure> {
-    let drain = &settings.deploy_drain_timeout.origin;
-    if *drain == Origin::Default {
-        return Ok(());
-    }
-    let message = format!(
-        "`deploy.drain_timeout` ({drain}) is not honoured by this version: busy workers would not be waited for"
-    );
-    Err(Failure::new(Exit::Usage, message).hint("env -u UA_DEPLOY_DRAIN_TIMEOUT ua-deploy"))
+    let (dry_run, force_restart) = (options.dry_run, options.force_restart);
+    Ok(Wish { profile, release, token, dry_run, rollback_from, force_restart })
 }
 
 /// The build mounts a private copy at this path, and systemd reads `:`, blanks and quotes in such a path as its own.
@@ -200,7 +190,8 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
             return Err(failure).step("transfer");
         }
     }
-    let orders = orders::orders(settings, &wish.profile, release, &facts, &context.around.who());
+    let who = context.around.who();
+    let orders = orders::orders(settings, &wish.profile, release, &facts, &who, wish.force_restart);
     let activated = match remote.activate(&id, Direction::Forward, &orders, &release.manifest()) {
         Ok(activated) => activated,
         Err(failure) => {
@@ -371,6 +362,11 @@ fn plan(
             None => format!("build {}: {}", step.name, step.run),
         });
     }
+    lines.push(if wish.force_restart {
+        "restart busy workers in the middle of what they do".to_owned()
+    } else {
+        format!("wait up to {} s for busy workers", context.settings.deploy_drain_timeout.0.as_secs())
+    });
     lines.push(format!("switch {app} and its build outputs; the old ones go to the backup"));
     lines.extend(
         wish.profile.template_names().map(|(path, name)| format!("install {name} if it differs from {path}")),
@@ -592,7 +588,7 @@ fn attached(
 }
 
 /// Deploys the commit of an older release, as any other commit is deployed.
-fn rollback(context: &Context, id: Option<&str>, dry_run: bool) -> anyhow::Result<Exit> {
+fn rollback(context: &Context, id: Option<&str>, asked: &Options) -> anyhow::Result<Exit> {
     let mut vps = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     let Some(records) = records(context, &mut vps)? else { return Ok(context.finish(&[vps])) };
     let older = history::older(&records, id).map_err(Failure::from)?;
@@ -601,8 +597,8 @@ fn rollback(context: &Context, id: Option<&str>, dry_run: bool) -> anyhow::Resul
         rev: older.commit.clone(),
         // What lies in the working tree has nothing to do with a commit of long ago.
         dirty: Dirty::LeaveOut,
-        dry_run,
         rollback_from: history::serving(&records).map(|record| record.id.clone()),
+        ..asked.clone()
     };
     run(context, &options)
 }

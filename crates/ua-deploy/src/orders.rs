@@ -15,7 +15,14 @@ use crate::survey::Facts;
 const UNIT_DIR: &str = "/etc/systemd/system";
 
 /// The orders for putting `release` in place.
-pub fn orders(settings: &Settings, profile: &Profile, release: &Release, facts: &Facts, who: &str) -> String {
+pub fn orders(
+    settings: &Settings,
+    profile: &Profile,
+    release: &Release,
+    facts: &Facts,
+    who: &str,
+    force_restart: bool,
+) -> String {
     let mut text = String::new();
     let mut say = |fields: &[&str]| {
         // Writing into a string cannot fail.
@@ -85,6 +92,9 @@ pub fn orders(settings: &Settings, profile: &Profile, release: &Release, facts: 
             sessions.fresh.as_deref().unwrap_or("-"),
         ]);
         say(&["sessions_ready", &words(&sessions.ready)]);
+        say(&["sessions_busy", &words(&sessions.busy)]);
+        let patience = if force_restart { 0 } else { settings.deploy_drain_timeout.0.as_secs().max(1) };
+        say(&["drain_timeout", &patience.to_string()]);
         sessions.ids.iter().for_each(|id| say(&["session", id]));
     }
     text

@@ -193,6 +193,9 @@ pub struct Sessions {
     pub status: Name,
     /// Statuses that count as ready.
     pub ready: Vec<Word>,
+    /// Statuses of a worker that a restart would interrupt.
+    #[serde(default)]
+    pub busy: Vec<Word>,
     /// Column of the time of the last sign of life.
     pub fresh: Option<Name>,
     /// Ids that must be ready.

@@ -256,6 +256,7 @@ impl Remote<'_> {
     /// moving files.
     fn limit(&self) -> Duration {
         self.settings.deploy_build_timeout.0
+            + self.settings.deploy_drain_timeout.0
             + self.settings.deploy_ready_timeout.0 * 4
             + Duration::from_mins(30)
     }

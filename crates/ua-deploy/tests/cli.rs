@@ -108,16 +108,6 @@ fn p45_a_quote_in_a_setting_is_refused() {
 }
 
 #[test]
-fn a_promise_that_cannot_be_kept_is_refused() {
-    let place = place("healthy");
-    let said = refused(&place, &["--dry-run"], &[("UA_DEPLOY_DRAIN_TIMEOUT", "60")]);
-    assert!(
-        said.contains("UA_DEPLOY_DRAIN_TIMEOUT") && said.contains("not honoured by this version"),
-        "{said}"
-    );
-}
-
-#[test]
 fn what_is_not_a_commit_is_refused() {
     let place = place("healthy");
     for rev in ["no-such-branch", "--all", "", "HEAD:scripts"] {

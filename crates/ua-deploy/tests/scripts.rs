@@ -678,6 +678,55 @@ fn p31_every_process_must_run_the_commit() {
 }
 
 #[test]
+fn p36_busy_workers_are_waited_for_and_not_killed() {
+    let mut vps = Vps::new();
+    let sqlite = |vps: &Vps, sql: &str| {
+        let done = Command::new("sqlite3").arg(vps.path("vp.db")).arg(sql).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    sqlite(&vps, "CREATE TABLE vp_sessions (vp_id, status, updated_at)");
+    let row = |status: &str, when: &str| {
+        format!(
+            "DELETE FROM vp_sessions; INSERT INTO vp_sessions VALUES ('vp.a', '{status}', datetime('now', '{when}'))"
+        )
+    };
+    vps.order(&format!("sessions_database\t{}", vps.path("vp.db").display()))
+        .order("sessions_columns\tvp_sessions\tvp_id\tstatus\tupdated_at")
+        .order("sessions_ready\tidle,active")
+        .order("sessions_busy\tactive,working")
+        .order("session\tvp.a");
+    let ready =
+        "sqlite3 \"$ROOT/vp.db\" \"UPDATE vp_sessions SET updated_at = datetime('now', '+2 seconds')\"\n";
+    vps.orders.push("drain_timeout\t2".to_owned());
+    sqlite(&vps, &row("active", "0 seconds"));
+    let (_, done) = vps.deploy(&[("version", "1"), ("on-restart", ready)]);
+    done.is("failed", 31);
+    assert!(done.checks.contains("still busy after 2 s: vp.a"), "{}", done.checks);
+    assert!(!vps.app("version").exists() && fs::read_to_string(vps.path("restarts")).unwrap().is_empty());
+    // The mission ends while the deploy waits.
+    let database = vps.path("vp.db");
+    let end = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let idle = "UPDATE vp_sessions SET status = 'idle'";
+        assert!(Command::new("sqlite3").arg(database).arg(idle).status().unwrap().success());
+    });
+    let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", ready)]);
+    end.join().unwrap();
+    assert!(done.is("unconfirmed", 0).checks.contains("pass\tdrain"), "{}", done.checks);
+    assert!(done.log.contains("== waiting for vp.a"), "{}", done.log);
+    // A row that a worker left behind when it died is no reason to wait.
+    sqlite(&vps, &row("working", "-10 minutes"));
+    let to_idle = format!("sqlite3 \"$ROOT/vp.db\" \"UPDATE vp_sessions SET status = 'idle'\"\n{ready}");
+    vps.deploy(&[("version", "3"), ("on-restart", &to_idle)]).1.is("unconfirmed", 0);
+    // Or nobody wants to wait.
+    sqlite(&vps, &row("active", "0 seconds"));
+    vps.orders.retain(|order| !order.starts_with("drain_timeout"));
+    vps.order("drain_timeout\t0");
+    let (_, done) = vps.deploy(&[("version", "4"), ("on-restart", ready)]);
+    assert!(done.is("unconfirmed", 0).checks.contains("warn\tdrain"), "{}", done.checks);
+}
+
+#[test]
 fn p32_a_session_row_from_before_the_restart_is_not_ready() {
     let mut vps = Vps::new();
     let sqlite = |vps: &Vps, sql: &str| {

@@ -117,8 +117,8 @@ settings! {
     "deploy.include" deploy_include: List, "UA_DEPLOY_INCLUDE", None, Is(""), "extra paths outside the commit (secrets refused)";
     "deploy.build_timeout" deploy_build_timeout: Limit, "UA_DEPLOY_BUILD_TIMEOUT", Some("build-timeout"), Is("1200"), "limit for the build on the VPS";
     "deploy.ready_timeout" deploy_ready_timeout: Limit, "UA_DEPLOY_READY_TIMEOUT", Some("ready-timeout"), Is("60"), "limit for all units to be up and stable";
-    "deploy.drain_timeout" deploy_drain_timeout: Limit, "UA_DEPLOY_DRAIN_TIMEOUT", None, Is("600"), "how long busy workers are waited for; not honoured yet, so `ua-deploy` refuses it";
-    "deploy.require_confirm" deploy_require_confirm: Optional, "UA_DEPLOY_REQUIRE_CONFIRM", None, Is("off"), "the VPS takes a release back unless its client confirms it within this";
+    "deploy.drain_timeout" deploy_drain_timeout: Limit, "UA_DEPLOY_DRAIN_TIMEOUT", Some("drain-timeout"), Is("600"), "how long busy workers are waited for before a restart";
+    "deploy.require_confirm" deploy_require_confirm: Optional, "UA_DEPLOY_REQUIRE_CONFIRM", Some("require-confirm"), Is("off"), "the VPS takes a release back unless its client confirms it within this";
     "deploy.keep_releases" deploy_keep_releases: Count, "UA_DEPLOY_KEEP_RELEASES", None, Is("10"), "newest releases whose record and backup are kept";
     "deploy.profile" deploy_profile: Option<PathBuf>, "UA_DEPLOY_PROFILE", Some("profile"), From("built in (`universal-agent`)"), "a TOML file that describes the app";
     "staging.mode" staging_mode: StagingMode, "UA_TAILNET_STAGING_MODE", Some("staging"), Is("auto"), "what unhealthy staging means for a deploy";
