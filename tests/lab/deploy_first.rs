@@ -708,7 +708,9 @@ fn staging_verbs(lab: &Lab) -> Result<()> {
     expect(&["ensure"], 41, "both routes are as wanted")?;
     app.good()?;
     expect(&["verify"], 0, "answers 200")?;
-    expect(&["status"], 0, "/docs goes to `http://127.0.0.1:4000`")?;
+    expect(&["status"], 0, "443/docs")?;
+    expect(&["status"], 0, "http://127.0.0.1:4000")?;
+    expect(&["status"], 0, " days")?;
     expect(&["url", "api"], 0, "https://srv1360701.taildcc090.ts.net:8443\n")?;
     expect(&["verify", "--api-target", "http://127.0.0.1:8002"], 42, "`staging.api_target`")?;
     expect(

@@ -191,7 +191,10 @@ fn agent(lab: &Lab) -> Result<()> {
     lab.vps().command(&["sh", "-c", "cat >.ssh/authorized_keys"]).stdin(public).run()?;
     // From here on only the agent has a key that the VPS knows.
     let said = "eval \"$(ssh-agent)\" >/dev/null; ssh-add -q held && rm held
+        printf 'Host *\n ControlMaster auto\n ControlPath ~/.ssh/cm-%%C\n ControlPersist yes\n ForkAfterAuthentication yes\n' >.ssh/config
         ua-ssh-auth check --mode keys --ssh-key agent --json
+        ua-staging verify --ssh-key agent --staging disabled -q >/dev/null 2>&1
+        ! pgrep -u op -x ssh >&2 || exit 99
         ssh-agent -k >/dev/null
         ua-ssh-auth check --mode keys --ssh-key agent --json";
     let said = Said::read(script(lab, said)?)?;

@@ -58,7 +58,7 @@ pub struct Tool {
     /// Settings that are typed as something else than their flag, such as a positional host.
     pub layer: fn(&ArgMatches) -> Layer,
     /// What stdout says when the run fails, where a command substitution must not go on with nothing.
-    pub on_failure: fn(&ArgMatches) -> Option<String>,
+    pub on_failure: fn(&[OsString]) -> Option<String>,
     /// The work.
     pub run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
 }
@@ -120,12 +120,16 @@ pub fn main(tool: Tool) -> ExitCode {
 
 fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
     let command = with_common(tool.command);
-    let matches = match command.try_get_matches_from((tool.legacy)(argv)) {
+    let argv = (tool.legacy)(argv);
+    let matches = match command.try_get_matches_from(&argv) {
         Ok(matches) => matches,
         Err(error) => {
             // A closed stream leaves nobody to tell.
             let _nobody_listens = error.print();
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            if exit != Exit::Ok {
+                say((tool.on_failure)(&argv), &Printer::new(Format::Human, true, false, Color::Never));
+            }
             return ExitCode::from(exit.code());
         }
     };
@@ -150,7 +154,7 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
         Err(failure) => {
             let out = Printer::new(format, matches.get_flag("quiet"), false, color);
             let exit = fail(&out, tool.name, tool.lane, "settings", &failure.into());
-            say((tool.on_failure)(&matches), &out);
+            say((tool.on_failure)(&argv), &out);
             return ExitCode::from(exit.code());
         }
     };
@@ -159,7 +163,7 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
         Err(error) => fail(&context.out, tool.name, tool.lane, "run", &error),
     };
     if exit != Exit::Ok {
-        say((tool.on_failure)(&matches), &context.out);
+        say((tool.on_failure)(&argv), &context.out);
     }
     if let Some(kind) = context.out.stdout_failure() {
         context.out.error(&format!("cannot write to stdout: {kind}"));

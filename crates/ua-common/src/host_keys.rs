@@ -43,7 +43,7 @@ pub enum HostKeysError {
         before: String,
     },
     /// The file cannot be read or written.
-    #[error("cannot keep host keys in `{}`: {source}", .path.display())]
+    #[error("cannot keep host keys in `{}`", .path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -139,7 +139,7 @@ impl HostKeys {
 
     fn lock(&self) -> std::io::Result<std::fs::File> {
         let dir = std::fs::File::open(self.path.parent().unwrap_or(Path::new("/")))?;
-        dir.lock()?;
+        crate::state::lock(&dir)?;
         Ok(dir)
     }
 

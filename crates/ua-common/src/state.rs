@@ -1,10 +1,12 @@
 //! Our private directory on the operator's machine, and what of it belongs to one run.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -49,12 +51,37 @@ pub fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    std::fs::File::open(dir)?.sync_all()
+    File::open(dir)?.sync_all()
+}
+
+/// How long a lock of ours is waited for: whoever holds one only reads and writes a small file.
+const LOCKED: Duration = Duration::from_secs(5);
+
+/// Takes a lock, or says that somebody does not let it go.
+pub fn lock(file: &File) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if start.elapsed() > LOCKED => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process has it locked"));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }
 
 /// A directory for this run alone. Gone when dropped; after a kill the next run removes it.
 #[derive(Debug)]
-pub struct RunDir(PathBuf);
+pub struct RunDir {
+    path: PathBuf,
+    // Whoever lives holds it locked, which the system ends with the process, in whatever namespace that is.
+    _alive: File,
+}
+
+/// What their names begin with.
+const PREFIX: &str = "r";
 
 impl RunDir {
     /// Makes it, after removing those whose owner is dead.
@@ -62,66 +89,40 @@ impl RunDir {
         let all = dir()?.join("run");
         private(&all)?;
         sweep(&all);
-        let owner = Owner::me().context("cannot read /proc/self/stat")?;
-        // A process may open several, one after the other or at once.
-        for serial in 0..1000 {
-            let path = all.join(format!("{}-{}-{serial}", owner.pid, owner.start));
-            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot make `{}`", path.display())),
+        let failed = |error: io::Error| {
+            let message = format!("cannot make a directory in `{}`: {error}", all.display());
+            Failure::new(Exit::Usage, message).hint(format!("df -h {}", all.display()))
+        };
+        loop {
+            let path = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&all).map_err(failed)?.keep();
+            let alive = File::open(&path).map_err(failed)?;
+            // A sweep of another run may have had it in between.
+            if alive.try_lock().is_ok() && path.exists() {
+                return Ok(Self { path, _alive: alive });
             }
         }
-        bail!("`{}` is full of directories of this process", all.display())
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for RunDir {
     fn drop(&mut self) {
         // What cannot be removed now is swept by the next run.
-        let _swept_later = std::fs::remove_dir_all(&self.0);
+        let _swept_later = std::fs::remove_dir_all(&self.path);
     }
 }
 
-/// A process told apart from a later one of the same number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Owner {
-    pid: u32,
-    /// Clock ticks since boot (field 22 of `/proc/PID/stat`).
-    start: u64,
-}
-
-impl Owner {
-    fn me() -> io::Result<Self> {
-        Self::alive(std::process::id())
-    }
-
-    fn alive(pid: u32) -> io::Result<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name in parentheses may hold anything, so count from its end.
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let ticks = fields.split_ascii_whitespace().nth(19).and_then(|ticks| ticks.parse().ok());
-        ticks.map(|start| Self { pid, start }).ok_or_else(|| io::ErrorKind::InvalidData.into())
-    }
-
-    fn of(name: &str) -> Option<Self> {
-        let mut parts = name.split('-');
-        Some(Self { pid: parts.next()?.parse().ok()?, start: parts.next()?.parse().ok()? })
-    }
-}
-
-/// Removes the directories of dead runs, judged by whether their process lives, never by age.
+/// Removes the directories of dead runs, judged by whether somebody holds them, never by age.
 fn sweep(all: &Path) {
     let Ok(entries) = std::fs::read_dir(all) else { return };
     for entry in entries.flatten() {
-        let owner = entry.file_name().to_str().and_then(Owner::of);
-        let dead = owner.is_some_and(|owner| Owner::alive(owner.pid).map_or(true, |alive| alive != owner));
-        if dead {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let dead = || File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok());
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) && dead() {
             // Another run may be sweeping too.
             let _swept = std::fs::remove_dir_all(entry.path());
         }
@@ -135,14 +136,28 @@ mod tests {
     #[test]
     fn sweeps_the_dead_and_spares_the_living() {
         let all = tempfile::tempdir().unwrap();
-        let me = Owner::me().unwrap();
-        let living = all.path().join(format!("{}-{}-0", me.pid, me.start));
-        let reused = all.path().join(format!("{}-{}-0", me.pid, me.start + 1));
-        let foreign = all.path().join("notes");
-        for dir in [&living, &reused, &foreign] {
-            std::fs::create_dir(dir).unwrap();
+        let at = |name: &str| all.path().join(name);
+        for dir in ["rliving", "rdead", "notes"] {
+            std::fs::create_dir(at(dir)).unwrap();
         }
+        let alive = File::open(at("rliving")).unwrap();
+        alive.try_lock().unwrap();
         sweep(all.path());
-        assert!(living.exists() && !reused.exists() && foreign.exists());
+        assert!(at("rliving").exists() && !at("rdead").exists() && at("notes").exists());
+        drop(alive);
+        sweep(all.path());
+        assert!(!at("rliving").exists());
+    }
+
+    #[test]
+    fn a_lock_is_not_waited_for_for_ever() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let holder = file.reopen().unwrap();
+        holder.try_lock().unwrap();
+        let start = Instant::now();
+        assert_eq!(lock(file.as_file()).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() < LOCKED * 2);
+        drop(holder);
+        lock(file.as_file()).unwrap();
     }
 }

@@ -22,6 +22,9 @@ use crate::state::{self, RunDir};
 use crate::tool::ssh::{self, Evidence, SshError, Target, Use};
 use crate::tool::ssh_keygen;
 
+/// Most that a script on a connection of its own may write, in bytes.
+const MOST: u64 = 16 << 20;
+
 /// How often a login looks up. ssh itself takes longer for every step.
 const LOOK_UP: Duration = Duration::from_millis(2);
 
@@ -60,6 +63,20 @@ pub enum TransportError {
         /// What was said on stderr.
         said: String,
     },
+    /// It said more than any script of ours says.
+    #[error("`{script}` on `{host}` wrote more than {} MiB", MOST >> 20)]
+    Flood {
+        /// The target.
+        host: String,
+        /// The script.
+        script: &'static str,
+    },
+    /// ssh's log of the connection contradicts itself.
+    #[error("`{host}` made ssh log how the connection was opened in two ways, so neither is believed")]
+    Forged {
+        /// The target.
+        host: String,
+    },
     /// An argument that no shell can hold.
     #[error("`{script}` cannot take an argument with a NUL byte")]
     Argument {
@@ -79,6 +96,8 @@ impl Fact for TransportError {
     fn exit(&self) -> Exit {
         match self {
             Self::Lost { .. } | Self::Run(RunError::Timeout { .. }) => Exit::SshUnreachable,
+            Self::Flood { .. } => Exit::Failed,
+            Self::Forged { .. } => Exit::SshDenied,
             Self::Argument { .. } => Exit::Usage,
             Self::Run(error) => error.exit(),
         }
@@ -166,6 +185,8 @@ impl Transport {
             }
             let error = if interrupt::requested() {
                 RunError::Interrupted { program: "ssh".to_owned() }
+            } else if login.size("stdout") > MOST || login.size("stderr") > MOST {
+                return Ok((opening, Err(TransportError::Flood { host, script: script.name })));
             } else if start.elapsed() > limit {
                 RunError::Timeout { program: "ssh".to_owned(), limit, partial: None }
             } else {
@@ -173,8 +194,13 @@ impl Transport {
             };
             return Ok((opening, Err(error.into())));
         };
+        // Now that all of it is there, the log must still say the same.
+        let log = login.log();
+        if Evidence::read(&log).as_ref() != Some(&opening.evidence) {
+            return Ok((opening, Err(TransportError::Forged { host })));
+        }
         let stderr = login.stderr().trim().to_owned();
-        let said = ssh::said(&format!("{}{stderr}", login.log()));
+        let said = ssh::said(&format!("{log}{stderr}"));
         let answer = read_answer(login.read("stdout").as_bytes(), &end, stderr);
         let lost = || TransportError::Lost { host, script: script.name, code, said };
         let answer = answer.ok_or_else(lost);
@@ -249,10 +275,9 @@ impl Transport {
         self.dir.path().join("config")
     }
 
-    /// rsync splits `-e` at blanks and knows quotes, but no escapes.
+    /// rsync splits `-e` at blanks, and knows quotes, which are doubled within themselves.
     fn rsync_word(&self) -> String {
-        let path = self.config().to_string_lossy().into_owned();
-        if path.contains('\'') { format!("\"{path}\"") } else { format!("'{path}'") }
+        format!("'{}'", self.config().to_string_lossy().replace('\'', "''"))
     }
 
     /// A remote `sh` over the open connection only: without the master it fails rather than dial anew.
@@ -269,6 +294,23 @@ impl Transport {
     }
 }
 
+/// Looks at everything that can be wrong on this side, before anything is contacted, and records the host keys that the
+/// tailnet gives.
+pub fn prepare(target: &Target) -> anyhow::Result<HostKeys> {
+    match (target.auth, &target.key) {
+        (AuthMode::Keys, SshKey::File(key)) => ssh_keygen::inspect(key).map_err(Failure::from)?,
+        (AuthMode::TailscaleSsh, _) if !target.in_tailnet => {
+            return Err(Failure::from(SshError::Unasked { host: target.shown() }).into());
+        }
+        _ => {}
+    }
+    let host_keys = HostKeys::below(&state::dir()?);
+    if !target.host_keys.is_empty() {
+        host_keys.record(&target.name, &target.addresses, &target.host_keys, false).map_err(Failure::from)?;
+    }
+    Ok(host_keys)
+}
+
 /// A login under way.
 struct Login<'a> {
     target: Target,
@@ -279,22 +321,12 @@ struct Login<'a> {
 }
 
 impl<'a> Login<'a> {
-    /// Looks at everything that can be wrong on this side, and records the host keys that the tailnet gives.
     fn new(target: Target, check_wait: Duration, out: &'a Printer) -> anyhow::Result<Self> {
-        if let (AuthMode::Keys, SshKey::File(key)) = (target.auth, &target.key) {
-            ssh_keygen::inspect(key).map_err(Failure::from)?;
-        }
-        let dir = RunDir::new()?;
-        let host_keys = HostKeys::below(&state::dir()?);
-        if !target.host_keys.is_empty() {
-            host_keys
-                .record(&target.name, &target.addresses, &target.host_keys, false)
-                .map_err(Failure::from)?;
-        }
-        Ok(Self { target, dir, host_keys, check_wait, out })
+        let host_keys = prepare(&target)?;
+        Ok(Self { target, dir: RunDir::new()?, host_keys, check_wait, out })
     }
 
-    /// What ssh itself logged, which no server can write into.
+    /// What ssh itself logged.
     fn log(&self) -> String {
         self.read("log")
     }
@@ -302,6 +334,10 @@ impl<'a> Login<'a> {
     /// What came from the server: a banner, and the script's stderr.
     fn stderr(&self) -> String {
         self.read("stderr")
+    }
+
+    fn size(&self, name: &str) -> u64 {
+        std::fs::metadata(self.dir.path().join(name)).map_or(0, |meta| meta.len())
     }
 
     fn read(&self, name: &str) -> String {
@@ -352,13 +388,11 @@ impl<'a> Login<'a> {
         }
         let config = Use::Run { socket: &socket, check_wait: patience };
         let config = target.config(config, self.host_keys.path()).map_err(Failure::from)?;
-        fs_err::write(self.dir.path().join("config"), config)?;
-        // The log tells how we were let in. In a file of its own, no server can write into it. ssh appends to it.
         let in_dir = |name: &str| self.dir.path().join(name);
-        if let Err(error) = std::fs::remove_file(in_dir("log"))
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(error.into());
+        // The log tells how we were let in. In a file of its own, a banner cannot mix with it. ssh appends to it.
+        for (name, text) in [("config", config.as_str()), ("log", "")] {
+            std::fs::write(in_dir(name), text)
+                .map_err(|error| Failure::from(SshError::Local(in_dir(name), error.to_string())))?;
         }
         let cmd = ssh_cmd(&self.dir, &["-o", "LogLevel=DEBUG1"], Duration::MAX).arg("-E").arg(in_dir("log"));
         let cmd = match script {

@@ -182,9 +182,9 @@ fn a_key_that_a_batch_run_cannot_use_is_found_before_anything_is_contacted() {
         std::fs::create_dir(&dir).unwrap();
         for (key, words) in [
             (open_key, "is open to others (mode 0644)"),
-            (public, "is not a private key"),
+            (public, "it is the public half"),
             (locked, "has a passphrase"),
-            (dir, "SSH key does not exist: "),
+            (dir, "is not a regular file"),
         ] {
             let (exit, said) = exit_of(Target { key: SshKey::File(key), port: 1, ..target(&sshd) });
             assert_eq!(exit, Exit::Usage, "{said}");

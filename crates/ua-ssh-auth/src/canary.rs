@@ -42,6 +42,9 @@ pub const STEPS: [(&str, &str); 9] = [
     ("canary.ledger", "one line in the ledger"),
 ];
 
+/// The check of a step that failed on this machine.
+const HERE: &str = "canary.here";
+
 /// A step: what it saw, in words.
 type StepFn<'a> = &'a dyn Fn() -> Result<String, StepError>;
 
@@ -102,6 +105,7 @@ pub fn run(prover: &Prover<'_>, tailscale: &str, checks: &mut Vec<Check>) -> Ver
         let start = Instant::now();
         let check = match step() {
             Ok(detail) => Check::pass(id, detail),
+            Err(error @ StepError::Local(_)) => Check::failure(HERE, error),
             Err(error) => Check::failure(id, error),
         };
         let go_on = check.verdict != Verdict::Fail && !interrupt::requested();
@@ -126,24 +130,22 @@ pub fn run(prover: &Prover<'_>, tailscale: &str, checks: &mut Vec<Check>) -> Ver
     versions
 }
 
-/// The ledger's line about a canary, from its checks. What kept it from judging Tailscale SSH at all is no failure of
-/// Tailscale SSH: no tailnet on this machine, or no VPS on it.
+/// The ledger's line about a canary, from its checks. Only what Tailscale SSH did is held against it: a run that was
+/// refused, lost or damaged. Not what was wrong on this machine or with the tailnet, and not a check that nobody was
+/// there to approve.
 pub fn event(checks: &[Check], interrupted: bool, versions: Versions, took: Duration) -> Event {
     let failure = checks.iter().find(|check| check.verdict == Verdict::Fail);
-    let nothing_tried = |exit: Exit| {
-        matches!(
-            exit,
-            Exit::TailscaleMissing
-                | Exit::TailscaleDown
-                | Exit::PeerUnreachable
-                | Exit::HostPolicy
-                | Exit::Usage
-        )
+    let nothing_tried = |check: &Check| {
+        check.id == HERE
+            || !matches!(
+                check.exit,
+                Exit::Failed | Exit::SshUnreachable | Exit::SshDenied | Exit::HostKey | Exit::Transfer
+            )
     };
     let (verdict, exit) = match failure {
         _ if interrupted => (Outcome::Skip, Exit::Interrupted),
         None => (Outcome::Pass, Exit::Ok),
-        Some(check) if nothing_tried(check.exit) => (Outcome::Skip, check.exit),
+        Some(check) if nothing_tried(check) => (Outcome::Skip, check.exit),
         Some(check) => (Outcome::Fail, check.exit),
     };
     Event::Canary {
@@ -220,6 +222,7 @@ fn rsync(transport: &Transport, idle: Duration) -> Result<String, StepError> {
     let place = script(transport, PLACE, &[], LIMIT)?.stdout.trim().to_owned();
     let moved = there_and_back(transport, &place, idle);
     // Whatever became of it, nothing is left behind; a first error says more than this one.
+    let _also_when_interrupted = interrupt::defer();
     let cleared = script(transport, CLEAR, &[&place], LIMIT);
     let detail = moved?;
     cleared?;

@@ -8,11 +8,9 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
-use ua_common::host_keys::HostKeys;
-use ua_common::settings::value::{AuthMode, SshKey, Value as _};
 use ua_common::state;
 use ua_common::tool::ssh::{Target, Use};
-use ua_common::tool::ssh_keygen;
+use ua_common::transport;
 
 /// What is printed where no configuration could be made: `ssh` refuses it, so that a script which does not look at
 /// exit codes cannot go on with ssh's own defaults.
@@ -23,31 +21,21 @@ pub const CLOSED: &str = "-F/nonexistent/ua-ssh-auth-failed";
 pub struct Client {
     args: String,
     target: String,
-    mode: String,
 }
 
 impl Client {
     /// Writes what `ssh` needs to know of the target, and gives the words.
     pub fn prepare(target: &Target) -> anyhow::Result<Self> {
-        if let (AuthMode::Keys, SshKey::File(key)) = (target.auth, &target.key) {
-            ssh_keygen::inspect(key).map_err(Failure::from)?;
-        }
-        let state = state::dir()?;
-        let host_keys = HostKeys::below(&state);
-        if !target.host_keys.is_empty() {
-            host_keys
-                .record(&target.name, &target.addresses, &target.host_keys, false)
-                .map_err(Failure::from)?;
-        }
+        let host_keys = transport::prepare(target)?;
         let text = target.config(Use::Script, host_keys.path()).map_err(Failure::from)?;
-        let dir = state.join("ssh_config");
+        let dir = state::dir()?.join("ssh_config");
         state::private(&dir)?;
         let name: String = Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let path = dir.join(name);
         let shown = plain(&path)?;
         state::write(&path, &text, 0o600)
             .map_err(|error| Failure::new(Exit::Failed, format!("cannot write `{shown}`: {error}")))?;
-        Ok(Self { args: format!("-F{shown}"), target: target.shown(), mode: target.auth.show() })
+        Ok(Self { args: format!("-F{shown}"), target: target.shown() })
     }
 
     /// One word for `ssh`, `scp` and `sftp`, which no shell takes apart.
@@ -62,7 +50,7 @@ impl Client {
 
     /// For `eval`, in any POSIX shell and in fish.
     pub fn env(&self) -> String {
-        env(&self.args, &self.target, &self.mode)
+        env(&self.args, &self.target)
     }
 }
 
@@ -72,9 +60,9 @@ pub fn rsh(args: &str) -> String {
 }
 
 /// For `eval`. Every value is of characters that no shell touches within single quotes.
-pub fn env(args: &str, target: &str, mode: &str) -> String {
+pub fn env(args: &str, target: &str) -> String {
     format!(
-        "export UA_VPS_HOST='{target}';\nexport UA_SSH_AUTH_MODE='{mode}';\nexport UA_SSH_ARGS='{args}';\nexport UA_SSH_RSH='{}';",
+        "export UA_VPS_HOST='{target}';\nexport UA_SSH_ARGS='{args}';\nexport UA_SSH_RSH='{}';",
         rsh(args)
     )
 }

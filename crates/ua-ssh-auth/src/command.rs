@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -8,17 +9,18 @@ use serde_json::json;
 use ua_common::cli::{Context, Tool};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
+use ua_common::host::{Host, RemoteHost};
 use ua_common::interrupt;
 use ua_common::place::{self, Found, Place};
 use ua_common::report::{Check, Lane, Report, Verdict};
 use ua_common::settings::table;
-use ua_common::settings::value::{AuthMode, SshKey, Value as _};
+use ua_common::settings::value::{AuthMode, Base, SshKey, Value as _};
 use ua_common::state;
 use ua_common::tool::ssh::Use;
 use ua_common::tool::ssh_keygen;
 
 use crate::known_hosts::{self, Act};
-use crate::ledger::{Entry, Event, Ledger, Rule};
+use crate::ledger::{Entry, Event, Ledger, Pen, Rule};
 use crate::prove::Prover;
 use crate::{canary, client, switch};
 
@@ -67,8 +69,7 @@ pub fn tool() -> Tool {
     let mode = Arg::new("mode")
         .long("mode")
         .value_name("MODE")
-        .value_parser(["keys", "tailscale_ssh"])
-        .ignore_case(true)
+        .value_parser(mode_word)
         .help("The mode to prove, instead of the one of the settings");
     let both = Arg::new("both")
         .long("both")
@@ -107,7 +108,7 @@ pub fn tool() -> Tool {
         ))
         .subcommand(with_mode(
             "env",
-            "Print variables for eval: UA_VPS_HOST, UA_SSH_AUTH_MODE, UA_SSH_ARGS, UA_SSH_RSH",
+            "Print variables for eval: UA_VPS_HOST, UA_SSH_ARGS, UA_SSH_RSH",
             "Example:\n  eval \"$(ua-ssh-auth env)\" && ssh $UA_SSH_ARGS \"$UA_VPS_HOST\" uptime",
         ))
         .subcommand(
@@ -116,7 +117,7 @@ pub fn tool() -> Tool {
                 "Say whose word the VPS's host key has; accept a first one, or a changed one",
                 "Examples:\n  ua-ssh-auth known-hosts                      look\n  ua-ssh-auth known-hosts --print              as lines of a known_hosts file\n  ua-ssh-auth known-hosts --accept --dry-run   the fingerprint of an sshd met for the first time",
             )
-            .arg(act("print", "Print the keys in force, as lines of a known_hosts file"))
+            .arg(act("print", "Print the keys in force, as lines of a known_hosts file").conflicts_with("dry-run"))
             .arg(act("accept", "Take the keys of a host that has none yet, and show their fingerprints"))
             .arg(act("refresh", "Take the present keys instead of the known ones, and show both"))
             .group(clap::ArgGroup::new("act").args(["print", "accept", "refresh"]))
@@ -154,14 +155,19 @@ pub fn tool() -> Tool {
     Tool { on_failure: closed, ..Tool::new(NAME, Lane::Vps, command, run) }
 }
 
+fn mode_word(text: &str) -> Result<AuthMode, String> {
+    let base = Base { dir: std::path::Path::new("/"), home: None };
+    AuthMode::parse_text(text, &base).map_err(|_| format!("not {}", AuthMode::takes()))
+}
+
 /// What a command substitution gets where it would otherwise get nothing and go on.
-fn closed(matches: &ArgMatches) -> Option<String> {
-    match matches.subcommand_name()? {
+fn closed(argv: &[OsString]) -> Option<String> {
+    argv.iter().skip(1).find_map(|word| match word.to_str()? {
         "args" => Some(client::CLOSED.to_owned()),
         "rsh" => Some(client::rsh(client::CLOSED)),
-        "env" => Some(client::env(client::CLOSED, "nobody@nonexistent.invalid", "failed")),
+        "env" => Some(client::env(client::CLOSED, "nobody@nonexistent.invalid")),
         _ => None,
-    }
+    })
 }
 
 fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
@@ -266,11 +272,10 @@ fn show(context: &Context, report: &mut Report) {
 fn check(matches: &ArgMatches, context: &Context, report: &mut Report) {
     let Some(Found { place, .. }) = locate(context, report) else { return };
     let settings = &context.settings;
-    let modes = match matches.get_one::<String>("mode").map(String::as_str) {
-        _ if flag(matches, "both") => vec![AuthMode::Keys, AuthMode::TailscaleSsh],
-        Some("keys") => vec![AuthMode::Keys],
-        Some(_) => vec![AuthMode::TailscaleSsh],
-        None => vec![settings.ssh_auth_mode.value],
+    let modes = if flag(matches, "both") {
+        vec![AuthMode::Keys, AuthMode::TailscaleSsh]
+    } else {
+        vec![matches.get_one("mode").copied().unwrap_or(settings.ssh_auth_mode.value)]
     };
     let check_wait = check_wait(matches, context);
     prove(&Prover { settings, out: &context.out, place: &place, check_wait }, &modes, report);
@@ -349,11 +354,15 @@ fn canary(matches: &ArgMatches, context: &Context, report: &mut Report) -> anyho
         return Ok(());
     }
     let ledger = Ledger::below(&state::dir()?);
-    let pen = ledger.open().map_err(Failure::from)?;
+    // A ledger that nobody can write is known before the work.
+    ledger.open().map_err(Failure::from)?;
     let start = Instant::now();
     let mut checks = Vec::new();
     let mut versions = crate::ledger::Versions::default();
+    // The full name, however it was spelled, so that one VPS has one record.
+    let mut target = report.target().to_owned();
     if let Some(Found { place, tailnet }) = locate(context, report) {
+        target = format!("{}@{}", context.settings.host_vps.user, place.name);
         let check_wait = check_wait(matches, context);
         let prover = Prover { settings: &context.settings, out: &context.out, place: &place, check_wait };
         let tailscale = tailnet.map_or(String::new(), |tailnet| tailnet.version);
@@ -371,8 +380,8 @@ fn canary(matches: &ArgMatches, context: &Context, report: &mut Report) -> anyho
     if report.first_failure().is_none() {
         push(report, checks);
     }
-    let entry = Entry::now(report.target().to_owned(), context.around.who(), event);
-    let written = pen.append(&entry);
+    let entry = Entry::now(target, context.around.who(), event);
+    let written = ledger.open().and_then(Pen::locked).and_then(|mut pen| pen.append(&entry));
     report.push(match written {
         Ok(()) => Check::pass("canary.ledger", format!("one line in `{}`", ledger.path().display())),
         Err(error) => Check::failure("canary.ledger", error),
@@ -432,7 +441,18 @@ fn summary(
         let what = if matches!(entry.event, Event::Cutover { .. }) { "cut-over" } else { "rollback" };
         report.push(Check::pass("switch", format!("last {what} at {} by {}", entry.at, entry.who)));
     }
-    Ok(Rule::of(&context.settings).judge(&read.entries, report.target(), Timestamp::now()))
+    let host = &context.settings.host_vps.value;
+    Ok(Rule::of(&context.settings).judge(&read.entries, &|target| is_named(host, target), Timestamp::now()))
+}
+
+/// Is the `user@full.name` of a record the host of the settings, which may be a short name?
+fn is_named(host: &RemoteHost, target: &str) -> bool {
+    let Some((user, name)) = target.split_once('@') else { return false };
+    let same = match &host.host {
+        Host::Short(label) => name.split('.').next() == Some(label),
+        host @ (Host::Name(_) | Host::Ip(_)) => name == host.to_string(),
+    };
+    user == host.user && same
 }
 
 fn cutover(matches: &ArgMatches, context: &Context, report: &mut Report) -> anyhow::Result<()> {
@@ -445,14 +465,11 @@ fn cutover(matches: &ArgMatches, context: &Context, report: &mut Report) -> anyh
         return Ok(());
     }
     let ledger = Ledger::below(&state::dir()?);
-    let pen = ledger.open().map_err(Failure::from)?;
+    ledger.open().map_err(Failure::from)?;
     let summary = summary(context, &ledger, report)?;
     if summary.missing.is_empty() {
-        let detail = format!(
-            "{} canaries passed, none failed, since {}",
-            summary.passed,
-            summary.first.map_or(String::new(), |first| first.to_string())
-        );
+        let since = summary.first.map_or(String::new(), |first| first.to_string());
+        let detail = format!("canaries that passed: {}, none failed, the first at {since}", summary.passed);
         report.push(Check::pass("rule", detail));
     }
     for missing in &summary.missing {
@@ -467,16 +484,38 @@ fn cutover(matches: &ArgMatches, context: &Context, report: &mut Report) -> anyh
             settings: &context.settings,
             out: &context.out,
             place: &place,
-            check_wait: check_wait(matches, context),
+            // Nobody is asked for an approval that cannot change the answer.
+            check_wait: if summary.missing.is_empty() {
+                check_wait(matches, context)
+            } else {
+                Duration::ZERO
+            },
         };
         prove(&prover, &[AuthMode::Keys, AuthMode::TailscaleSsh], report);
     }
     if report.first_failure().is_some() || interrupt::requested() {
         return Ok(());
     }
-    switch_to(matches, context, report, &edit, pen, Event::Cutover { from: edit.from.clone() })
+    // Somebody may have edited the file while a check was waited for.
+    let edit = switch::plan(&context.around, AuthMode::TailscaleSsh)?;
+    if flag(matches, "dry-run") {
+        report.push(Check::skip("switch", format!("would write {}", edit.words())));
+        return Ok(());
+    }
+    let _whole = interrupt::defer();
+    // The lock first: without the line there is no cut-over.
+    let mut pen = ledger.open().and_then(Pen::locked).map_err(Failure::from)?;
+    edit.apply(&context.around)?;
+    let event = Event::Cutover { from: edit.from.clone() };
+    if let Err(error) = pen.append(&Entry::now(report.target().to_owned(), context.around.who(), event)) {
+        edit.revert()?;
+        return Err(Failure::from(error).into());
+    }
+    switched(&edit, report);
+    Ok(())
 }
 
+/// The way back asks nobody, and nothing but the file itself stops it: a ledger that cannot be written is told.
 fn rollback(matches: &ArgMatches, context: &Context, report: &mut Report) -> anyhow::Result<()> {
     if let Some(failure) = switch::overridden(&context.settings) {
         return Err(failure.into());
@@ -486,38 +525,31 @@ fn rollback(matches: &ArgMatches, context: &Context, report: &mut Report) -> any
         report.push(Check::pass("switch", "the mode is `keys` already"));
         return Ok(());
     }
-    let pen = Ledger::below(&state::dir()?).open().map_err(Failure::from)?;
-    switch_to(matches, context, report, &edit, pen, Event::Rollback { from: edit.from.clone() })
-}
-
-/// Makes the edit and writes the line about it; without the line there is no edit.
-fn switch_to(
-    matches: &ArgMatches,
-    context: &Context,
-    report: &mut Report,
-    edit: &switch::Edit,
-    pen: crate::ledger::Pen,
-    event: Event,
-) -> anyhow::Result<()> {
-    let was = edit.from.as_deref().map_or("nothing".to_owned(), |from| format!("`{from}`"));
-    let change =
-        format!("`ssh.auth_mode = {}` in `{}`, which said {was}", edit.to.show(), edit.path.display());
     if flag(matches, "dry-run") {
-        report.push(Check::skip("switch", format!("would write {change}")));
+        report.push(Check::skip("switch", format!("would write {}", edit.words())));
         return Ok(());
     }
     let _whole = interrupt::defer();
     edit.apply(&context.around)?;
-    if let Err(error) = pen.append(&Entry::now(report.target().to_owned(), context.around.who(), event)) {
-        edit.revert()?;
-        return Err(Failure::from(error).into());
+    switched(&edit, report);
+    let event = Event::Rollback { from: edit.from.clone() };
+    let entry = Entry::now(report.target().to_owned(), context.around.who(), event);
+    let written = state::dir().and_then(|state| {
+        let pen = Ledger::below(&state).open().and_then(Pen::locked);
+        Ok(pen.and_then(|mut pen| pen.append(&entry)).map_err(Failure::from)?)
+    });
+    if let Err(error) = written {
+        report.push(Check::warn("ledger", format!("the rollback is not in the ledger: {error:#}")));
     }
+    Ok(())
+}
+
+fn switched(edit: &switch::Edit, report: &mut Report) {
     let next = match edit.to {
         AuthMode::TailscaleSsh => "ua-ssh-auth check --both  # and at any time: ua-ssh-auth rollback",
         AuthMode::Keys => "ua-ssh-auth check --mode keys",
     };
-    report.push(Check::pass("switch", format!("wrote {change}")).hint(next));
+    report.push(Check::pass("switch", format!("wrote {}", edit.words())).hint(next));
     report.data.insert("from".to_owned(), edit.from.clone().into());
     report.data.insert("to".to_owned(), edit.to.show().into());
-    Ok(())
 }

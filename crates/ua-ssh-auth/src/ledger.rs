@@ -104,7 +104,7 @@ pub struct Step {
 
 /// Why the ledger cannot be used. Found before anything is contacted.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} the ledger `{}`: {source}", .path.display())]
+#[error("cannot {doing} the ledger `{}`", .path.display())]
 pub struct LedgerError {
     doing: &'static str,
     path: PathBuf,
@@ -149,6 +149,7 @@ impl Ledger {
 
     /// Reads it; a missing one is empty.
     pub fn read(&self) -> Result<Read, LedgerError> {
+        self.regular("read")?;
         match std::fs::read(&self.path) {
             Ok(bytes) => Ok(parse(&String::from_utf8_lossy(&bytes))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Read::default()),
@@ -158,9 +159,20 @@ impl Ledger {
 
     /// Opens it for a line that is yet to come, so that a ledger nobody can write is known before the work.
     pub fn open(&self) -> Result<Pen, LedgerError> {
+        self.regular("write")?;
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).append(true).create(true).mode(0o600).open(&self.path);
         Ok(Pen { file: file.map_err(|source| self.failed("write", source))?, ledger: self.clone() })
+    }
+
+    /// Anything else than a file could keep us waiting for ever.
+    fn regular(&self, doing: &'static str) -> Result<(), LedgerError> {
+        match std::fs::metadata(&self.path) {
+            Ok(meta) if !meta.is_file() => {
+                Err(self.failed(doing, std::io::Error::other("not a regular file")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn failed(&self, doing: &'static str, source: std::io::Error) -> LedgerError {
@@ -175,13 +187,20 @@ pub struct Pen {
 }
 
 impl Pen {
+    /// Waits for its turn, but not for ever.
+    pub fn locked(self) -> Result<Self, LedgerError> {
+        match ua_common::state::lock(&self.file) {
+            Ok(()) => Ok(self),
+            Err(source) => Err(self.ledger.failed("write", source)),
+        }
+    }
+
     /// Appends a line and sees it on the disk. A line that a crash cut short keeps its place above it.
-    pub fn append(mut self, entry: &Entry) -> Result<(), LedgerError> {
+    pub fn append(&mut self, entry: &Entry) -> Result<(), LedgerError> {
         self.write(entry).map_err(|source| self.ledger.failed("write", source))
     }
 
     fn write(&mut self, entry: &Entry) -> std::io::Result<()> {
-        self.file.lock()?;
         let length = self.file.seek(SeekFrom::End(0))?;
         let mut line = serde_json::to_string(entry)?;
         if length > 0 {
@@ -264,15 +283,15 @@ pub struct Missing {
 }
 
 impl Rule {
-    /// Adds up what the ledger says about `target`. Pure.
+    /// Adds up what the ledger says about one target. Pure.
     ///
     /// The rule holds if the first judged canary is at least `days` old, and within the last `days` at least `runs`
     /// passed, none failed, and the last that passed is at most `max_age` old. A line from the future means that the
     /// clock was set back, so that no time in the ledger can be trusted until that time has come.
-    pub fn judge(&self, entries: &[Entry], target: &str, now: Timestamp) -> Summary {
+    pub fn judge(&self, entries: &[Entry], is_target: &dyn Fn(&str) -> bool, now: Timestamp) -> Summary {
         let canaries: Vec<(Timestamp, Outcome)> = entries
             .iter()
-            .filter(|entry| entry.target == target)
+            .filter(|entry| is_target(&entry.target))
             .filter_map(|entry| match &entry.event {
                 Event::Canary { verdict, .. } => Some((entry.at, *verdict)),
                 _ => None,
@@ -383,7 +402,11 @@ mod tests {
     }
 
     fn missing(entries: &[Entry]) -> Vec<&'static str> {
-        RULE.judge(entries, TARGET, now()).missing.iter().map(|missing| missing.id).collect()
+        RULE.judge(entries, &|target| target == TARGET, now())
+            .missing
+            .iter()
+            .map(|missing| missing.id)
+            .collect()
     }
 
     #[test]
@@ -412,7 +435,8 @@ mod tests {
 
     #[test]
     fn the_longest_gap_counts_the_ends_of_the_window() {
-        let gap = |entries: &[Entry]| RULE.judge(entries, TARGET, now()).longest_gap_s / 3600;
+        let gap =
+            |entries: &[Entry]| RULE.judge(entries, &|target| target == TARGET, now()).longest_gap_s / 3600;
         assert_eq!(gap(&[]), 7 * 24);
         assert_eq!(gap(&steady(7)), 8);
         assert_eq!(gap(&[canary(100, Outcome::Pass), canary(30, Outcome::Fail)]), 70);
@@ -423,11 +447,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::below(dir.path());
         let (first, second) = (canary(2, Outcome::Pass), canary(1, Outcome::Fail));
-        ledger.open().unwrap().append(&first).unwrap();
+        ledger.open().unwrap().locked().unwrap().append(&first).unwrap();
         let whole = std::fs::read_to_string(ledger.path()).unwrap();
         let cut = format!("{whole}not ours\n{}", &whole[..whole.len() / 2]);
         std::fs::write(ledger.path(), &cut).unwrap();
-        ledger.open().unwrap().append(&second).unwrap();
+        ledger.open().unwrap().locked().unwrap().append(&second).unwrap();
         let text = std::fs::read_to_string(ledger.path()).unwrap();
         assert!(text.starts_with(&format!("{cut}\n{{")) && text.ends_with("}\n"), "{text}");
         let read = ledger.read().unwrap();
@@ -441,7 +465,9 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    (0..20).for_each(|_| ledger.open().unwrap().append(&canary(1, Outcome::Pass)).unwrap());
+                    (0..20).for_each(|_| {
+                        ledger.open().unwrap().locked().unwrap().append(&canary(1, Outcome::Pass)).unwrap();
+                    });
                 });
             }
         });

@@ -77,20 +77,27 @@ impl Edit {
         self.from.as_deref().is_some_and(|from| from.eq_ignore_ascii_case(&self.to.show()))
     }
 
+    /// The change, for a person.
+    pub fn words(&self) -> String {
+        let was = self.from.as_deref().map_or("nothing".to_owned(), |from| format!("`{from}`"));
+        format!("`ssh.auth_mode = {}` in `{}`, which said {was}", self.to.show(), self.path.display())
+    }
+
     /// Writes the file as a whole, and sees that the settings are read from it as meant.
     pub fn apply(&self, around: &Surroundings) -> Result<(), Failure> {
-        self.write(&self.new)?;
-        let read = Settings::load(Layer::new(), around)?.ssh_auth_mode;
-        if read.value == self.to && matches!(read.origin, Origin::User(..)) {
-            return Ok(());
+        if std::fs::read_to_string(&self.path).ok() != self.old {
+            let message = format!("`{}` was changed at the same moment", self.path.display());
+            return Err(Failure::new(Exit::Failed, message).hint("run it again"));
         }
-        let message = format!(
-            "`{}` was written, but `ssh.auth_mode` is `{}` by {}",
-            self.path.display(),
-            read.value.show(),
-            read.origin
-        );
-        Err(Failure::new(Exit::Failed, message))
+        self.write(&self.new)?;
+        let read = Settings::load(Layer::new(), around).map(|settings| settings.ssh_auth_mode);
+        let said = match read {
+            Ok(read) if read.value == self.to && matches!(read.origin, Origin::User(..)) => return Ok(()),
+            Ok(read) => format!("`ssh.auth_mode` would be `{}` by {}", read.value.show(), read.origin),
+            Err(error) => error.to_string(),
+        };
+        self.revert()?;
+        Err(Failure::new(Exit::Failed, format!("`{}` was put back: {said}", self.path.display())))
     }
 
     /// Puts the file back as it was.

@@ -110,6 +110,9 @@ fn check_proves_the_named_key() {
     }
     assert_eq!(report["data"]["keys"]["method"], "publickey");
     assert_eq!(vps.sshd.logins(), 1, "one connection");
+    // A mode in any case is that mode.
+    let report = json(&vps.run(&["check", "--mode", "KEYS", "--json"]));
+    assert_eq!(report["data"]["proved"], serde_json::json!(["keys"]), "{report:#}");
     let report = json(&vps.run(&["check", "--both", "--json", "--keys-port", "1"]));
     assert_eq!((verdict(&report, "keys.connect"), &report["exit_code"]), ("fail".to_owned(), &20.into()));
 }
@@ -163,7 +166,7 @@ fn args_rsh_and_env_are_one_word_that_needs_no_quoting() {
     assert_eq!(
         env,
         format!(
-            "export UA_VPS_HOST='{TARGET}';\nexport UA_SSH_AUTH_MODE='keys';\nexport UA_SSH_ARGS='{args}';\nexport UA_SSH_RSH='ssh {args}';\n"
+            "export UA_VPS_HOST='{TARGET}';\nexport UA_SSH_ARGS='{args}';\nexport UA_SSH_RSH='ssh {args}';\n"
         )
     );
     let report = json(&vps.run(&["args", "--ssh-key", key, "--json"]));
@@ -200,6 +203,7 @@ fn args_that_cannot_be_given_close_the_way() {
     let ssh = vps.place.run("ssh").args([args.trim(), TARGET, "true"]).output().unwrap();
     let (_, said) = exits(&ssh, 255);
     assert!(said.contains("Can't open user config file"), "{said}");
+    closed("args", &["--bogus"], &[], 2);
     // Blanks in the way to our state cannot be quoted by whoever calls.
     vps.place.tailscale_with_vps("127.0.0.1", &[&vps.sshd.host_key()]);
     let odd = vps.place.home().join("a b");

@@ -67,6 +67,9 @@ pub enum SshError {
     /// A path that an ssh configuration cannot hold.
     #[error("`{}` holds a character that ssh's configuration cannot", .0.display())]
     OddPath(PathBuf),
+    /// A file of this run cannot be written.
+    #[error("cannot write `{}`: {_1}", .0.display())]
+    Local(PathBuf, String),
     /// The path of a control socket has a limit (108 bytes).
     #[error("`{}` is too long for a socket", .0.display())]
     LongPath(PathBuf),
@@ -97,6 +100,12 @@ pub enum SshError {
         mode: String,
         /// What was seen instead.
         why: String,
+    },
+    /// Tailscale SSH is a matter of the tailnet, and the tailnet was not asked.
+    #[error("mode `tailscale_ssh` of `{host}` cannot be proved while the tailnet is not asked for it")]
+    Unasked {
+        /// The target.
+        host: String,
     },
     /// A key that nobody has accepted yet.
     #[error(
@@ -131,8 +140,10 @@ pub enum SshError {
 /// Who refused a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denier {
-    /// sshd.
+    /// sshd, which wanted a key.
     Sshd,
+    /// sshd, where Tailscale SSH was meant.
+    NoTailscaleSsh,
     /// The tailnet's SSH policy.
     Policy,
     /// Tailscale SSH, after somebody rejected the check.
@@ -149,7 +160,9 @@ impl Fact for SshError {
             | Self::Passphrase(_)
             | Self::NotAKey { .. }
             | Self::OddPath(_)
-            | Self::LongPath(_) => Exit::Usage,
+            | Self::LongPath(_)
+            | Self::Unasked { .. }
+            | Self::Local(..) => Exit::Usage,
             Self::Unreachable { .. } => Exit::SshUnreachable,
             Self::Denied { .. } | Self::Unproved { .. } => Exit::SshDenied,
             Self::UnknownHostKey { .. } | Self::OtherHostKey { .. } => Exit::HostKey,
@@ -168,6 +181,10 @@ impl Fact for SshError {
             Self::NotAKey { .. } => "name the private key with --ssh-key FILE".to_owned(),
             Self::OddPath(_) => "name the key by a plainer path with --ssh-key FILE".to_owned(),
             Self::LongPath(_) => "set XDG_STATE_HOME to a shorter path".to_owned(),
+            Self::Local(path, _) => format!("df -h {}", shell(path.parent().unwrap_or(path))),
+            Self::Unasked { .. } => {
+                "let the preflight ask it: --preflight auto; or: --auth-mode keys".to_owned()
+            }
             Self::Unreachable { host, .. } => format!("ua-preflight --ssh --host {host}"),
             Self::Denied { host, by: Denier::Sshd, .. } => format!("ssh-copy-id {host}"),
             Self::Denied { by: Denier::Policy, .. } => {
@@ -177,7 +194,7 @@ impl Fact for SshError {
             Self::Denied { host, by: Denier::NoUser, .. } => {
                 format!("name a login that `{}` has: --host USER@NAME", label(host))
             }
-            Self::Unproved { host, .. } => {
+            Self::Denied { host, by: Denier::NoTailscaleSsh, .. } | Self::Unproved { host, .. } => {
                 format!("sudo tailscale set --ssh  # on `{}`; meanwhile: --auth-mode keys", label(host))
             }
             Self::UnknownHostKey { .. } => "ua-ssh-auth known-hosts --accept".to_owned(),
@@ -211,11 +228,17 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Reads the log of a connection that is open; `None` if it does not say how it was opened.
+    /// Reads the log of a connection that is open; `None` if it does not say how it was opened, or says so twice.
+    ///
+    /// A server can make ssh log a text of its own (`SSH_MSG_DEBUG`, whose line breaks are not escaped), but it cannot
+    /// keep ssh from logging the truth as well: what stands there once is true.
     pub fn read(log: &str) -> Option<Self> {
-        let find = |prefix: &str| log.lines().find_map(|line| line.strip_prefix(prefix));
-        let (_, server) = find("debug1: Remote protocol version ")?.split_once("remote software version ")?;
-        let (_, opened) = find("Authenticated to ")?.split_once(" (")?;
+        let only = |prefix: &str| {
+            let mut found = log.lines().filter_map(|line| line.strip_prefix(prefix));
+            found.next().filter(|_| found.next().is_none())
+        };
+        let (_, server) = only("debug1: Remote protocol version ")?.split_once("remote software version ")?;
+        let (_, opened) = only("Authenticated to ")?.split_once(" (")?;
         let (at, method) = opened.split_once(") using \"")?;
         let method = method.split('"').next()?.to_owned();
         // `PATH TYPE FINGERPRINT WHERE-FROM`, where the path may hold blanks. The last one that was accepted was used.
@@ -225,7 +248,7 @@ impl Evidence {
             let at = words.iter().rposition(|word| word.starts_with("SHA256:"))?;
             Some(format!("{} {}", words.get(at.checked_sub(1)?)?, words[at]))
         });
-        let host_key = find("debug1: Server host key: ")?.to_owned();
+        let host_key = only("debug1: Server host key: ")?.to_owned();
         Some(Self { server: server.to_owned(), at: at.to_owned(), method, key, host_key })
     }
 
@@ -237,9 +260,14 @@ impl Evidence {
     /// Does it prove the mode of the target? Says in words what was proved, or why not.
     pub fn proves(&self, target: &Target) -> Result<String, String> {
         let Self { server, at, method, key, .. } = self;
+        let dialled = target.addresses.first().map(|ip| format!("[{ip}]:{}", target.port));
+        if let Some(dialled) = dialled.filter(|dialled| dialled != at) {
+            return Err(format!("the connection goes to {at}, not to {dialled}"));
+        }
         match target.auth {
-            AuthMode::TailscaleSsh if !target.in_tailnet => {
-                Err(format!("nothing says that {at} is an address of the tailnet"))
+            AuthMode::TailscaleSsh if target.host_keys.is_empty() => {
+                Err("the tailnet gives no host key of it, as it does for whoever runs Tailscale SSH"
+                    .to_owned())
             }
             AuthMode::TailscaleSsh if method == "none" && self.is_tailscale_ssh() => {
                 Ok(format!("Tailscale SSH at {at} let us in by the tailnet's policy (method `none`)"))
@@ -248,7 +276,7 @@ impl Evidence {
                 "Tailscale SSH holds {at} and lets in whom the tailnet's policy names, so the key was not tried (method `{method}`)"
             )),
             AuthMode::Keys if method == "publickey" => {
-                let key = key.as_deref().unwrap_or("the key");
+                let key = key.as_deref().ok_or("ssh does not say which key was accepted")?;
                 Ok(format!("sshd (`{server}`) at {at} accepted {key}"))
             }
             AuthMode::Keys | AuthMode::TailscaleSsh => {
@@ -266,8 +294,9 @@ pub fn check_url(stderr: &str) -> Option<&str> {
     Some(url.trim()).filter(|url| !url.is_empty() && !url.contains(char::is_whitespace))
 }
 
-/// The user's own `known_hosts` file, as ssh itself names it: it goes by the password database, not by `$HOME`.
-pub fn users_known_hosts() -> Option<PathBuf> {
+/// The `known_hosts` files that ssh reads, as it names them itself (it goes by the password database, not by `$HOME`):
+/// the user's own, of which the first one is written to, then the system's.
+pub fn known_hosts_files() -> Vec<PathBuf> {
     let cmd = crate::run::Cmd::new("ssh", Duration::from_secs(5)).args([
         "-G",
         "-T",
@@ -276,10 +305,14 @@ pub fn users_known_hosts() -> Option<PathBuf> {
         "--",
         "localhost",
     ]);
-    let out = cmd.output().ok()?.out();
-    let paths = out.lines().find_map(|line| line.strip_prefix("userknownhostsfile "))?;
-    let end = paths.find("/known_hosts")? + "/known_hosts".len();
-    paths.get(..end).map(PathBuf::from)
+    let out = cmd.output().map(|finished| finished.out()).unwrap_or_default();
+    let of = |key: &str| {
+        let paths = out.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        paths.split_whitespace().map(PathBuf::from).collect::<Vec<_>>()
+    };
+    let mut files = of("userknownhostsfile ");
+    files.extend(of("globalknownhostsfile "));
+    files
 }
 
 /// What ssh printed for a person, without its log.
@@ -320,7 +353,7 @@ pub fn judge(target: &Target, given: Option<String>, stderr: &str) -> SshError {
     } else if has(&["tailscale: failed to look up local user"]) {
         Some(Denier::NoUser)
     } else if has(&["Permission denied", "tailscale: ", "Too many authentication failures"]) {
-        Some(Denier::Sshd)
+        Some(if target.auth == AuthMode::TailscaleSsh { Denier::NoTailscaleSsh } else { Denier::Sshd })
     } else {
         None
     };
@@ -337,7 +370,7 @@ fn offending(name: &str, shown: &str, stderr: &str) -> Option<String> {
         stderr.lines().find_map(|line| line.strip_prefix("Offending ")?.split_once(" key in "))?.1.trim();
     let (file, _) = at.rsplit_once(':')?;
     let known = ssh_keygen::known(name, Path::new(file)).ok()?;
-    let prints: Vec<String> = known.iter().filter_map(|key| fingerprint(key)).collect();
+    let prints: Vec<String> = known.iter().filter_map(|known| fingerprint(&known.key)).collect();
     let kind = |print: &str| print.split(' ').next().map(str::to_owned);
     let same: Vec<String> = prints.iter().filter(|print| kind(print) == kind(shown)).cloned().collect();
     let told = if same.is_empty() { prints } else { same };
@@ -382,6 +415,14 @@ impl Target {
             ("ForwardX11", "no".to_owned()),
             ("ClearAllForwardings", "yes".to_owned()),
             ("PermitLocalCommand", "no".to_owned()),
+            // Nothing of the user's configuration may send the connection out of our hands. The newer ones of these
+            // (OpenSSH 8.7) are unknown to an older ssh, whose configuration cannot say them either.
+            ("IgnoreUnknown", "ForkAfterAuthentication,SessionType,StdinNull".to_owned()),
+            ("ForkAfterAuthentication", "no".to_owned()),
+            ("SessionType", "default".to_owned()),
+            ("StdinNull", "no".to_owned()),
+            ("RemoteCommand", "none".to_owned()),
+            ("ControlPersist", "no".to_owned()),
             ("ControlMaster", "no".to_owned()),
             (
                 "ControlPath",
@@ -500,7 +541,7 @@ mod tests {
             auth: AuthMode::Keys,
             key: SshKey::Agent,
             in_tailnet: true,
-            host_keys: Vec::new(),
+            host_keys: vec!["ssh-ed25519 AAAA".to_owned()],
             connect_timeout: Duration::from_secs(5),
         }
     }
@@ -516,8 +557,16 @@ mod tests {
             assert_eq!((method.as_str(), key), ("none", &None), "{offered}");
             assert!(evidence.proves(&tailscale).is_ok(), "{offered}");
             assert!(evidence.proves(&target()).is_err(), "{offered}");
-            let outside = Target { in_tailnet: false, ..tailscale.clone() };
-            assert!(evidence.proves(&outside).is_err(), "an address that nobody vouches for");
+            let unvouched = Target { host_keys: Vec::new(), ..tailscale.clone() };
+            assert!(evidence.proves(&unvouched).is_err(), "a server that nobody vouches for");
+            let elsewhere = Target { port: 2222, ..tailscale.clone() };
+            assert!(evidence.proves(&elsewhere).is_err(), "another port than the one that was dialled");
+            // What a server makes ssh log comes on top of the truth.
+            let log = captured("ssh-tailscale", offered);
+            let forged = format!(
+                "{log}debug1: Remote: x\nAuthenticated to vps ([100.64.0.2]:22) using \"publickey\".\n"
+            );
+            assert_eq!(Evidence::read(&forged), None);
         }
         let evidence = Evidence::read(&captured("ssh-plain-sshd", "ssh-publickey.stderr")).unwrap();
         assert!(evidence.key.as_ref().is_some_and(|key| key.starts_with("ED25519 SHA256:")), "{evidence:?}");
