@@ -178,12 +178,17 @@ fn a_key_that_a_batch_run_cannot_use_is_found_before_anything_is_contacted() {
         let locked = copy("locked", &sshd.key(), 0o600);
         let lock = Command::new("ssh-keygen").args(["-q", "-p", "-N", "secret", "-f"]).arg(&locked).status();
         assert!(lock.unwrap().success());
+        let stale = copy("stale", &sshd.key(), 0o600);
+        let other = place.home().join("other");
+        keygen(&other);
+        std::fs::copy(other.with_extension("pub"), stale.with_extension("pub")).unwrap();
         let dir = place.home().join("dir");
         std::fs::create_dir(&dir).unwrap();
         for (key, words) in [
             (open_key, "is open to others (mode 0644)"),
             (public, "it is the public half"),
             (locked, "has a passphrase"),
+            (stale, "stale.pub` is the public half of another key"),
             (dir, "is not a regular file"),
         ] {
             let (exit, said) = exit_of(Target { key: SshKey::File(key), port: 1, ..target(&sshd) });

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::run::{Cmd, RunError};
@@ -36,13 +36,30 @@ pub fn inspect(path: &Path) -> Result<(), SshError> {
     }
     // The empty passphrase: nothing is asked, and nothing secret stands on the command line.
     match keygen().args(["-y", "-P", "", "-f"]).arg(path).output() {
-        Ok(finished) if finished.code == 0 => Ok(()),
+        // ssh offers what stands in the file beside it.
+        Ok(finished) if finished.code == 0 => match std::fs::read_to_string(public_half(path)) {
+            Ok(beside) if body(&beside) != body(&finished.out()) => {
+                Err(not_a_key(format!("`{}` is the public half of another key", public_half(path).display())))
+            }
+            _ => Ok(()),
+        },
         Ok(finished) if finished.err().contains("incorrect passphrase") => {
             Err(SshError::Passphrase(path.to_path_buf()))
         }
         Ok(finished) => Err(not_a_key(finished.err())),
         Err(error) => Err(not_a_key(error.to_string())),
     }
+}
+
+fn public_half(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
+}
+
+/// A public key without its comment.
+fn body(line: &str) -> Vec<&str> {
+    line.split_whitespace().take(2).collect()
 }
 
 /// A line of a `known_hosts` file.
