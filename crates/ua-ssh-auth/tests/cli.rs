@@ -247,6 +247,23 @@ fn what_a_hostile_tailnet_gives_is_not_written_down() {
     assert_eq!(vps.sshd.logins(), 0);
 }
 
+/// Names that a tailnet gives end up in files and on command lines.
+#[test]
+fn what_a_hostile_tailnet_is_called_is_not_written_down() {
+    let vps = Vps::new();
+    let status = std::fs::read_to_string(vps.place.home().parent().unwrap().join("status.json")).unwrap();
+    for evil in ["x\\n* ssh-rsa AAAA", "-oProxyCommand=x", "a b", "$(reboot)"] {
+        vps.place.file("status.json", status.replace("taildcc090.ts.net", evil));
+        for verb in ["check", "args", "known-hosts", "canary"] {
+            let output = vps.run(&[verb, "--host", "root@srv1360701"]);
+            let (_, said) = exits(&output, 14);
+            assert!(said.contains("which is no host name"), "{said}");
+        }
+    }
+    assert!(!vps.state("known_hosts").exists() && !vps.state("ssh_config").exists());
+    assert_eq!(vps.sshd.logins(), 0);
+}
+
 #[test]
 fn show_says_who_decided_and_contacts_nobody() {
     let vps = Vps::new();
