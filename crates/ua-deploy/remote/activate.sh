@@ -10,8 +10,7 @@
 #   failed/      what a release that was taken back had written
 #   work/        lists of this run, gone at its end
 #   base.json, record.json, checks, log
-#   switched     the app's directory holds something of this release; served: and it was proved to run; confirmed: and
-#                its client saw so over a fresh connection
+#   switched     the app's directory holds something of this release; served: and it was proved to run
 
 main() {
     set -u
@@ -23,10 +22,11 @@ main() {
     release=$state/releases/$id
     backup=$release/backup work=$release/work
     exec >>"$release/log" 2>&1 </dev/null
-    mkdir -p "$work" || exit 1
-    read_orders
     begin lock 'taking the lock'
     take_lock
+    # Only now: whoever held it may have worked on the same release.
+    mkdir -p "$work" || exit 1
+    read_orders
     case $verb in
         forward) forward ;;
         restore)
@@ -36,7 +36,12 @@ main() {
             ;;
         expire)
             # Confirmed in the last moment, or overtaken: nothing is to be taken back.
-            if [ -f "$release/confirmed" ] || [ ! -f "$release/served" ] || ! newest; then exit 0; fi
+            case $(cat "$release/record.json") in
+                *'"verdict":"unconfirmed"'*) ;;
+                *) leave ;;
+            esac
+            if [ ! -f "$release/served" ] || ! newest; then leave; fi
+            begin confirm 'taking back what nobody confirmed'
             hold_watchdog
             put_back "nobody confirmed it within $(order confirm) s"
             ;;
@@ -70,14 +75,20 @@ forward() {
     finish unconfirmed 0 new "release $id serves; its client has not confirmed it yet"
 }
 
+leave() {
+    rm -rf "$work"
+    exit 0
+}
+
 # Where a confirmation is required, the release is taken back unless that comes in time.
 arm() {
     seconds=$(order confirm)
     [ -n "$seconds" ] || return 0
     watchdog=$(order watchdog)
     set -- --quiet --collect --unit="ua-deploy-confirm-$id" --on-active="$seconds" \
-        --timer-property=AccuracySec=1s --description="ua-deploy expire $id"
-    [ -z "$watchdog" ] || set -- "$@" "--property=ExecStopPost=-/bin/systemctl start --no-block $watchdog"
+        --timer-property=AccuracySec=1s --property=RuntimeMaxSec=10800 --description="ua-deploy expire $id"
+    # It is held off now, so whether it shall run afterwards is what it is enabled for.
+    [ -z "$watchdog" ] || ! systemctl is-enabled --quiet "$watchdog" || set -- "$@" "--property=ExecStopPost=-/bin/systemctl start --no-block $watchdog"
     systemd-run "$@" /bin/sh "$release/activate" "$state" "$id" expire
 }
 
@@ -173,8 +184,10 @@ record() {
 
 take_lock() {
     exec 9<>"$state/lock" || fail 1 "cannot open $state/lock"
-    # Those who only look take it shared for an instant.
-    if ! flock --wait 5 9; then
+    # Those who only look take it shared for an instant. What expires has to have its turn, however long that takes.
+    if [ "$verb" = expire ]; then
+        flock 9 || exit 1
+    elif ! flock --wait 5 9; then
         holder=$(head -n 1 "$state/lock")
         check fail lock "held by $holder"
         [ "$verb" = forward ] || exit 30
@@ -635,7 +648,7 @@ sessions() {
 words() { printf "'%s'" "$(order "$1" | sed "s/,/', '/g")"; }
 
 # Waits for workers that are in the middle of something, since a restart would end it. A row that nobody refreshed
-# lately belongs to no living worker.
+# lately belongs to no living worker. Where nobody can say, nobody is restarted.
 drain() {
     if [ -z "$(order sessions_busy)" ] || [ ! -s "$work/session" ]; then return 0; fi
     patience=$(order drain_timeout)
@@ -644,8 +657,7 @@ drain() {
         sessions "'now', '-2 minutes'"
         : >"$work/busy"
         while IFS= read -r session; do
-            [ "$(query "SELECT count(*) FROM $table WHERE $column = '$session' AND $status IN ($(words sessions_busy)) $young")" != 1 ] ||
-                echo "$session" >>"$work/busy"
+            free "$session" || echo "$session$doubt" >>"$work/busy"
         done <"$work/session"
         [ -s "$work/busy" ] || break
         busy=$(joined <"$work/busy")
@@ -659,6 +671,18 @@ drain() {
         sleep 1
     done
     pass drain 'no worker is in the middle of anything'
+}
+
+# May this worker be restarted? Not if it is busy, and not if that cannot be asked.
+free() {
+    doubt=''
+    [ -e "$database" ] || return 0
+    rows=$(query "SELECT count(*) FROM $table WHERE $column = '$1' AND $status IN ($(words sessions_busy)) $young")
+    case $rows in
+        0 | *'no such table'*) return 0 ;;
+        '' | *[!0-9]*) doubt=" (its row could not be read: $(plain "$rows"))" ;;
+    esac
+    return 1
 }
 
 prove_sessions() {
@@ -703,8 +727,8 @@ put_back() {
             exit 1
         fi
     fi
-    # Room first: the disk may be what was full.
-    rm -rf "$state/build/$id" "$state/incoming/$(order commit)"
+    # Room first: the disk may be what was full. But somebody may be uploading the same commit again.
+    [ "$verb" = expire ] || rm -rf "$state/build/$id" "$state/incoming/$(order commit)"
     record activating 34 unknown 'the activation ended while it put things back'
     files_back || give_up "not everything could be put back"
     snapshot "$release/paths" "$release/after" || give_up "what is there now could not be read"
@@ -719,7 +743,7 @@ put_back() {
     restart || give_up "what was there before is back, but could not be restarted"
     await_units || give_up "what was there before is back, but does not run: $(not_ready)"
     prove "$(order serving)" || give_up "what was there before is back, but is not right: $(joined <"$work/wrong")"
-    rm -f "$release/served" "$release/switched" "$release/confirmed"
+    rm -f "$release/served" "$release/switched"
     pass restore "what was there before serves again: $(joined <"$work/right")"
     step=$decided
     finish rolled-back 33 old "$reason; what was there before serves again"

@@ -1,19 +1,26 @@
 # Prints the paths of a release that are not as it put them there, a line each. Files that the server writes, which the
 # profile preserves, are left out.
-# usage: drift STATE APP ID
+# usage: drift STATE ID
 
 main() {
-    release=$1/releases/$3
+    release=$1/releases/$2
     tab=$(printf '\t')
     LC_ALL=C
     export LC_ALL
-    [ -f "$release/manifest" ] && cd -P "$2" || exit 1
-    placed | awk -F '\t' '$1 != "l" { print $2 "  " $3 }' | sha256sum --check --quiet - 2>/dev/null |
-        sed 's/: FAILED\( open or read\)\{0,1\}$//'
-    placed | awk -F '\t' '$1 == "l" { print $2 "\t" $3 }' | while IFS=$tab read -r target path; do
-        [ "$(readlink -- "./$path")" = "$target" ] || printf '%s\n' "$path"
+    [ -f "$release/manifest" ] && cd -P "$(awk -F '\t' '$1 == "app" { print $2; exit }' "$release/orders")" || exit 1
+    # What is no file any more is not opened.
+    placed | while IFS=$tab read -r kind what path; do
+        case $kind in
+            l) [ "$(readlink -- "./$path")" = "$what" ] || printf '%s\n' "$path" ;;
+            *) is_file "$path" || printf '%s\n' "$path" ;;
+        esac
     done
+    placed | while IFS=$tab read -r kind what path; do
+        if [ "$kind" != l ] && is_file "$path"; then printf '%s  %s\n' "$what" "$path"; fi
+    done | sha256sum --check --quiet - 2>/dev/null | sed 's/: FAILED\( open or read\)\{0,1\}$//'
 }
+
+is_file() { [ -f "./$1" ] && [ ! -L "./$1" ]; }
 
 placed() {
     awk -F '\t' '

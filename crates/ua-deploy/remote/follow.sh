@@ -12,7 +12,8 @@ follow() {
     while :; do
         # Asked before the log is read, so that nothing is missed at the end.
         active=$(systemctl show --property=ActiveState --value "$unit")
-        lines=$(wc -l <"$release/log")
+        lines=0
+        [ ! -f "$release/log" ] || lines=$(wc -l <"$release/log")
         if [ "$lines" -gt "$sent" ]; then
             sed -n "$((sent + 1)),${lines}s/^/l /p" "$release/log"
             sent=$lines quiet=0

@@ -73,6 +73,9 @@ pub struct Record {
     /// The release that it replaced by an older one, if it is a rollback.
     #[serde(default)]
     pub rollback_from: Option<String>,
+    /// Seconds within which the VPS takes it back unless it is confirmed.
+    #[serde(default)]
+    pub confirm_within: Option<u64>,
     /// What it came to.
     pub verdict: Outcome,
     /// Exit code that this means.

@@ -169,6 +169,13 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
     if vps.first_failure().is_some() {
         return Ok(());
     }
+    if let (Some(left), Some(serving)) = (&wish.rollback_from, facts.serving())
+        && *left != serving.id
+    {
+        let detail = format!("`{}` serves now, not `{left}`, which was to be left", serving.id);
+        vps.push(Check::fail("rollback", Exit::Busy, detail).hint("ua-deploy status"));
+        return Ok(());
+    }
     let remote = Remote { transport: &transport, settings, out: &context.out };
     if wish.dry_run {
         return plan(context, wish, &facts, staging.as_ref(), &remote, vps);
@@ -205,7 +212,7 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
         }
     };
     let rest = Rest { context, transport: &transport, staging: staging.as_ref(), id: &id };
-    rest.run(activated, &was, wish.token.as_ref(), vps, public)
+    rest.run(activated, Some(&was), wish.token.as_ref(), vps, public)
 }
 
 /// What is left to do when an activation has ended, for whoever followed it.
@@ -221,7 +228,7 @@ impl Rest<'_> {
     fn run(
         &self,
         activated: Activated,
-        was: &[public::Answer],
+        was: Option<&[public::Answer]>,
         token: Option<&Token>,
         vps: &mut Report,
         public: &mut Report,
@@ -240,6 +247,10 @@ impl Rest<'_> {
                 return Ok(());
             }
         }
+        if vps.first_failure().is_some() {
+            vps.push(Check::warn("confirm", "not confirmed, since something above is wrong"));
+            return Ok(());
+        }
         self.confirm(vps);
         if vps.first_failure().is_none() {
             push(public, public::after(settings, token, was, out).step("public")?);
@@ -252,23 +263,47 @@ impl Rest<'_> {
         let (settings, out) = (&self.context.settings, &self.context.out);
         let start = std::time::Instant::now();
         let fresh = self.transport.fresh(settings.ssh_check_wait.value, out);
-        let confirmed = fresh.and_then(|fresh| {
-            let remote = Remote { transport: &fresh, settings, out };
-            Ok(remote.confirm(self.id, &self.context.around.who())?)
-        });
-        let check = match confirmed {
-            Ok(()) => Check::pass("confirm", "confirmed over a fresh connection"),
-            Err(error) => {
-                let left = match settings.deploy_require_confirm.0 {
-                    Some(within) => format!("the VPS takes it back within {} s", within.as_secs()),
-                    None => "the release serves, unconfirmed".to_owned(),
-                };
-                let failed = failed("confirm", &error);
-                let detail = format!("{}; {left}", failed.detail);
-                Check { detail, ..failed }.hint(format!("ua-deploy attach {}", self.id))
-            }
+        let transport = fresh.as_ref().unwrap_or(self.transport);
+        let remote = Remote { transport, settings, out };
+        let confirmed = match &fresh {
+            Ok(_) => remote.confirm(self.id, &self.context.around.who()).map_err(anyhow::Error::from),
+            Err(error) => Err(anyhow::Error::from(again(error))),
         };
-        vps.push(check.since(start));
+        let Err(error) = confirmed else {
+            vps.push(Check::pass("confirm", "confirmed over a fresh connection").since(start));
+            return;
+        };
+        let refused = failed("confirm", &error);
+        // It may have been taken back meanwhile, and then that is what there is to say.
+        match remote.attach(self.id) {
+            Ok(now) if !now.record.verdict.serves() => {
+                vps.checks.retain(|check| check.id != "deploy");
+                vps.push(Check::warn("confirm", refused.detail).since(start));
+                told(now, vps);
+            }
+            now => {
+                let within = now.ok().and_then(|now| now.record.confirm_within);
+                let left = match within {
+                    Some(within) => {
+                        format!("unless it is confirmed, the VPS takes it back {within} s after it came up")
+                    }
+                    None => "the release is left as it is, unconfirmed".to_owned(),
+                };
+                let detail = format!("{}; {left}", refused.detail);
+                let hint = format!("ua-deploy attach {}", self.id);
+                vps.push(Check { detail, ..refused }.hint(hint).since(start));
+            }
+        }
+    }
+}
+
+/// An error that is looked at twice.
+fn again(error: &anyhow::Error) -> Failure {
+    let (exit, hint) = Failure::within(error);
+    let failure = Failure::new(exit, format!("{error:#}"));
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 
@@ -420,7 +455,7 @@ fn told(activated: Activated, vps: &mut Report) -> bool {
     let Activated { checks, record } = activated;
     let serving = match record.verdict {
         Outcome::Ok | Outcome::Unconfirmed => "new",
-        Outcome::Failed | Outcome::Busy | Outcome::RolledBack => "old",
+        Outcome::Failed | Outcome::Busy | Outcome::RolledBack | Outcome::Begun => "old",
         Outcome::Activating if remote::exit_of(&record) == Exit::Failed => "old",
         _ => "unknown",
     };
@@ -523,6 +558,7 @@ fn base(context: &Context, wish: &Wish, id: &str) -> serde_json::Value {
         "left_out": wish.release.left_out.len(),
         "files": wish.release.items.len(),
         "rollback_from": wish.rollback_from,
+        "confirm_within": context.settings.deploy_require_confirm.0.map(|within| within.as_secs().max(1)),
     })
 }
 
@@ -569,14 +605,38 @@ fn attached(
     let transport = connect(context, vps).map_err(|error| Stopped { step: "ssh", error })?;
     let Some(transport) = transport else { return Ok(()) };
     let remote = Remote { transport: &transport, settings, out: &context.out };
-    let records = remote.history().step("history")?;
-    let record = history::find(&records, id).step("history")?;
+    let (records, holder) = remote.state().step("history")?;
+    let serving = history::serving(&records);
+    // Without an id: what is being done, else what waits for a confirmation, else the newest.
+    let at_work = records.iter().find(|record| {
+        holder.as_ref().is_some_and(|holder| holder.split_whitespace().any(|word| word == record.id))
+    });
+    let waiting = serving.filter(|record| record.verdict == Outcome::Unconfirmed);
+    let record = match (id, at_work.or(waiting)) {
+        (None, Some(record)) => record,
+        (id, _) => history::find(&records, id).step("history")?,
+    };
     vps.data.insert("id".to_owned(), record.id.clone().into());
     vps.data.insert("commit".to_owned(), record.commit.clone().into());
     let token = ops::token(&context.around, settings.repo(&context.around).ok().as_deref());
-    let activated = remote.attach(&record.id).step("attach")?;
+    let activated = match remote.attach(&record.id) {
+        Ok(activated) => activated,
+        // Its directory is gone, but how it ended is known.
+        Err(failure)
+            if failure.exit == Exit::Failed
+                && !matches!(record.verdict, Outcome::Begun | Outcome::Activating | Outcome::Unconfirmed) =>
+        {
+            Activated { checks: Vec::new(), record: record.clone() }
+        }
+        Err(failure) => return Err(failure).step("attach"),
+    };
     if activated.record.verdict != Outcome::Unconfirmed {
         told(activated, vps);
+        return Ok(());
+    }
+    if let Some(newer) = serving.filter(|serving| serving.id > record.id) {
+        let detail = format!("`{}` was never confirmed, and `{}` serves since", record.id, newer.id);
+        vps.push(Check::fail("deploy", Exit::Failed, detail).hint("ua-deploy status"));
         return Ok(());
     }
     // What its client would have done next.
@@ -584,7 +644,7 @@ fn attached(
     let staging = ua_staging::look(&on_vps, settings, Conflict::Refuse).step("staging.routes")?;
     let rest = Rest { context, transport: &transport, staging: staging.as_ref(), id: &record.id };
     // What was broken before that deploy is not known any more.
-    rest.run(activated, &[], token.as_ref(), vps, public)
+    rest.run(activated, None, token.as_ref(), vps, public)
 }
 
 /// Deploys the commit of an older release, as any other commit is deployed.
@@ -653,14 +713,26 @@ fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
         "commit {}{branch} since {}, by {}, as `{}`",
         record.commit, record.ended_at, record.who, record.id
     );
-    vps.push(match record.verdict {
-        Outcome::Ok => Check::pass("serving", detail),
-        _ => Check::warn("serving", format!("{detail}; nobody has confirmed it")).hint("ua-deploy attach"),
+    vps.push(if record.verdict == Outcome::Ok {
+        Check::pass("serving", detail)
+    } else {
+        let within = record.confirm_within.map_or(String::new(), |within| {
+            format!(", and the VPS takes it back {within} s after it came up, unless it was rebooted since")
+        });
+        Check::warn("serving", format!("{detail}; nobody has confirmed it{within}"))
+            .hint(format!("ua-deploy attach {}", record.id))
     });
     vps.data.insert("serving".to_owned(), json!(record));
     let drift = {
         let _waiting = context.out.waiting("comparing the app with the release");
-        remote.drift(&record.id)?
+        remote.drift(&record.id)
+    };
+    let drift = match drift {
+        Ok(drift) => drift,
+        Err(failure) => {
+            vps.push(Check::failure("drift", failure));
+            return Ok(());
+        }
     };
     vps.push(if drift.is_empty() {
         Check::pass("drift", "every file is as the release put it there")

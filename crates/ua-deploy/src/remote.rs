@@ -99,7 +99,8 @@ impl Fact for RemoteError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Busy { .. } | Self::Unfollowed { .. } => "ua-deploy attach".to_owned(),
+            Self::Busy { .. } => "ua-deploy status".to_owned(),
+            Self::Unfollowed { id, .. } => format!("ua-deploy attach {id}"),
             Self::Unrecorded { .. } => "ua-deploy history".to_owned(),
             Self::Upload { .. } | Self::Stalled(_) => {
                 "run ua-deploy again: what has arrived is not sent twice".to_owned()
@@ -244,8 +245,7 @@ impl Remote<'_> {
 
     /// Paths that are not as a release put them there.
     pub fn drift(&self, id: &str) -> Result<Vec<String>, Failure> {
-        let app = self.settings.deploy_app_dir.0.as_str();
-        let answer = self.transport.script(DRIFT, &[STATE, app, id], Duration::from_mins(10))?;
+        let answer = self.transport.script(DRIFT, &[STATE, id], Duration::from_mins(10))?;
         if answer.code == 0 {
             return Ok(answer.stdout.lines().map(str::to_owned).collect());
         }

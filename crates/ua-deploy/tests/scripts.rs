@@ -589,9 +589,23 @@ fn a_release_that_nobody_confirms_stands_or_is_taken_back_as_was_asked() {
     vps.activate(&last, "expire");
     vps.activate(&overtaken, "expire");
     assert_eq!((vps.read("version").as_str(), &record(&vps, &last)["verdict"]), ("4", &"ok".into()));
+    // One that has to wait for its turn takes back all the same, whole.
+    let (waits, _) = vps.deploy(&[("version", "5")]);
+    let release = vps.path("state/releases").join(&waits);
+    let held = format!(
+        "flock '{}/lock' sh -c 'mkdir -p {1}/work; sleep 1; rm -rf {1}/work'",
+        vps.state(),
+        release.display()
+    );
+    let mut holder = Command::new("sh").args(["-c", &held]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let (_, done) = vps.activate(&waits, "expire");
+    assert_eq!(done.is("rolled-back", 33).record["step"], "confirm");
+    holder.wait().unwrap();
+    assert!(!release.join("work").exists());
     // What nobody can take back later must not be left standing now.
     fs::write(vps.path("bin/systemd-run"), "#!/bin/sh\nexit 1\n").unwrap();
-    vps.deploy(&[("version", "5")]).1.is("rolled-back", 33);
+    vps.deploy(&[("version", "6")]).1.is("rolled-back", 33);
     assert_eq!(vps.read("version"), "4");
 }
 
@@ -627,7 +641,7 @@ fn drift_is_what_others_changed_and_not_what_the_server_writes() {
     ];
     let (id, _) = vps.deploy(&files);
     let drift = |vps: &Vps| {
-        let output = vps.sh("drift", &[&vps.state(), &vps.path("app").display().to_string(), &id]);
+        let output = vps.sh("drift", &[&vps.state(), &id]);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -637,7 +651,9 @@ fn drift_is_what_others_changed_and_not_what_the_server_writes() {
     vps.write("new.py", "not ours");
     fs::remove_file(vps.app("gone.py")).unwrap();
     fs::remove_file(vps.app("l2")).unwrap();
-    assert_eq!(drift(&vps), "a b.py\ngone.py\nl2\n");
+    // Opening it would wait for ever.
+    assert!(Command::new("mkfifo").arg(vps.app("gone.py")).status().unwrap().success());
+    assert_eq!(drift(&vps), "gone.py\nl2\na b.py\n");
 }
 
 #[test]
@@ -718,6 +734,12 @@ fn p36_busy_workers_are_waited_for_and_not_killed() {
     sqlite(&vps, &row("working", "-10 minutes"));
     let to_idle = format!("sqlite3 \"$ROOT/vp.db\" \"UPDATE vp_sessions SET status = 'idle'\"\n{ready}");
     vps.deploy(&[("version", "3"), ("on-restart", &to_idle)]).1.is("unconfirmed", 0);
+    // Where nobody can tell, nobody is killed.
+    fs::write(vps.path("vp.db"), "not a database, though it is there").unwrap();
+    let (_, done) = vps.deploy(&[("version", "9")]);
+    assert!(done.is("failed", 31).checks.contains("could not be read"), "{}", done.checks);
+    fs::remove_file(vps.path("vp.db")).unwrap();
+    sqlite(&vps, "CREATE TABLE vp_sessions (vp_id, status, updated_at)");
     // Or nobody wants to wait.
     sqlite(&vps, &row("active", "0 seconds"));
     vps.orders.retain(|order| !order.starts_with("drain_timeout"));

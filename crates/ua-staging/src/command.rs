@@ -78,11 +78,11 @@ Examples:
         ))
         .subcommand(verb(
             "status",
-            "What the VPS serves, beside what is wanted; asks nothing for its health",
+            "What the VPS serves, beside what is wanted, and how it does; a table",
             "\
 Examples:
   ua-staging status
-  ua-staging status --json | jq .data.serve",
+  ua-staging status --json | jq .data.rows",
         ))
         .subcommand(
             verb(

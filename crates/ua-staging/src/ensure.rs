@@ -148,20 +148,24 @@ pub fn apply(
     plan: &Plan,
     conflict: Conflict,
 ) -> Result<(), Failure> {
-    let (mut before, mut plan) = (before.clone(), plan.clone());
-    let mut tries = 0;
+    let mut plan = plan.clone();
+    // Whatever of all tries came through is taken back if the last one fails.
+    let mut tried = plan.actions.clone();
+    let mut again = 0;
     while !plan.actions.is_empty() {
         let Err(refusal) = run(vps, &plan.actions) else { break };
-        if !matches!(refusal, Refusal::Changing { .. }) || tries == TRIES {
-            return Err(taken_back(vps, &before, &plan, refusal)?);
+        if !matches!(refusal, Refusal::Changing { .. }) || again == TRIES {
+            return Err(taken_back(vps, before, &tried, refusal)?);
         }
-        tries += 1;
-        pause(AGAIN * tries)?;
-        before = observe(vps)?;
-        plan = self::plan(wanted, &before, conflict == Conflict::Replace);
-        if let Some(obstacle) = plan.obstacles.first().cloned() {
-            return Err(obstacle.into());
+        again += 1;
+        pause(AGAIN * again)?;
+        plan = self::plan(wanted, &observe(vps)?, conflict == Conflict::Replace);
+        if let Some(obstacle) = plan.obstacles.first() {
+            return Err(taken_back(vps, before, &tried, Refusal::Lost(obstacle.clone().into()))?);
         }
+        tried.extend(
+            plan.actions.iter().filter(|action| !tried.contains(action)).cloned().collect::<Vec<_>>(),
+        );
     }
     let still = self::plan(wanted, &observe(vps)?, false);
     let mut words: Vec<String> = still.obstacles.iter().map(Obstacle::to_string).collect();
@@ -169,12 +173,17 @@ pub fn apply(
     if words.is_empty() { Ok(()) } else { Err(StagingError::Unchanged { still: words.join("; ") }.into()) }
 }
 
-/// Takes back what came through of a plan that failed, and says what failed and what is left.
-fn taken_back(vps: &Vps<'_>, before: &Actual, plan: &Plan, refusal: Refusal) -> Result<Failure, Failure> {
+/// Takes back what came through of the changes that were tried, and says what failed and what is left.
+fn taken_back(
+    vps: &Vps<'_>,
+    before: &Actual,
+    tried: &[Action],
+    refusal: Refusal,
+) -> Result<Failure, Failure> {
     // Which of them came through is seen by looking, not guessed from how far the script got.
     let done = observe(vps)?;
     let changed: Vec<Action> =
-        plan.actions.iter().filter(|action| touched(action, before, &done)).cloned().collect();
+        tried.iter().filter(|action| touched(action, before, &done)).cloned().collect();
     let left = match undo(&changed, before) {
         _ if changed.is_empty() => "nothing was changed".to_owned(),
         back => match run(vps, &back) {
