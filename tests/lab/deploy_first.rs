@@ -580,9 +580,10 @@ fn unconfirmed(lab: &Lab) -> Result<()> {
     ensure!(last["verdict"] == "rolled-back" && detail.contains("nobody confirmed it within 5 s"), "{last}");
     // Whoever attaches is told so by the same exit code.
     app.run(&["attach"], &[], &[])?.exit(33)?;
-    // A client that confirms in time keeps its release, also after that time.
-    app.deploy(&[], &[("UA_DEPLOY_REQUIRE_CONFIRM", "5")])?.exit(0)?;
-    lab.vps().command(&["sleep", "6"]).run()?;
+    // A client that confirms in time keeps its release: nothing is left that could take it back.
+    app.deploy(&[], &[("UA_DEPLOY_REQUIRE_CONFIRM", "5m")])?.exit(0)?;
+    let armed = lab.vps().sh("systemctl list-units --all --no-legend 'ua-deploy-confirm-*'")?.stdout;
+    ensure!(armed.is_empty(), "{armed}");
     app.serves(&app.head()?)
 }
 

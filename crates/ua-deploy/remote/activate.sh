@@ -756,15 +756,6 @@ give_up() {
     finish broken 34 unknown "$reason; $1"
 }
 
-# Was nothing put in place after this release?
-newest() {
-    passed=''
-    for dir in "$state"/releases/*; do
-        [ -z "$passed" ] || [ ! -f "$dir/switched" ] || return 1
-        [ "$dir" != "$release" ] || passed=yes
-    done
-}
-
 # Whatever is taken away is kept with the release: the server may have written to it.
 files_back() {
     [ -d "$backup/tree" ] || return 0

@@ -33,13 +33,4 @@ refuse() {
     exit 1
 }
 
-# Was nothing put in place after this release?
-newest() {
-    passed=''
-    for dir in "$state"/releases/*; do
-        [ -z "$passed" ] || [ ! -f "$dir/switched" ] || return 1
-        [ "$dir" != "$release" ] || passed=yes
-    done
-}
-
 main "$@"

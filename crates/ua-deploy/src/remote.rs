@@ -26,11 +26,15 @@ const LAUNCH: Script = Script {
     text: concat!(include_str!("../remote/launch.sh"), "\n", include_str!("../remote/follow.sh")),
 };
 const FOLLOW: Script = Script { name: "follow", text: include_str!("../remote/follow.sh") };
-const CONFIRM: Script = Script { name: "confirm", text: include_str!("../remote/confirm.sh") };
+const CONFIRM: Script = Script {
+    name: "confirm",
+    text: concat!(include_str!("../remote/newest.sh"), "\n", include_str!("../remote/confirm.sh")),
+};
 const UNLOCK: Script = Script { name: "unlock", text: include_str!("../remote/unlock.sh") };
 const DRIFT: Script = Script { name: "drift", text: include_str!("../remote/drift.sh") };
 /// Stored on the VPS and run there by systemd.
-const ACTIVATE: &str = include_str!("../remote/activate.sh");
+const ACTIVATE: &str =
+    concat!(include_str!("../remote/newest.sh"), "\n", include_str!("../remote/activate.sh"));
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// Lines of the log that are shown when it went wrong.

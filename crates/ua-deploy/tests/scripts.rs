@@ -15,11 +15,11 @@ const SCRIPTS: [(&str, &str); 10] = [
     ("close", include_str!("../remote/close.sh")),
     ("history", include_str!("../remote/history.sh")),
     ("launch", include_str!("../remote/launch.sh")),
-    ("confirm", include_str!("../remote/confirm.sh")),
+    ("confirm", concat!(include_str!("../remote/newest.sh"), include_str!("../remote/confirm.sh"))),
     ("unlock", include_str!("../remote/unlock.sh")),
     ("drift", include_str!("../remote/drift.sh")),
     ("follow", include_str!("../remote/follow.sh")),
-    ("activate", include_str!("../remote/activate.sh")),
+    ("activate", concat!(include_str!("../remote/newest.sh"), include_str!("../remote/activate.sh"))),
 ];
 
 fn script(name: &str) -> &'static str {
@@ -720,22 +720,28 @@ fn p36_busy_workers_are_waited_for_and_not_killed() {
     assert!(done.checks.contains("still busy after 2 s: vp.a"), "{}", done.checks);
     assert!(!vps.app("version").exists() && fs::read_to_string(vps.path("restarts")).unwrap().is_empty());
     // The mission ends while the deploy waits.
-    let database = vps.path("vp.db");
+    vps.orders.retain(|order| !order.starts_with("drain_timeout"));
+    vps.order("drain_timeout\t30");
+    let (database, log) = (vps.path("vp.db"), vps.path("state/releases/20260102T000000Z-c/log"));
     let end = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        while !fs::read_to_string(&log).is_ok_and(|log| log.contains("== waiting for vp.a")) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         let idle = "UPDATE vp_sessions SET status = 'idle'";
-        assert!(Command::new("sqlite3").arg(database).arg(idle).status().unwrap().success());
+        let idle = Command::new("sqlite3").args(["-cmd", ".timeout 5000"]).arg(database).arg(idle).status();
+        assert!(idle.unwrap().success());
     });
     let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", ready)]);
     end.join().unwrap();
     assert!(done.is("unconfirmed", 0).checks.contains("pass\tdrain"), "{}", done.checks);
-    assert!(done.log.contains("== waiting for vp.a"), "{}", done.log);
     // A row that a worker left behind when it died is no reason to wait.
     sqlite(&vps, &row("working", "-10 minutes"));
     let to_idle = format!("sqlite3 \"$ROOT/vp.db\" \"UPDATE vp_sessions SET status = 'idle'\"\n{ready}");
     vps.deploy(&[("version", "3"), ("on-restart", &to_idle)]).1.is("unconfirmed", 0);
     // Where nobody can tell, nobody is killed.
     fs::write(vps.path("vp.db"), "not a database, though it is there").unwrap();
+    vps.orders.retain(|order| !order.starts_with("drain_timeout"));
+    vps.order("drain_timeout\t1");
     let (_, done) = vps.deploy(&[("version", "9")]);
     assert!(done.is("failed", 31).checks.contains("could not be read"), "{}", done.checks);
     fs::remove_file(vps.path("vp.db")).unwrap();
