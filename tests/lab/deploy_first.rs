@@ -40,7 +40,7 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("a_killed_activation_is_told_from_a_finished_one", killed),
         ("a_full_disk_is_found_before_anything_changes", full_disk),
         ("a_release_that_nobody_confirms_is_taken_back_if_that_was_asked", unconfirmed),
-        ("status_knows_what_serves_and_what_was_changed_since", knows),
+        ("p07_status_knows_what_serves_and_what_was_changed_since", knows),
         ("p36_a_mission_is_not_killed_by_a_deploy", mission),
         ("a_rollback_is_a_deploy_of_what_served_before", rolled_back),
         ("unlock_ends_only_the_holder_and_only_by_force", unlocked),

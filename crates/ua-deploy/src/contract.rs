@@ -209,6 +209,25 @@ fn space(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
 mod tests {
     use super::*;
 
+    #[test]
+    fn p24_a_missing_program_is_31_with_the_command_that_installs_it() {
+        let profile = Profile::built_in();
+        let target = Target { ssh: "root@vps", app: "/opt/universal_agent" };
+        let there = |name: &str| (name.to_owned(), Some(format!("/usr/bin/{name}")));
+        let mut facts = Facts {
+            programs: profile.programs().iter().map(|name| there(name)).collect(),
+            tools: profile.tools().iter().map(|name| there(name)).collect(),
+            ..Facts::default()
+        };
+        assert_eq!(programs(&profile, &facts, target).exit, Exit::Ok);
+        facts.programs.insert("npm".to_owned(), None);
+        let check = programs(&profile, &facts, target);
+        assert_eq!(check.exit, Exit::Contract);
+        assert!(
+            check.detail.contains("npm") && check.hint.unwrap().contains("apt-get install -y nodejs npm")
+        );
+    }
+
     fn judged(rule: &Rule, env: &str) -> Option<String> {
         complaint("KEY", rule, &env_file::assignments(env))
     }

@@ -532,6 +532,23 @@ mod tests {
     }
 
     #[test]
+    fn p11_what_was_built_on_the_laptop_stays_there() {
+        let checkout = Checkout::new();
+        // Even if somebody committed it.
+        let built = ["web-ui/node_modules/left-pad/index.js", "web-ui/.next/BUILD_ID", ".venv/bin/python"];
+        for path in built {
+            checkout.write(path, "x");
+        }
+        checkout.commit();
+        checkout.write("web-ui/node_modules/late.js", "x");
+        let release = checkout.take(Dirty::LeaveOut, &[]).unwrap();
+        for path in built {
+            assert!(!tree(&release).iter().any(|shipped| shipped == path), "{path}");
+        }
+        assert!(!tree(&release).iter().any(|path| path.ends_with("late.js")));
+    }
+
+    #[test]
     fn modes_links_and_the_commit_s_own_id() {
         let checkout = Checkout::new();
         checkout.write("run.sh", "#!/bin/sh\n");

@@ -73,6 +73,10 @@ for arg in "$@"; do
     before=$arg
 done
 echo "$*" >>"$ROOT/curl.calls"
+if [ "$(wc -l <"$ROOT/curl.calls")" -le "$(cat "$ROOT/curl.late" 2>/dev/null || echo 0)" ]; then
+    printf 000
+    exit 28
+fi
 if [ -e "$ROOT/app/answer" ]; then cat "$ROOT/app/answer" >"$body"; printf 200; else printf 404; fi
 "#;
 
@@ -491,7 +495,7 @@ fn p13_removed_modules_go_and_what_others_put_there_stays() {
 }
 
 #[test]
-fn p20_what_fails_after_the_switch_is_put_back_whole() {
+fn p19_p20_what_fails_after_the_switch_is_put_back_whole() {
     let mut vps = Vps::new();
     vps.order("step\tone\t.\td1\tmkdir -p out && cp version out/built").order("output\tone\tout");
     vps.order("preserve\tmemory.md").order("template\tworker@.service\tworker@.service");
@@ -752,6 +756,80 @@ fn p36_busy_workers_are_waited_for_and_not_killed() {
     vps.order("drain_timeout\t0");
     let (_, done) = vps.deploy(&[("version", "4"), ("on-restart", ready)]);
     assert!(done.is("unconfirmed", 0).checks.contains("warn\tdrain"), "{}", done.checks);
+}
+
+#[test]
+fn p23_p33_every_unit_that_fails_is_told_with_what_it_said() {
+    let mut vps = Vps::new();
+    vps.order("unit\tsecond.service").order("unit\tthird.service");
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    done.is("rolled-back", 33);
+    for unit in ["app", "second", "third"] {
+        assert!(done.log.contains(&format!("journal of --unit={unit}.service")), "{unit}: {}", done.log);
+        assert!(done.checks.contains(&format!("{unit} (activating/x)")), "{unit}: {}", done.checks);
+    }
+}
+
+#[test]
+fn p25_an_answer_that_comes_late_is_asked_for_again() {
+    let mut vps = Vps::new();
+    vps.order("health\tapi\t200\thttp://127.0.0.1:1/");
+    fs::write(vps.path("curl.late"), "1\n").unwrap();
+    vps.deploy(&[("version", "1"), ("answer", "{}")]).1.is("unconfirmed", 0);
+    assert_eq!(vps.calls("curl").lines().count(), 2, "{}", vps.calls("curl"));
+}
+
+#[test]
+fn p29_an_answer_of_before_is_not_taken_for_one_of_now() {
+    let mut vps = Vps::new();
+    vps.order("version\tapi\tversion\thttp://127.0.0.1:1/version");
+    vps.deploy(&[("version", "1"), ("answer", r#"{"version":"commit1"}"#)]).1.is("unconfirmed", 0);
+    // Where nobody answers any more, nothing of an earlier answer is left to be read.
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    done.is("rolled-back", 33);
+    assert!(done.checks.contains("api runs an unknown version, not commit2"), "{}", done.checks);
+}
+
+#[test]
+fn p37_root_runs_nothing_that_the_owner_can_write() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\t.\td1\ttouch out").order("output\tone\tout");
+    let (id, done) = vps.deploy(&[("version", "1"), ("on-restart", "")]);
+    done.is("unconfirmed", 0);
+    let calls = vps.calls("systemd-run");
+    // The build is the owner's, and can become nobody else.
+    assert!(
+        calls.contains("--property=User=") && calls.contains("--property=NoNewPrivileges=yes"),
+        "{calls}"
+    );
+    // What root runs lies where nobody else can write.
+    for path in ["state", "state/releases"] {
+        assert_eq!(mode(&vps.path(path)), 0o700, "{path}");
+    }
+    for file in ["log", "record.json", "orders", "manifest"] {
+        let mode = mode(&vps.path("state/releases").join(&id).join(file));
+        assert_eq!(mode & 0o022, 0, "{file}: {mode:o}");
+    }
+}
+
+/// Whatever a deploy needs and does not find is exit 31 with the command; it fetches nothing by itself, and changes no
+/// lock file.
+#[test]
+fn p49_p50_nothing_is_installed() {
+    for (name, text) in SCRIPTS {
+        for word in ["apt", "pip ", "npm ", "uv ", "wget", "git "] {
+            let code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+            assert!(!code.clone().any(|line| line.contains(word)), "{name} has `{word}`");
+        }
+    }
+    let profile = include_str!("../profiles/universal-agent.toml");
+    let runs: Vec<&str> = profile.lines().filter(|line| line.starts_with("run = ")).collect();
+    assert_eq!(
+        runs,
+        ["run = \"uv sync --frozen\"", "run = \"npm ci --no-audit --no-fund && npm run build\""]
+    );
 }
 
 #[test]
