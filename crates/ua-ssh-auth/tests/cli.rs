@@ -308,6 +308,8 @@ fn cutover_is_refused_with_every_reason_and_changes_nothing() {
     let vps = Vps::new();
     let config = "# mine\n[ssh]\nauth_mode = \"keys\" # for now\n";
     let file = vps.place.file("home/.config/ua/ua.toml", config);
+    vps.run(&["cutover", "--dry-run"]);
+    assert!(!vps.state("ssh-auth.jsonl").exists(), "a dry run made a ledger");
     let report = json(&vps.run(&["cutover", "--json"]));
     assert_eq!(report["exit_code"], 1, "{report:#}");
     for (id, wanted) in [
