@@ -89,7 +89,7 @@ fn tailnet(store: &HostKeys, target: &Target, act: Act, dry_run: bool) -> anyhow
 /// An ordinary sshd: the files that ssh itself reads.
 fn sshd(target: &Target, act: Act, dry_run: bool, out: &Printer) -> anyhow::Result<Known> {
     let name = &target.name;
-    let files = ssh::known_hosts_files();
+    let files = ssh::known_hosts_files().map_err(Failure::from)?;
     let mut known = Vec::new();
     for file in &files {
         known.extend(ssh_keygen::known(name, file).map_err(Failure::from)?);

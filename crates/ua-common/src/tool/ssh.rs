@@ -296,7 +296,7 @@ pub fn check_url(stderr: &str) -> Option<&str> {
 
 /// The `known_hosts` files that ssh reads, as it names them itself (it goes by the password database, not by `$HOME`):
 /// the user's own, of which the first one is written to, then the system's.
-pub fn known_hosts_files() -> Vec<PathBuf> {
+pub fn known_hosts_files() -> Result<Vec<PathBuf>, crate::run::RunError> {
     let cmd = crate::run::Cmd::new("ssh", Duration::from_secs(5)).args([
         "-G",
         "-T",
@@ -305,14 +305,14 @@ pub fn known_hosts_files() -> Vec<PathBuf> {
         "--",
         "localhost",
     ]);
-    let out = cmd.output().map(|finished| finished.out()).unwrap_or_default();
+    let out = cmd.output()?.out();
     let of = |key: &str| {
         let paths = out.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
         paths.split_whitespace().map(PathBuf::from).collect::<Vec<_>>()
     };
     let mut files = of("userknownhostsfile ");
     files.extend(of("globalknownhostsfile "));
-    files
+    Ok(files)
 }
 
 /// What ssh printed for a person, without its log.
