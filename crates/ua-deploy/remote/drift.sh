@@ -7,7 +7,11 @@ main() {
     tab=$(printf '\t')
     LC_ALL=C
     export LC_ALL
-    [ -f "$release/manifest" ] && cd -P "$(awk -F '\t' '$1 == "app" { print $2; exit }' "$release/orders")" || exit 1
+    # Silence means that nothing differs, so whatever keeps us from comparing is said.
+    command -v sha256sum >/dev/null || fail 'there is no sha256sum command'
+    if [ ! -r "$release/manifest" ] || [ ! -r "$release/orders" ]; then fail "release $2 has no lists any more"; fi
+    app=$(awk -F '\t' '$1 == "app" { print $2; exit }' "$release/orders")
+    if [ -z "$app" ] || ! cd -P "$app"; then fail "there is no directory of the app: $app"; fi
     # What is no file any more is not opened.
     placed | while IFS=$tab read -r kind what path; do
         case $kind in
@@ -18,6 +22,11 @@ main() {
     placed | while IFS=$tab read -r kind what path; do
         if [ "$kind" != l ] && is_file "$path"; then printf '%s  %s\n' "$what" "$path"; fi
     done | sha256sum --check --quiet - 2>/dev/null | sed 's/: FAILED\( open or read\)\{0,1\}$//'
+}
+
+fail() {
+    echo "$1" >&2
+    exit 1
 }
 
 is_file() { [ -f "./$1" ] && [ ! -L "./$1" ]; }

@@ -602,7 +602,10 @@ fn a_release_that_nobody_confirms_stands_or_is_taken_back_as_was_asked() {
         release.display()
     );
     let mut holder = Command::new("sh").args(["-c", &held]).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // It has the lock once this is there.
+    while !release.join("work").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     let (_, done) = vps.activate(&waits, "expire");
     assert_eq!(done.is("rolled-back", 33).record["step"], "confirm");
     holder.wait().unwrap();
@@ -658,6 +661,11 @@ fn drift_is_what_others_changed_and_not_what_the_server_writes() {
     // Opening it would wait for ever.
     assert!(Command::new("mkfifo").arg(vps.app("gone.py")).status().unwrap().success());
     assert_eq!(drift(&vps), "gone.py\nl2\na b.py\n");
+    // What cannot be compared is not without a difference.
+    fs::remove_file(vps.path("state/releases").join(&id).join("orders")).unwrap();
+    let output = vps.sh("drift", &[&vps.state(), &id]);
+    assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has no lists any more"), "{:?}", output.stderr);
 }
 
 #[test]
