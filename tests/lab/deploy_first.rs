@@ -568,7 +568,7 @@ fn full_disk(lab: &Lab) -> Result<()> {
     lab.fill_disk(Node::Vps, 100 * 1024)?;
     let done = app.deploy(&[], &[])?;
     lab.free_disk(Node::Vps)?;
-    done.exit(31)?.says("contract.space", "fail", "a deploy needs 512 MiB")?;
+    done.exit(31)?.says("contract.space", "fail", "a deploy needs 51")?;
     ensure!(app.traces()? == before, "something was changed");
     Ok(())
 }

@@ -298,6 +298,9 @@ previous_manifests() {
     fi
 }
 
+# Paths for --files-from, which takes a line that begins with `#` or `;` for a comment even between NULs.
+for_rsync() { sed 's,^,./,' | tr '\n' '\0'; }
+
 # What lies below FROM under the owner's name at TARGET; further arguments are for rsync.
 lay_out() {
     from=$1 target=$2
@@ -338,7 +341,7 @@ build() {
 # The whole commit: what was sent, and what is the same in the app. Nobody else can reach it until every byte was
 # compared.
 fill_build() {
-    comm -23 "$release/paths" "$work/sent" | tr '\n' '\0' >"$work/same0"
+    comm -23 "$release/paths" "$work/sent" | for_rsync >"$work/same0"
     no_room='the build directory could not be filled'
     mkdir "$built" || fail 1 "$no_room"
     [ ! -s "$work/same0" ] || lay_out "$app" "$built" --files-from="$work/same0" --from0 || fail 1 "$no_room"
@@ -452,11 +455,15 @@ switch() {
     while IFS= read -r output; do
         stage "$output" || undo "the built $output could not be copied to the app's file system"
     done <"$work/fresh"
-    tr '\n' '\0' <"$work/place" >"$work/place0"
+    for_rsync <"$work/place" >"$work/place0"
     if [ -s "$work/place0" ]; then
         lay_out "$tree" "$app" --delay-updates --temp-dir="$backup/temp" --backup --backup-dir="$backup/tree" \
             --files-from="$work/place0" --from0 ||
             undo 'the sources could not be put in place'
+        awk -F '\t' 'FILENAME == ARGV[1] { place[$1] = 1; next } $3 in place' "$work/place" "$release/manifest" |
+            sort >"$work/wanted"
+        (cd -P "$app" && lying "$(cat "$work/place")") | sort | cmp -s "$work/wanted" - ||
+            undo 'not every source is in place as it was sent'
     fi
     while IFS= read -r path; do
         take_away "$path" "$backup/tree" || undo "a file of the last release could not be taken away: $path"

@@ -219,6 +219,8 @@ fn rows(records: &[Record], format: &str) -> Vec<String> {
         [
             record.id.clone(),
             record.verdict.word().to_owned(),
+            record.public.clone().unwrap_or_else(|| "-".to_owned()),
+            record.seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s")),
             short(record),
             branch,
             record.who.clone(),
@@ -233,8 +235,9 @@ fn rows(records: &[Record], format: &str) -> Vec<String> {
             .map(|record| cells(record).map(|cell| cell.replace(['\t', '\n'], " ")).join("\t"))
             .collect(),
         _ => {
-            let head = ["ID", "VERDICT", "COMMIT", "BRANCH", "WHO", "DETAIL"].map(str::to_owned);
-            let table: Vec<[String; 6]> = std::iter::once(head).chain(records.iter().map(cells)).collect();
+            let head =
+                ["ID", "VPS", "PUBLIC", "TOOK", "COMMIT", "BRANCH", "WHO", "DETAIL"].map(str::to_owned);
+            let table: Vec<[String; 8]> = std::iter::once(head).chain(records.iter().map(cells)).collect();
             ua_common::output::aligned(&table)
         }
     }
@@ -246,12 +249,12 @@ mod tests {
 
     #[test]
     fn one_record_is_one_line_in_every_format() {
-        let line = r#"{"id":"20260101T000000Z-abc","commit":"abcdefabcdefabcdef","branch":"main","who":"op@laptop","verdict":"rolled-back","detail":"a\tb\u001b[2J"}"#;
+        let line = r#"{"id":"20260101T000000Z-abc","commit":"abcdefabcdefabcdef","branch":"main","who":"op@laptop","verdict":"rolled-back","seconds":71,"detail":"a\tb\u001b[2J"}"#;
         let records = crate::history::fold(line);
         assert_eq!(rows(&records, "ids"), ["20260101T000000Z-abc"]);
         assert_eq!(
             rows(&records, "tsv"),
-            ["20260101T000000Z-abc\trolled-back\tabcdefabcdef\tmain\top@laptop\ta b\u{1b}[2J"]
+            ["20260101T000000Z-abc\trolled-back\t-\t71 s\tabcdefabcdef\tmain\top@laptop\ta b\u{1b}[2J"]
         );
         let table = rows(&records, "table");
         assert_eq!(table.len(), 2);

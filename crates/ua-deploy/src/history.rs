@@ -134,7 +134,8 @@ fn is_bad(records: &[Record], commit: &str) -> bool {
                 _ => {}
             }
         }
-        let left = record.rollback_from.as_deref().filter(|_| record.verdict.serves());
+        let left =
+            record.rollback_from.as_deref().filter(|_| record.verdict.serves() && record.commit != commit);
         if records.iter().any(|other| Some(other.id.as_str()) == left && other.commit == commit) {
             bad = true;
         }
@@ -241,6 +242,13 @@ mod tests {
         // Deployed again on purpose, it is good again.
         lines.push(deploy("6", "c", "ok", ""));
         assert_eq!(to(&lines).unwrap(), "5");
+        // So is one that was rolled back to while it served: nothing was left.
+        lines.push(deploy("6b", "c", "ok", "6"));
+        lines.push(deploy("6c", "b", "ok", "6b"));
+        lines.push(deploy("6d", "c", "ok", ""));
+        lines.push(deploy("6e", "c", "ok", "6d"));
+        lines.push(deploy("6f", "a", "ok", ""));
+        assert_eq!(to(&lines).unwrap(), "6e");
         lines.push(deploy("7", "d", "failed", ""));
         let records = fold(&lines.concat());
         assert!(matches!(older(&records, Some("7")), Err(Unknown::NeverServed { .. })));

@@ -8,6 +8,7 @@ use ua_common::exit::Exit;
 use ua_common::report::Check;
 
 use crate::contract::Target;
+use crate::glob;
 use crate::orders;
 use crate::profile::Profile;
 use crate::release::{Release, listed};
@@ -100,6 +101,11 @@ impl Plan {
             };
             touched.extend(step.outputs.iter().map(ToString::to_string));
             plan.builds.push(Because { what: step.name.to_string(), why: why.to_owned() });
+        }
+        // A build is made from the commit, also where the server has a version of its own.
+        if !plan.builds.is_empty() {
+            let written = new.keys().filter(|path| glob::any(&profile.source.preserve, path));
+            plan.upload.extend(written.map(ToString::to_string));
         }
         for unit in profile.units() {
             if let Some(why) = plan.reason(profile, facts, &unit, &touched, &templates) {
@@ -231,7 +237,10 @@ mod tests {
     const TEMPLATE: &str = "deployment/systemd/universal-agent-vp-worker@.service";
     const INSTALLED: &str = "universal-agent-vp-worker@.service";
 
-    const TREE: [(&str, &str); 5] = [
+    const MEMORY: &str = "Memory_System/ua_shared_workspace/MEMORY.md";
+
+    const TREE: [(&str, &str); 6] = [
+        (MEMORY, "1"),
         (TEMPLATE, "t"),
         ("docs/a.md", "1"),
         ("pyproject.toml", "1"),
@@ -309,7 +318,9 @@ mod tests {
             let built: Vec<&str> = plan.builds.iter().map(|it| it.what.as_str()).collect();
             assert_eq!((built, restarted(&plan)), (builds, restarts), "{path}");
             let sent: Vec<&str> = plan.upload.iter().map(String::as_str).collect();
-            assert_eq!(sent, if digest.is_empty() { vec![] } else { vec![path] }, "{path}");
+            let build = [MEMORY].into_iter().filter(|_| !plan.builds.is_empty());
+            let wanted: Vec<&str> = build.chain([path].into_iter().filter(|_| !digest.is_empty())).collect();
+            assert_eq!(sent, wanted, "{path}");
             assert!(!plan.is_empty());
         }
     }
@@ -345,7 +356,7 @@ mod tests {
         let mut unknown = facts(&profile);
         unknown.known = None;
         let plan = Plan::new(&profile, &same, &unknown);
-        assert_eq!((plan.upload.len(), plan.builds.len(), plan.restarts.len()), (5, 2, 6));
+        assert_eq!((plan.upload.len(), plan.builds.len(), plan.restarts.len()), (6, 2, 6));
         assert_eq!(plan.restarts[0].why, "nobody knows what it runs");
     }
 

@@ -390,6 +390,8 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
         ("bin/run.sh", "#!/bin/sh\n"),
         ("link", "->src/-x"),
         ("back\\slash", "b"),
+        ("#comment", "c"),
+        (";comment", "d"),
     ];
     let (id, done) = vps.deploy(&files);
     done.is("unconfirmed", 0);
@@ -397,6 +399,7 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
         (vps.read("src/a b's.py"), vps.read("link"), vps.read("back\\slash")),
         ("a".into(), "dash".into(), "b".into())
     );
+    assert_eq!((vps.read("#comment"), vps.read(";comment")), ("c".into(), "d".into()));
     assert_eq!(
         (mode(&vps.app("bin/run.sh")), mode(&vps.app("version")), mode(&vps.app("src"))),
         (0o755, 0o644, 0o755)

@@ -106,10 +106,8 @@ impl Machines<'_> {
             ),
         )?;
         self.write(node, "etc/hostname", &format!("{}\n", node.name()))?;
-        let mut hosts = format!("127.0.0.1 localhost\n127.0.1.1 {}\n", node.name());
-        if node != Node::Vps {
-            let _ = writeln!(hosts, "{} {}", Node::Vps.public_address(), PUBLIC_NAMES.join(" "));
-        }
+        let (own, public) = (node.name(), Node::Vps.public_address());
+        let hosts = format!("127.0.0.1 localhost\n127.0.1.1 {own}\n{public} {}\n", PUBLIC_NAMES.join(" "));
         self.write(node, "etc/hosts", &hosts)?;
         // Knows no name, and says so at once.
         self.write(node, "etc/resolv.conf", &format!("nameserver {}\n", Node::Control.public_address()))?;
