@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use camino::Utf8PathBuf;
 use serde_json::Value;
-use xtask::app::{Edit, commit_edit, make_repo};
+use xtask::app::{self, Edit, commit_edit, make_repo};
 use xtask::cmd::Output;
 use xtask::lab::{Control, Lab, Node, OPERATOR};
 
 use crate::Scenario;
 
-const UI: &str = "https://srv1360701.taildcc090.ts.net/";
-const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/health";
+pub(crate) const UI: &str = "https://srv1360701.taildcc090.ts.net/";
+pub(crate) const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/health";
 
 /// Every scenario of this module.
 pub fn trials() -> Vec<(&'static str, Scenario)> {
@@ -59,38 +59,17 @@ impl<'a> App<'a> {
     /// A VPS on which nothing was ever deployed, under the control server that hands out certificates.
     pub(crate) fn fresh(lab: &'a Lab) -> Result<Self> {
         lab.use_control(Control::Https)?;
-        lab.vps()
-            .command(&[
-                "sh",
-                "-ec",
-                "
-                systemctl stop 'universal-agent-*' 2>/dev/null || true
-                rm -rf /opt/universal_agent /var/lib/ua-deploy /var/lib/universal-agent
-                rm -f /etc/systemd/system/universal-agent-*
-                systemctl reset-failed
-                tailscale serve reset
-                sh /root/provision/provision.sh /root/provision 10.99.0.12
-            ",
-            ])
-            .run()?;
+        app::clear(lab)?;
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
         make_repo(&repo)?;
-        let app = Self { lab, repo, _dir: dir };
-        app.bring()?;
-        Ok(app)
-    }
-
-    /// Copies the repository to the laptop, where only its owner may look into it (p14).
-    fn bring(&self) -> Result<()> {
-        let tar = Command::new("tar").args(["-C", self.repo.as_str(), "-cf", "-", "."]).output()?;
-        let unpack = "umask 077; rm -rf app && mkdir app && tar -C app -xf - && chmod 0700 app";
-        self.lab.laptop().command(&["sh", "-ec", unpack]).user(OPERATOR).stdin(tar.stdout).run()
+        app::bring(lab, &repo)?;
+        Ok(Self { lab, repo, _dir: dir })
     }
 
     pub(crate) fn edit(&self, edit: &Edit) -> Result<String> {
         let commit = commit_edit(&self.repo, edit)?;
-        self.bring()?;
+        app::bring(self.lab, &self.repo)?;
         Ok(commit)
     }
 
@@ -103,7 +82,7 @@ impl<'a> App<'a> {
         self.run(&["run"], args, env)
     }
 
-    fn run(&self, verb: &[&str], args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
+    pub(crate) fn run(&self, verb: &[&str], args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
         let typed: Vec<&str> =
             ["ua-deploy"].iter().chain(verb).chain(&["--json"]).chain(args).copied().collect();
         let mut command = self.lab.laptop().command(&typed).user(OPERATOR).dir("/home/op/app");
@@ -114,7 +93,7 @@ impl<'a> App<'a> {
     }
 
     /// A deploy that must succeed; gives its commit.
-    fn good(&self) -> Result<String> {
+    pub(crate) fn good(&self) -> Result<String> {
         self.deploy(&[], &[])?.exit(0)?;
         let commit = self.head()?;
         self.serves(&commit)?;
@@ -136,12 +115,12 @@ impl<'a> App<'a> {
     }
 
     /// Processes of all services: a service that was not restarted keeps its own.
-    fn processes(&self) -> Result<String> {
+    pub(crate) fn processes(&self) -> Result<String> {
         self.lab.vps().command(&["systemctl", "show", "-p", "Id,MainPID", "universal-agent-*.service"]).read()
     }
 
     /// Everything on the VPS that a deploy could touch.
-    fn traces(&self) -> Result<String> {
+    pub(crate) fn traces(&self) -> Result<String> {
         let look = "
             find /opt/universal_agent -path '*/AGENT_RUN_WORKSPACES' -prune -o -printf '%p %y %u:%g %m %s\\n' | sort
             ls -d /var/lib/ua-deploy/releases/* /var/lib/ua-deploy 2>/dev/null
@@ -150,7 +129,7 @@ impl<'a> App<'a> {
         self.lab.vps().command(&["sh", "-c", look]).read()
     }
 
-    fn history(&self) -> Result<Vec<Value>> {
+    pub(crate) fn history(&self) -> Result<Vec<Value>> {
         let list =
             self.lab.laptop().command(&["ua-deploy", "history", "--format", "json"]).user(OPERATOR).read()?;
         list.lines().map(|line| serde_json::from_str(line).context("a row of the history")).collect()
@@ -183,7 +162,7 @@ impl Deployed {
     }
 
     /// The verdict and detail of a check of the VPS's report.
-    fn check(&self, id: &str) -> Result<(String, String)> {
+    pub(crate) fn check(&self, id: &str) -> Result<(String, String)> {
         let all = self.reports.iter().filter_map(|report| report["checks"].as_array()).flatten();
         let found = all
             .into_iter()
@@ -201,14 +180,14 @@ impl Deployed {
         Ok(self)
     }
 
-    fn serving(&self, what: &str) -> Result<&Self> {
+    pub(crate) fn serving(&self, what: &str) -> Result<&Self> {
         ensure!(self.reports[0]["data"]["serving"] == what, "{}", self.reports[0]["data"]);
         Ok(self)
     }
 }
 
 /// The status of a URL, asked from a node; 0 where nobody answers.
-fn status(lab: &Lab, node: Node, url: &str) -> Result<String> {
+pub(crate) fn status(lab: &Lab, node: Node, url: &str) -> Result<String> {
     let ask = ["curl", "-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}", url];
     Ok(lab.node(node).exec(&ask)?.stdout)
 }
