@@ -47,6 +47,12 @@ fn tool(lab: &Lab, words: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
     Deployed::read(typed(lab, &[words, &["--json"]].concat(), env).output()?)
 }
 
+/// A commit that every unit has to be restarted for, so that each must tell it.
+fn change_all(app: &App<'_>, text: &str) -> Result<String> {
+    app.edit(&Edit::WebTitle(text.to_owned()))?;
+    app.edit(&Edit::Harmless(text.to_owned()))
+}
+
 /// One verb of every tool, and of `ua-deploy` every one.
 const VERBS: [&[&str]; 11] = [
     &["ua-preflight"],
@@ -85,10 +91,10 @@ fn magicdns_only(lab: &Lab) -> Result<()> {
 
     // The short name is completed by the tailnet, and the default is the full one.
     for env in [&[("UA_VPS_HOST", "root@srv1360701")][..], &[]] {
-        app.edit(&Edit::Harmless(format!("by {env:?}")))?;
+        let commit = change_all(&app, &format!("by {env:?}"))?;
         let done = app.deploy(&[], env)?;
         done.exit(0)?.says("host.policy", "pass", "srv1360701.taildcc090.ts.net")?;
-        app.serves(&app.head()?)?;
+        app.serves(&commit)?;
     }
     // Break-glass is a decision of the operator's, and is told on every run.
     let glass = [("UA_VPS_HOST", "root@100.64.0.2"), ("UA_BREAK_GLASS", "1")];
@@ -100,7 +106,7 @@ fn offline(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     let commit = app.good()?;
     let (before, deploys) = (app.traces()?, app.history()?.len());
-    app.edit(&Edit::Harmless("not now".to_owned()))?;
+    change_all(&app, "not now")?;
     lab.stop_tailscaled(Node::Vps)?;
     let judged = VERBS.iter().try_for_each(|verb| {
         let begun = Instant::now();
@@ -176,11 +182,13 @@ fn probed(lab: &Lab, act: impl FnOnce() -> Result<()>) -> Result<[crate::prober:
 fn public(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     app.good()?;
-    // The prober does see an outage.
-    let seen = probed(lab, || lab.vps().command(&["systemctl", "restart", "universal-agent-gateway"]).run())?;
-    ensure!(seen[1].failed > 0, "a restart went unseen: {}", seen[1]);
-    let back = "until curl -sf -o /dev/null http://127.0.0.1:8002/api/v1/health; do sleep 0.05; done";
-    lab.vps().command(&["sh", "-c", back]).run()?;
+    // The prober does see an outage, and how long it was.
+    let outage =
+        "systemctl stop universal-agent-gateway && sleep 1 && systemctl start universal-agent-gateway
+        until curl -sf -o /dev/null http://127.0.0.1:8002/api/v1/health; do sleep 0.05; done";
+    let [app_seen, api_seen] = probed(lab, || lab.vps().command(&["sh", "-c", outage]).run())?;
+    ensure!(app_seen.failed == 0 && api_seen.failed > 3, "{app_seen}; {api_seen}");
+    ensure!(api_seen.longest > Duration::from_secs(1), "{api_seen}");
 
     let undisturbed = |what: &str| {
         let seen = probed(lab, || app.deploy(&[], &[])?.exit(0).map(drop))?;
@@ -194,18 +202,18 @@ fn public(lab: &Lab) -> Result<()> {
     app.edit(&Edit::Write("docs/notes.md".into(), "New.\n".to_owned()))?;
     undisturbed("a document changed")?;
 
-    app.edit(&Edit::WebTitle("Everything".to_owned()))?;
-    app.edit(&Edit::Harmless("everything".to_owned()))?;
     app.edit(&Edit::WorkerTemplate("Everything".to_owned()))?;
+    let commit = change_all(&app, "Everything")?;
     let seen = probed(lab, || app.deploy(&[], &[])?.exit(0).map(drop))?;
     for (url, seen) in PUBLIC.iter().zip(&seen) {
         ensure!(seen.longest < RESTART, "{url} was away for longer than a restart: {seen}");
     }
-    app.serves(&app.head()?)
+    app.serves(&commit)
 }
 
 fn both_modes(lab: &Lab) -> Result<()> {
     for (mode, proof) in [(KEYS, "accepted ED25519"), (TAILSCALE_SSH, "method `none`")] {
+        lab.reset()?;
         let app = App::fresh(lab)?;
         lab.set_tailscale_ssh(true)?;
         every_verb(lab, &app, mode, proof).with_context(|| format!("with {}={}", mode.0, mode.1))?;
@@ -220,9 +228,8 @@ fn every_verb(lab: &Lab, app: &App<'_>, mode: (&str, &str), proof: &str) -> Resu
     let first = app.head()?;
     app.serves(&first)?;
 
-    app.edit(&Edit::WebTitle("Second".to_owned()))?;
+    let second = change_all(app, "Second")?;
     app.deploy(&[], env)?.exit(0)?.says("ssh", "pass", proof)?.serving("new")?;
-    let second = app.head()?;
     app.serves(&second)?;
 
     app.edit(&Edit::ApiBroken)?;
@@ -344,7 +351,7 @@ fn other_host_key(lab: &Lab) -> Result<()> {
     lab.set_tailscale_ssh(true)?;
     app.deploy(&[], &[KEYS])?.exit(0)?;
     let commit = app.head()?;
-    app.edit(&Edit::Harmless("for another host".to_owned()))?;
+    change_all(&app, "for another host")?;
     // sshd shows other keys from now on; the tailnet gives those of before.
     lab.change_host_keys()?;
     let (before, in_before) = (app.traces()?, logins(lab)?);

@@ -1,6 +1,6 @@
-"""Asks URLs ten times a second, each in a thread of its own, until the file named first appears; then writes what it
-saw into the file named second: per URL the questions, the wrong answers, the first of these, and the longest time, in
-seconds, that passed without a right one."""
+"""Asks URLs ten times a second, each in a thread of its own. Makes the file DIR/asking when each was asked once, and
+ends when there is DIR/end; then DIR/seen says per URL how many questions there were, how many wrong answers, the first
+of these, and the longest time, in seconds, that passed without a right one. usage: prober.py DIR URL…"""
 import http.client
 import json
 import os
@@ -29,10 +29,10 @@ def wrong(url, context):
         connection.close()
 
 
-def watch(text, end, row):
+def watch(text, row):
     url, context = urllib.parse.urlsplit(text), ssl.create_default_context()
     begun = right = time.monotonic()
-    while not os.path.exists(end) and right - begun < LIMIT:
+    while not os.path.exists(f"{directory}/end") and right - begun < LIMIT:
         asked = time.monotonic()
         why = wrong(url, context)
         now = time.monotonic()
@@ -43,16 +43,21 @@ def watch(text, end, row):
         else:
             row["failed"] += 1
             row["first"] = row["first"] or why
+        if row["asked"] == 1:
+            asking.wait()
         time.sleep(max(0.0, EVERY - (time.monotonic() - asked)))
 
 
-end, result, *urls = sys.argv[1:]
+directory, *urls = sys.argv[1:]
 rows = {url: {"asked": 0, "failed": 0, "first": "", "longest": 0.0} for url in urls}
-threads = [threading.Thread(target=watch, args=(url, end, row)) for url, row in rows.items()]
+asking = threading.Barrier(len(urls) + 1)
+threads = [threading.Thread(target=watch, args=(url, row)) for url, row in rows.items()]
 for thread in threads:
     thread.start()
+asking.wait()
+open(f"{directory}/asking", "w").close()
 for thread in threads:
     thread.join()
-with open(result + ".new", "w", encoding="utf-8") as file:
+with open(f"{directory}/seen.new", "w", encoding="utf-8") as file:
     json.dump(rows, file)
-os.rename(result + ".new", result)
+os.rename(f"{directory}/seen.new", f"{directory}/seen")

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use camino::Utf8PathBuf;
 use serde_json::Value;
 use xtask::lab::{Lab, Node};
 
 const SCRIPT: &str = include_str!("prober.py");
 
-/// Where the prober looks for its end, and where it leaves what it saw.
-const END: &str = "/run/prober.end";
-const RESULT: &str = "/run/prober.json";
+/// Where the prober looks for its end, and leaves what it saw.
+const DIR: &str = "/run/prober";
 
 /// A prober at work on the outsider. Without [`Prober::end`] it ends when it is dropped.
 pub(crate) struct Prober<'a> {
@@ -32,40 +32,49 @@ pub(crate) struct Seen {
 }
 
 impl<'a> Prober<'a> {
-    /// Begins to ask these URLs.
+    /// Begins to ask these URLs, and has asked each once when this returns.
     pub(crate) fn start(lab: &'a Lab, urls: &[&str]) -> Result<Self> {
         let start = format!(
-            "rm -f {END} {RESULT}
-             python3 -c \"$@\" </dev/null >/run/prober.log 2>&1 &"
+            "rm -rf {DIR}; mkdir {DIR}
+             python3 -c \"$@\" </dev/null >{DIR}/log 2>&1 &"
         );
-        let words = [&["sh", "-c", &start, "sh", SCRIPT, END, RESULT], urls].concat();
+        let words = [&["sh", "-c", &start, "sh", SCRIPT, DIR], urls].concat();
         lab.node(Node::Outsider).command(&words).run()?;
-        Ok(Self { lab })
+        let prober = Self { lab };
+        prober.wait("asking")?;
+        Ok(prober)
     }
 
     /// Ends it; what it saw, by URL.
     pub(crate) fn end(self) -> Result<BTreeMap<String, Seen>> {
-        let outsider = self.lab.node(Node::Outsider);
-        outsider.command(&["touch", END]).run()?;
-        let result = outsider.path(RESULT)?;
-        let begun = Instant::now();
-        while !result.exists() {
-            ensure!(
-                begun.elapsed() < Duration::from_secs(15),
-                "the prober left nothing: {}",
-                outsider.command(&["cat", "/run/prober.log"]).read()?
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let rows: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(result)?)?;
+        self.stop()?;
+        let seen = std::fs::read(self.wait("seen")?)?;
+        let rows: BTreeMap<String, Value> = serde_json::from_slice(&seen)?;
         rows.into_iter().map(|(url, row)| Ok((url, Seen::read(&row)?))).collect()
+    }
+
+    fn stop(&self) -> Result<()> {
+        self.lab.node(Node::Outsider).command(&["touch", &format!("{DIR}/end")]).run()
+    }
+
+    /// Waits for a file of the prober's.
+    fn wait(&self, name: &str) -> Result<Utf8PathBuf> {
+        let outsider = self.lab.node(Node::Outsider);
+        let file = outsider.path(format!("{DIR}/{name}"))?;
+        let begun = Instant::now();
+        while !file.exists() {
+            let log = || outsider.command(&["cat", &format!("{DIR}/log")]).read();
+            ensure!(begun.elapsed() < Duration::from_secs(20), "the prober left no `{name}`: {}", log()?);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(file)
     }
 }
 
 impl Drop for Prober<'_> {
     fn drop(&mut self) {
         // A trial that failed has said why already.
-        let _ = self.lab.node(Node::Outsider).exec(&["touch", END]);
+        let _ = self.stop();
     }
 }
 
