@@ -187,9 +187,9 @@ fn public(lab: &Lab) -> Result<()> {
     let outage =
         "systemctl stop universal-agent-gateway && sleep 1 && systemctl start universal-agent-gateway
         until curl -sf -o /dev/null http://127.0.0.1:8002/api/v1/health; do sleep 0.05; done";
-    let [app_seen, api_seen] = probed(lab, || lab.vps().command(&["sh", "-c", outage]).run())?;
-    ensure!(app_seen.failed == 0 && api_seen.failed > 3, "{app_seen}; {api_seen}");
-    ensure!(api_seen.longest > Duration::from_secs(1), "{api_seen}");
+    let [of_app, of_gateway] = probed(lab, || lab.vps().command(&["sh", "-c", outage]).run())?;
+    ensure!(of_app.failed == 0 && of_gateway.failed > 3, "{of_app}; {of_gateway}");
+    ensure!(of_gateway.longest > Duration::from_secs(1), "{of_gateway}");
 
     let undisturbed = |what: &str| {
         let seen = probed(lab, || app.deploy(&[], &[])?.exit(0).map(drop))?;
