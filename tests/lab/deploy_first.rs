@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use camino::Utf8PathBuf;
 use serde_json::Value;
-use xtask::app::{Edit, commit_edit, make_repo};
+use xtask::app::{self, Edit, commit_edit, make_repo};
 use xtask::cmd::Output;
 use xtask::lab::{Control, Lab, Node, OPERATOR};
 
 use crate::Scenario;
 
-const UI: &str = "https://srv1360701.taildcc090.ts.net/";
-const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/health";
+pub(crate) const UI: &str = "https://srv1360701.taildcc090.ts.net/";
+pub(crate) const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/health";
 
 /// The built-in profile, but with less patience: what a scenario does not turn upon it need not wait for.
 const QUICK: &str = "/home/op/quick.toml";
@@ -63,41 +63,20 @@ impl<'a> App<'a> {
     /// A VPS on which nothing was ever deployed, under the control server that hands out certificates.
     pub(crate) fn fresh(lab: &'a Lab) -> Result<Self> {
         lab.use_control(Control::Https)?;
-        lab.vps()
-            .command(&[
-                "sh",
-                "-ec",
-                "
-                systemctl stop 'universal-agent-*' 2>/dev/null || true
-                rm -rf /opt/universal_agent /var/lib/ua-deploy /var/lib/universal-agent
-                rm -f /etc/systemd/system/universal-agent-*
-                systemctl reset-failed
-                tailscale serve reset
-                sh /root/provision/provision.sh /root/provision 10.99.0.12
-            ",
-            ])
-            .run()?;
+        app::clear(lab)?;
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
         make_repo(&repo)?;
-        let app = Self { lab, repo, _dir: dir };
-        app.bring()?;
-        Ok(app)
-    }
-
-    /// Copies the repository to the laptop, where only its owner may look into it (p14).
-    fn bring(&self) -> Result<()> {
-        let tar = Command::new("tar").args(["-C", self.repo.as_str(), "-cf", "-", "."]).output()?;
-        let unpack = "umask 077; rm -rf app && mkdir app && tar -C app -xf - && chmod 0700 app";
-        self.lab.laptop().command(&["sh", "-ec", unpack]).user(OPERATOR).stdin(tar.stdout).run()?;
         let profile = PROFILE.replace("stable_seconds = 10", "stable_seconds = 4");
         ensure!(profile != PROFILE, "the profile waits for another time than 10 s");
-        self.lab.laptop().command(&["sh", "-c", "cat >\"$0\"", QUICK]).user(OPERATOR).stdin(profile).run()
+        lab.laptop().command(&["sh", "-c", "cat >\"$0\"", QUICK]).user(OPERATOR).stdin(profile).run()?;
+        app::bring(lab, &repo)?;
+        Ok(Self { lab, repo, _dir: dir })
     }
 
     pub(crate) fn edit(&self, edit: &Edit) -> Result<String> {
         let commit = commit_edit(&self.repo, edit)?;
-        self.bring()?;
+        app::bring(self.lab, &self.repo)?;
         Ok(commit)
     }
 
@@ -110,7 +89,7 @@ impl<'a> App<'a> {
         self.run(&["run"], args, env)
     }
 
-    fn run(&self, verb: &[&str], args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
+    pub(crate) fn run(&self, verb: &[&str], args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
         let typed: Vec<&str> =
             ["ua-deploy"].iter().chain(verb).chain(&["--json"]).chain(args).copied().collect();
         let mut command = self.lab.laptop().command(&typed).user(OPERATOR).dir("/home/op/app");
@@ -122,7 +101,7 @@ impl<'a> App<'a> {
     }
 
     /// A deploy that must succeed; gives its commit.
-    fn good(&self) -> Result<String> {
+    pub(crate) fn good(&self) -> Result<String> {
         self.deploy(&[], &[])?.exit(0)?;
         let commit = self.head()?;
         self.serves(&commit)?;
@@ -154,12 +133,12 @@ impl<'a> App<'a> {
     }
 
     /// Processes of all services: a service that was not restarted keeps its own.
-    fn processes(&self) -> Result<String> {
+    pub(crate) fn processes(&self) -> Result<String> {
         self.lab.vps().command(&["systemctl", "show", "-p", "Id,MainPID", "universal-agent-*.service"]).read()
     }
 
     /// Everything on the VPS that a deploy could touch.
-    fn traces(&self) -> Result<String> {
+    pub(crate) fn traces(&self) -> Result<String> {
         let look = "
             find /opt/universal_agent -path '*/AGENT_RUN_WORKSPACES' -prune -o -printf '%p %y %u:%g %m %s\\n' | sort
             ls -d /var/lib/ua-deploy/releases/* /var/lib/ua-deploy 2>/dev/null
@@ -168,7 +147,7 @@ impl<'a> App<'a> {
         self.lab.vps().command(&["sh", "-c", look]).read()
     }
 
-    fn history(&self) -> Result<Vec<Value>> {
+    pub(crate) fn history(&self) -> Result<Vec<Value>> {
         let list =
             self.lab.laptop().command(&["ua-deploy", "history", "--format", "json"]).user(OPERATOR).read()?;
         list.lines().map(|line| serde_json::from_str(line).context("a row of the history")).collect()
@@ -201,7 +180,7 @@ impl Deployed {
     }
 
     /// The verdict and detail of a check of the VPS's report.
-    fn check(&self, id: &str) -> Result<(String, String)> {
+    pub(crate) fn check(&self, id: &str) -> Result<(String, String)> {
         let all = self.reports.iter().filter_map(|report| report["checks"].as_array()).flatten();
         let found = all
             .into_iter()
@@ -219,14 +198,14 @@ impl Deployed {
         Ok(self)
     }
 
-    fn serving(&self, what: &str) -> Result<&Self> {
+    pub(crate) fn serving(&self, what: &str) -> Result<&Self> {
         ensure!(self.reports[0]["data"]["serving"] == what, "{}", self.reports[0]["data"]);
         Ok(self)
     }
 }
 
 /// The status of a URL, asked from a node; 0 where nobody answers.
-fn status(lab: &Lab, node: Node, url: &str) -> Result<String> {
+pub(crate) fn status(lab: &Lab, node: Node, url: &str) -> Result<String> {
     let ask = ["curl", "-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}", url];
     Ok(lab.node(node).exec(&ask)?.stdout)
 }
@@ -621,7 +600,7 @@ fn knows(lab: &Lab) -> Result<()> {
 fn mission(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     app.good()?;
-    app.edit(&Edit::WebTitle("Patient".to_owned()))?;
+    app.edit(&Edit::Harmless("Patient".to_owned()))?;
     let queue = |seconds: &str| {
         let queue = "cd /opt/universal_agent && exec runuser -u ua -- .venv/bin/python scripts/queue_mission.py \"$@\"";
         lab.vps().command(&["sh", "-c", queue, "sh", "vp.coder.primary", seconds]).read()
@@ -648,9 +627,14 @@ fn mission(lab: &Lab) -> Result<()> {
     // Somebody decides that it may die.
     app.deploy(&["--force-restart"], &[])?.exit(0)?.says("drain", "warn", "vp.coder.primary")?;
     ensure!(became(&long)?.trim() == "failed", "{}", became(&long)?);
-    let short = queue("4")?.trim().to_owned();
+    let short = queue("20")?.trim().to_owned();
     started(&short)?;
-    app.edit(&Edit::WebTitle("More patient".to_owned()))?;
+    // A change that the workers do not read does not wait for them.
+    app.edit(&Edit::WebTitle("Impatient".to_owned()))?;
+    let done = app.deploy(&["--drain-timeout", "1"], &[])?;
+    done.exit(0)?.says("units", "pass", "1 of 6 units were restarted")?;
+    ensure!(became(&short)?.trim() == "running", "{}", became(&short)?);
+    app.edit(&Edit::Harmless("More patient".to_owned()))?;
     app.deploy(&[], &[])?.exit(0)?.says("drain", "pass", "")?;
     ensure!(became(&short)?.trim() == "completed", "{}", became(&short)?);
     app.serves(&app.head()?)
@@ -667,7 +651,9 @@ fn rolled_back(lab: &Lab) -> Result<()> {
     ensure!(data["since"]["changed"].to_string().contains("web-ui/"), "{data}");
     let lines = data["plan"].to_string();
     ensure!(
-        lines.contains("leave build python alone") && lines.contains("build web-ui, whose inputs changed"),
+        lines.contains("restart universal-agent-webui.service: web-ui/app/page.mjs and 2 more changed")
+            && lines.contains("leave universal-agent-gateway.service, ")
+            && lines.contains("leave build python alone") && lines.contains("build web-ui, because its inputs changed"),
         "{lines}"
     );
     let second = app.good()?;

@@ -3,9 +3,12 @@
 //! Every trial starts from the lab's base state. Where there is no lab each one says that it was skipped, and why;
 //! with `CI` set that is a failure.
 
+mod acceptance;
 mod deploy_first;
 mod preflight;
+mod prober;
 mod ssh_auth;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -20,10 +23,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 3] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 4] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
+        ("deploy_acceptance", acceptance::trials()),
     ];
     let trials = modules.into_iter().flat_map(|(module, scenarios)| {
         scenarios.into_iter().map(move |(name, scenario)| {

@@ -12,6 +12,7 @@ use xtask::lab::{Exec, Lab, Machine, Node, OPERATOR, SshPolicy};
 
 use crate::Scenario;
 use crate::deploy_first::{App, Deployed as Said};
+use crate::watch::{Watched, watched};
 
 const VPS: &str = "root@srv1360701.taildcc090.ts.net";
 const LEDGER: &str = ".local/state/ua/ssh-auth.jsonl";
@@ -541,21 +542,6 @@ fn closed(lab: &Lab) -> Result<()> {
     refused(script(lab, &all)?).map(drop)
 }
 
-/// Notes every argument list, and every file that these patterns find, until told to stop.
-const WATCH: &str = "
-import glob, os, sys, time
-seen = set()
-while not os.path.exists('/tmp/stop'):
-    for pattern in ['/proc/[0-9]*/cmdline', *sys.argv[1:]]:
-        for path in glob.glob(pattern, recursive=True):
-            try:
-                seen.add(open(path, 'rb').read())
-            except OSError:
-                pass
-    time.sleep(0.001)
-sys.stdout.buffer.write(b'\\n'.join(seen).replace(b'\\0', b' '))
-";
-
 fn secrets(lab: &Lab) -> Result<()> {
     const SENTINEL: &str = "sentinel-7f3a9c";
     lab.set_tailscale_ssh(true)?;
@@ -564,28 +550,15 @@ fn secrets(lab: &Lab) -> Result<()> {
     let mut secrets: Vec<&str> = key.lines().filter(|line| !line.starts_with("-----")).collect();
     secrets.push(SENTINEL);
 
-    let state = "/home/op/.local/state/ua/**";
-    let watch = |node: Node, patterns: &[&str]| {
-        let words = [&["python3", "-"], patterns].concat();
-        lab.node(node).command(&words).stdin(WATCH).read()
-    };
-    let stop = |what| Node::TAILNET.iter().try_for_each(|node| lab.node(*node).sh(what).map(drop));
-    stop("rm -f /tmp/stop")?;
-    let (laptop, vps, said) = thread::scope(|scope| {
-        let laptop = scope.spawn(|| watch(Node::Laptop, &[state]));
-        let vps = scope.spawn(|| watch(Node::Vps, &[]));
+    let seen = watched(lab, &["/home/op/.local/state/ua/**"], || {
         // The variable is not to stand in a list of arguments of our own.
-        let said = script(
+        script(
             lab,
             "UA_OPS_TOKEN=$(cat secret); export UA_OPS_TOKEN
              ua-ssh-auth canary --json -v; ua-ssh-auth check --both --json -v; cat .local/state/ua/ssh-auth.jsonl",
-        );
-        stop(": >/tmp/stop")?;
-        let ended = |watcher: thread::ScopedJoinHandle<'_, Result<String>>| {
-            watcher.join().map_err(|_| anyhow!("a watcher panicked"))?
-        };
-        anyhow::Ok((ended(laptop)?, ended(vps)?, said?))
+        )
     })?;
+    let Watched { laptop, vps, done: said } = seen;
     // They did look.
     for words in
         ["ssh -F /home/op/.local/state/ua/run/", "rsync -e ssh -F", "IdentityFile", "Authenticated to"]

@@ -1,4 +1,4 @@
-//! The sample app as a git repository: `tests/app/tree` committed, and edits on top of it.
+//! The sample app as a git repository: `tests/app/tree` committed, edits on top of it, and its places in the lab.
 //!
 //! Every commit is reproducible: same tree, same edits, same ids.
 
@@ -7,6 +7,8 @@ use std::env;
 use anyhow::{Context as _, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use duct::Expression;
+
+use crate::lab::{Lab, OPERATOR};
 
 /// Files that act on the repository they lie in carry this prefix in ours instead of their dot.
 const DOT_PREFIX: &str = "dot-";
@@ -132,6 +134,26 @@ pub fn commit_edit(repo: &Utf8Path, edit: &Edit) -> anyhow::Result<String> {
     ensure!(!uncommitted(repo)?.is_empty(), "{edit:?} changes nothing in `{repo}`");
     let age = git(repo, 0, &["rev-list", "--count", "HEAD"]).read()?.parse()?;
     commit(repo, age, edit.subject())
+}
+
+/// Makes the VPS one on which nothing was ever deployed.
+pub fn clear(lab: &Lab) -> anyhow::Result<()> {
+    let script = "
+        systemctl stop 'universal-agent-*' 2>/dev/null || true
+        rm -rf /opt/universal_agent /var/lib/ua-deploy /var/lib/universal-agent
+        rm -f /etc/systemd/system/universal-agent-*
+        systemctl reset-failed
+        tailscale serve reset
+        sh /root/provision/provision.sh /root/provision 10.99.0.12
+    ";
+    lab.vps().command(&["sh", "-ec", script]).run()
+}
+
+/// Copies the repository to `~/app` on the laptop, where only its owner may look into it (p14).
+pub fn bring(lab: &Lab, repo: &Utf8Path) -> anyhow::Result<()> {
+    let tar = duct::cmd!("tar", "-C", repo.as_str(), "-cf", "-", ".").stdout_capture().run()?;
+    let unpack = "umask 077; rm -rf app && mkdir app && tar -C app -xf - && chmod 0700 app";
+    lab.laptop().command(&["sh", "-ec", unpack]).user(OPERATOR).stdin(tar.stdout).run()
 }
 
 fn uncommitted(repo: &Utf8Path) -> anyhow::Result<String> {

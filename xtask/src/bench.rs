@@ -1,5 +1,7 @@
 //! Performance, measured in the lab: ratios against what cannot be avoided, in one run.
 
+mod deploy;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -46,6 +48,11 @@ pub fn preflight(progress: &Progress) -> Result<()> {
 /// `cargo xtask bench ssh`.
 pub fn ssh(progress: &Progress) -> Result<()> {
     bench(&["ua-preflight", "ua-ssh-auth", "ua-staging"], measure_ssh, progress)
+}
+
+/// `cargo xtask bench deploy`.
+pub fn deploy(progress: &Progress) -> Result<()> {
+    bench(&["ua-deploy"], deploy::measure, progress)
 }
 
 /// Measures tools as they are shipped.

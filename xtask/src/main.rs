@@ -43,6 +43,8 @@ enum BenchChore {
     Preflight,
     /// What each verb costs over SSH, and `ua-ssh-auth check` against a bare `ssh … true`.
     Ssh,
+    /// A deploy of nothing, of one file, and of 1 % of 300 MB, against what cannot be avoided.
+    Deploy,
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,6 +109,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::E2e { filter } => verify::e2e(filter.as_deref(), &progress)?,
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,
         Chore::Bench(BenchChore::Ssh) => bench::ssh(&progress)?,
+        Chore::Bench(BenchChore::Deploy) => bench::deploy(&progress)?,
         Chore::Docs => verify::docs()?,
     }
     Ok(ExitCode::SUCCESS)
