@@ -118,8 +118,8 @@ orders() {
 
 begin() {
     step=$1
-    began=$(date +%s%3N)
     echo "== $2"
+    began=$(date +%s%3N)
 }
 
 check() {
