@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 use xtask::app::{Edit, commit_edit, make_repo};
 use xtask::cmd::Output;
@@ -52,13 +52,18 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
 pub(crate) struct App<'a> {
     lab: &'a Lab,
     repo: Utf8PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl<'a> App<'a> {
     /// A VPS on which nothing was ever deployed, under the control server that hands out certificates.
     pub(crate) fn fresh(lab: &'a Lab) -> Result<Self> {
         lab.use_control(Control::Https)?;
+        Self::fresh_here(lab)
+    }
+
+    /// A VPS on which nothing was ever deployed, under the control server that there is.
+    pub(crate) fn fresh_here(lab: &'a Lab) -> Result<Self> {
         lab.vps()
             .command(&[
                 "sh",
@@ -76,9 +81,23 @@ impl<'a> App<'a> {
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
         make_repo(&repo)?;
-        let app = Self { lab, repo, _dir: dir };
+        let app = Self { lab, repo, dir };
         app.bring()?;
         Ok(app)
+    }
+
+    /// What outlives a scenario.
+    pub(crate) fn part(self) -> (Utf8PathBuf, tempfile::TempDir) {
+        (self.repo, self.dir)
+    }
+
+    /// Goes on with what [`App::part`] gave.
+    pub(crate) fn resume(lab: &'a Lab, (repo, dir): (Utf8PathBuf, tempfile::TempDir)) -> Self {
+        Self { lab, repo, dir }
+    }
+
+    pub(crate) fn repo(&self) -> &Utf8Path {
+        &self.repo
     }
 
     /// Copies the repository to the laptop, where only its owner may look into it (p14).
@@ -103,7 +122,7 @@ impl<'a> App<'a> {
         self.run(&["run"], args, env)
     }
 
-    fn run(&self, verb: &[&str], args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
+    pub(crate) fn run(&self, verb: &[&str], args: &[&str], env: &[(&str, &str)]) -> Result<Deployed> {
         let typed: Vec<&str> =
             ["ua-deploy"].iter().chain(verb).chain(&["--json"]).chain(args).copied().collect();
         let mut command = self.lab.laptop().command(&typed).user(OPERATOR).dir("/home/op/app");
@@ -150,7 +169,7 @@ impl<'a> App<'a> {
         self.lab.vps().command(&["sh", "-c", look]).read()
     }
 
-    fn history(&self) -> Result<Vec<Value>> {
+    pub(crate) fn history(&self) -> Result<Vec<Value>> {
         let list =
             self.lab.laptop().command(&["ua-deploy", "history", "--format", "json"]).user(OPERATOR).read()?;
         list.lines().map(|line| serde_json::from_str(line).context("a row of the history")).collect()

@@ -4,7 +4,9 @@
 //! with `CI` set that is a failure.
 
 mod deploy_first;
+mod faults;
 mod preflight;
+mod prober;
 mod ssh_auth;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,10 +32,14 @@ fn main() -> ExitCode {
             Trial::ignorable_test(format!("{module}::{name}"), move || trial(scenario))
         })
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let faults = faults::trials(arguments.filter.as_deref());
+    let faults = faults.into_iter().map(|(name, cell)| {
+        Trial::ignorable_test(format!("deploy_faults::{name}"), move || trial(|lab| faults::run(lab, cell)))
+    });
+    libtest_mimic::run(&arguments, trials.chain(faults).collect()).exit_code()
 }
 
-fn trial(scenario: Scenario) -> Result<Completion, Failed> {
+fn trial(scenario: impl FnOnce(&Lab) -> anyhow::Result<()>) -> Result<Completion, Failed> {
     let up = lab::availability().and_then(|()| Lab::attach().map_err(|error| format!("{error:#}")));
     let lab = match up {
         Ok(lab) => lab,
