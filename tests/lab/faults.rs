@@ -778,10 +778,14 @@ impl<'a> Hold<'a> {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Kills who is held and everything that waits for it.
+    /// Kills who is held and everything that waits for it, from above, so that nobody sees the end of another.
     fn kill(&self) -> Result<()> {
-        let pids = self.pids();
-        let argv: Vec<&str> = ["kill", "-KILL"].into_iter().chain(pids.iter().map(String::as_str)).collect();
+        let mut pids = self.pids();
+        pids.reverse();
+        // The kernel may have ended some with the others.
+        let kill = r#"for pid in "$@"; do kill -KILL "$pid" || :; done"#;
+        let mut argv = vec!["sh", "-c", kill, "sh"];
+        argv.extend(pids.iter().map(String::as_str));
         self.lab.vps().command(&argv).run()
     }
 
