@@ -202,7 +202,7 @@ impl Deployed {
     }
 
     /// The verdict and detail of a check of the VPS's report.
-    fn check(&self, id: &str) -> Result<(String, String)> {
+    pub(crate) fn check(&self, id: &str) -> Result<(String, String)> {
         let all = self.reports.iter().filter_map(|report| report["checks"].as_array()).flatten();
         let found = all
             .into_iter()
