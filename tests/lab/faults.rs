@@ -17,13 +17,14 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use ua_tests::tally::Probed;
 use xtask::app::Edit;
 use xtask::cmd::Output;
 use xtask::lab::{Lab, Node, OPERATOR};
 use xtask::ui;
 
 use crate::deploy_first::App;
-use crate::prober::{self, Probed};
+use crate::prober;
 
 /// What asks the VPS how it is.
 const LOOK: &str = include_str!("look.py");
@@ -275,24 +276,30 @@ impl Cell {
 }
 
 /// The cells that this run is about, by the names of their trials.
-pub(crate) fn trials(filter: Option<&str>) -> Vec<(String, Cell)> {
+pub(crate) fn trials(filter: Option<&str>) -> Result<Vec<(String, Cell)>> {
     let faulted = Fault::ALL.iter().flat_map(|&fault| Step::ALL.map(|step| Cell::Faulted(fault, step)));
     let all = faulted.chain(Bad::ALL.map(Cell::Bad));
     // Somebody who names cells means them.
-    let named =
-        filter.and_then(|filter| filter.strip_prefix("deploy_faults::")).is_some_and(|name| !name.is_empty());
-    let full = std::env::var("UA_MATRIX").is_ok_and(|matrix| matrix == "full");
+    let rest = filter.and_then(|filter| filter.strip_prefix("deploy_faults::"));
+    let named = rest.is_some_and(|name| !name.is_empty());
+    let full = match std::env::var("UA_MATRIX").as_deref() {
+        Ok("full") => true,
+        Ok("sample" | "") | Err(_) => false,
+        Ok(other) => bail!("UA_MATRIX is `{other}`, neither `full` nor `sample`"),
+    };
     let cells: Vec<Cell> = if named || full {
         all.collect()
     } else {
-        let seed =
-            std::env::var("UA_MATRIX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(DEFAULT_SEED);
-        ui::note(format!(
-            "deploy_faults: a sample of the matrix, UA_MATRIX_SEED={seed}; UA_MATRIX=full runs all"
-        ));
+        let seed = match std::env::var("UA_MATRIX_SEED") {
+            Ok(seed) if !seed.is_empty() => {
+                seed.parse().with_context(|| format!("UA_MATRIX_SEED is `{seed}`, no whole number"))?
+            }
+            _ => DEFAULT_SEED,
+        };
+        ui::note(format!("deploy_faults: a sample, UA_MATRIX_SEED={seed}; UA_MATRIX=full runs all"));
         sample(seed)
     };
-    cells.into_iter().map(|cell| (cell.name(), cell)).collect()
+    Ok(cells.into_iter().map(|cell| (cell.name(), cell)).collect())
 }
 
 /// Cells of different faults at different steps, and some bad releases.

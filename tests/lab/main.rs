@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use xtask::lab::{self, Lab};
+use xtask::ui;
 
 /// One scenario.
 type Scenario = fn(&Lab) -> anyhow::Result<()>;
@@ -32,7 +33,13 @@ fn main() -> ExitCode {
             Trial::ignorable_test(format!("{module}::{name}"), move || trial(scenario))
         })
     });
-    let faults = faults::trials(arguments.filter.as_deref());
+    let faults = match faults::trials(arguments.filter.as_deref()) {
+        Ok(faults) => faults,
+        Err(error) => {
+            ui::note(format!("error: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let faults = faults.into_iter().map(|(name, cell)| {
         Trial::ignorable_test(format!("deploy_faults::{name}"), move || trial(|lab| faults::run(lab, cell)))
     });

@@ -3,25 +3,15 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use ua_tests::tally::{Probed, Tally};
 use xtask::lab::{Lab, Node};
 
 /// What everyone can see of the app.
 const ENDPOINTS: [&str; 2] =
     ["https://app.clearspringcg.com/", "https://api.clearspringcg.com/api/v1/health"];
-
-/// What was answered while somebody asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Probed {
-    /// How often it was asked, both endpoints together.
-    pub(crate) requests: usize,
-    /// How many of these got no 2xx or 3xx within two seconds.
-    pub(crate) failures: usize,
-    /// The longest time for which one endpoint did not answer well.
-    pub(crate) longest_gap: Duration,
-}
 
 /// Asks both endpoints from the outsider, ten times a second each and over a new connection each time, while `work` is
 /// done.
@@ -92,39 +82,5 @@ impl Probe {
         self.curl.kill()?;
         self.curl.wait()?;
         self.heard.join().map_err(|_| anyhow::anyhow!("the prober panicked"))
-    }
-}
-
-/// The answers of one endpoint as they come.
-#[derive(Default)]
-struct Tally {
-    probed: Probed,
-    /// When the first of the failures was asked that were not followed by a good answer yet.
-    failing_since: Option<Instant>,
-}
-
-impl Tally {
-    /// `CODE SECONDS`, heard at this time.
-    fn hear(&mut self, line: &str, at: Instant) {
-        let Some((code, seconds)) = line.split_once(' ') else { return };
-        let took = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        self.probed.requests += 1;
-        if code.starts_with(['2', '3']) {
-            self.close(at);
-        } else {
-            self.probed.failures += 1;
-            self.failing_since.get_or_insert(at.checked_sub(took.unwrap_or_default()).unwrap_or(at));
-        }
-    }
-
-    fn close(&mut self, at: Instant) {
-        if let Some(since) = self.failing_since.take() {
-            self.probed.longest_gap = self.probed.longest_gap.max(at.saturating_duration_since(since));
-        }
-    }
-
-    fn end(mut self, at: Instant) -> Probed {
-        self.close(at);
-        self.probed
     }
 }
