@@ -37,8 +37,8 @@ const DEFAULT_SEED: u64 = 1;
 
 /// For how long a link is cut.
 const CUT: Duration = Duration::from_secs(40);
-/// What is left of a full disk, in KiB: nothing of ours fits in, but a running service does not fall over at once.
-const FULL: u64 = 48;
+/// What takes the last byte of the VPS's disk.
+const FILL: &str = "/var/tmp/fill";
 /// Within this time everything that a deploy left running on the VPS has ended.
 const REST: Duration = Duration::from_mins(3);
 
@@ -388,6 +388,7 @@ type Ended = Result<Output>;
 impl<'a> World<'a> {
     fn enter(lab: &'a Lab, cell: Cell) -> Result<Self> {
         remove_holds(lab)?;
+        free_disk(lab)?;
         let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Kept { repo, count }) = kept {
             let app = App::resume(lab, repo);
@@ -501,11 +502,13 @@ impl<'a> World<'a> {
                     hold.go_on()?;
                 }
                 Fault::DiskFull => {
-                    lab.fill_disk(Node::Vps, FULL)?;
+                    // Its services write all the time, so its size cannot be set to what is used.
+                    lab.fill_disk(Node::Vps, 64)?;
+                    lab.vps().sh(&format!("cat /dev/zero >{FILL}"))?;
                     hold.go_on()?;
                     let ended = joined(client)?;
                     let rested = self.rest(&hold);
-                    lab.free_disk(Node::Vps)?;
+                    free_disk(lab)?;
                     rested?;
                     self.rest(&hold)?;
                     return Ok(ended);
@@ -670,6 +673,11 @@ impl<'a> World<'a> {
             thread::sleep(Duration::from_millis(300));
         }
     }
+}
+
+fn free_disk(lab: &Lab) -> Result<()> {
+    lab.vps().command(&["rm", "-f", FILL]).run()?;
+    lab.free_disk(Node::Vps)
 }
 
 fn id(record: &Value) -> String {
