@@ -9,10 +9,8 @@ use xtask::lab::{Exec, Lab, Node, OPERATOR};
 
 use crate::Scenario;
 use crate::deploy_first::{API, App, Deployed, UI, status};
-use crate::prober::Prober;
+use crate::prober::{PUBLIC, Prober};
 use crate::watch::watched;
-
-const PUBLIC: [&str; 2] = ["https://app.clearspringcg.com/", "https://api.clearspringcg.com/api/v1/health"];
 
 /// By mode `keys` at the port that Tailscale SSH leaves to sshd.
 const KEYS: (&str, &str) = ("UA_SSH_KEYS_PORT", "2222");

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 use xtask::app::{self, Edit, commit_edit, make_repo};
 use xtask::cmd::Output;
@@ -56,13 +56,18 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
 pub(crate) struct App<'a> {
     lab: &'a Lab,
     repo: Utf8PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl<'a> App<'a> {
     /// A VPS on which nothing was ever deployed, under the control server that hands out certificates.
     pub(crate) fn fresh(lab: &'a Lab) -> Result<Self> {
         lab.use_control(Control::Https)?;
+        Self::fresh_here(lab)
+    }
+
+    /// A VPS on which nothing was ever deployed, under the control server that there is.
+    pub(crate) fn fresh_here(lab: &'a Lab) -> Result<Self> {
         app::clear(lab)?;
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
@@ -71,7 +76,21 @@ impl<'a> App<'a> {
         ensure!(profile != PROFILE, "the profile waits for another time than 10 s");
         lab.laptop().command(&["sh", "-c", "cat >\"$0\"", QUICK]).user(OPERATOR).stdin(profile).run()?;
         app::bring(lab, &repo)?;
-        Ok(Self { lab, repo, _dir: dir })
+        Ok(Self { lab, repo, dir })
+    }
+
+    /// What outlives a scenario.
+    pub(crate) fn part(self) -> (Utf8PathBuf, tempfile::TempDir) {
+        (self.repo, self.dir)
+    }
+
+    /// Goes on with what [`App::part`] gave.
+    pub(crate) fn resume(lab: &'a Lab, (repo, dir): (Utf8PathBuf, tempfile::TempDir)) -> Self {
+        Self { lab, repo, dir }
+    }
+
+    pub(crate) fn repo(&self) -> &Utf8Path {
+        &self.repo
     }
 
     pub(crate) fn edit(&self, edit: &Edit) -> Result<String> {
@@ -653,7 +672,8 @@ fn rolled_back(lab: &Lab) -> Result<()> {
     ensure!(
         lines.contains("restart universal-agent-webui.service: web-ui/app/page.mjs and 2 more changed")
             && lines.contains("leave universal-agent-gateway.service, ")
-            && lines.contains("leave build python alone") && lines.contains("build web-ui, because its inputs changed"),
+            && lines.contains("leave build python alone")
+            && lines.contains("build web-ui, because its inputs changed"),
         "{lines}"
     );
     let second = app.good()?;

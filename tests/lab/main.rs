@@ -5,6 +5,7 @@
 
 mod acceptance;
 mod deploy_first;
+mod faults;
 mod preflight;
 mod prober;
 mod ssh_auth;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use xtask::lab::{self, Lab};
+use xtask::ui;
 
 /// One scenario.
 type Scenario = fn(&Lab) -> anyhow::Result<()>;
@@ -34,10 +36,20 @@ fn main() -> ExitCode {
             Trial::ignorable_test(format!("{module}::{name}"), move || trial(scenario))
         })
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let faults = match faults::trials(arguments.filter.as_deref()) {
+        Ok(faults) => faults,
+        Err(error) => {
+            ui::note(format!("error: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let faults = faults.into_iter().map(|(name, cell)| {
+        Trial::ignorable_test(format!("deploy_faults::{name}"), move || trial(|lab| faults::run(lab, cell)))
+    });
+    libtest_mimic::run(&arguments, trials.chain(faults).collect()).exit_code()
 }
 
-fn trial(scenario: Scenario) -> Result<Completion, Failed> {
+fn trial(scenario: impl FnOnce(&Lab) -> anyhow::Result<()>) -> Result<Completion, Failed> {
     let up = lab::availability().and_then(|()| Lab::attach().map_err(|error| format!("{error:#}")));
     let lab = match up {
         Ok(lab) => lab,

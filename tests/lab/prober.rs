@@ -8,6 +8,10 @@ use camino::Utf8PathBuf;
 use serde_json::Value;
 use xtask::lab::{Lab, Node};
 
+/// What everyone can see of the app.
+pub(crate) const PUBLIC: [&str; 2] =
+    ["https://app.clearspringcg.com/", "https://api.clearspringcg.com/api/v1/health"];
+
 const SCRIPT: &str = include_str!("prober.py");
 
 /// Where the prober looks for its end, and leaves what it saw.
@@ -18,8 +22,21 @@ pub(crate) struct Prober<'a> {
     lab: &'a Lab,
 }
 
+/// Has the public endpoints asked while `work` is done: what it gave, and what was seen of both together.
+pub(crate) fn during<T>(lab: &Lab, work: impl FnOnce() -> Result<T>) -> Result<(T, Seen)> {
+    let prober = Prober::start(lab, &PUBLIC)?;
+    let done = work()?;
+    let mut all = Seen::default();
+    for seen in prober.end()?.into_values() {
+        all.asked += seen.asked;
+        all.failed += seen.failed;
+        all.longest = all.longest.max(seen.longest);
+    }
+    Ok((done, all))
+}
+
 /// What it saw of one URL.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// How often it asked.
     pub(crate) asked: u64,

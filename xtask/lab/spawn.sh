@@ -11,6 +11,8 @@ main() {
         shift
     done
     shift
+    # What our starter holds open, such as a lock, is not held for as long as the lab is up.
+    exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
     setsid "$@" </dev/null >>"$log" 2>&1 &
     echo $!
 }

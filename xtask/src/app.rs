@@ -19,6 +19,8 @@ const FIRST_COMMIT_EPOCH: u64 = 1_767_225_600;
 const FAULTS: &str = "src/universal_agent/faults.py";
 const HOME_PAGE: &str = "web-ui/app/page.mjs";
 const NOTES: &str = "src/universal_agent/notes.py";
+/// One file in here per [`Edit::Release`].
+const RELEASES: &str = "docs/releases";
 const RETIRED: &str = "src/universal_agent/retired.py";
 const WORKER_TEMPLATE: &str = "deployment/systemd/universal-agent-vp-worker@.service";
 
@@ -33,6 +35,16 @@ pub enum Edit {
     ApiCrash,
     /// The Telegram bot, which has no health path, exits two seconds after each start: `active` in between.
     CrashLoop,
+    /// The API is healthy for eight seconds after each start, then exits: later than a quick look would see.
+    LateCrash,
+    /// The API takes connections and never answers.
+    ApiHangs,
+    /// The gateway tells that it runs another commit.
+    WrongVersion,
+    /// The API wants the gateway's port: whichever starts second finds it taken.
+    PortTaken,
+    /// systemd refuses the workers' unit template: it names no program.
+    BadUnitFile,
     /// A VP worker exits as soon as it starts; its session row stays from before.
     WorkerCrash,
     /// A module nobody imports gets this text.
@@ -43,6 +55,9 @@ pub enum Edit {
     WorkerTemplate(String),
     /// A source module is removed.
     RemoveModule,
+    /// Everything that a deploy treats differently changes to this text, so that every build step and every unit has a
+    /// part: a source, a page, the workers' unit template; one file comes, and the one of the last such edit goes.
+    Release(String),
     /// Everything that a fault edit changed is as in the tree again.
     Repair,
     /// This file, by its path in the repository, gets this content; missing directories are made.
@@ -56,11 +71,17 @@ impl Edit {
             Self::ApiBroken => "Answer 500 on the API's health path",
             Self::ApiCrash => "Crash the API at its start",
             Self::CrashLoop => "Crash the Telegram bot after its start",
+            Self::LateCrash => "Crash the API eight seconds after its start",
+            Self::ApiHangs => "Never answer at the API",
+            Self::WrongVersion => "Tell another commit at the gateway",
+            Self::PortTaken => "Start the API at the gateway's port",
+            Self::BadUnitFile => "Name no program in the workers' unit template",
             Self::WorkerCrash => "Crash a VP worker at its start",
             Self::Harmless(_) => "Change a note",
             Self::WebTitle(_) => "Change the web UI's title",
             Self::WorkerTemplate(_) => "Change the workers' unit template",
             Self::RemoveModule => "Remove a retired module",
+            Self::Release(_) => "Change a bit of everything",
             Self::Repair => "Remove planted faults",
             Self::Write(..) => "Write a file",
         }
@@ -85,6 +106,16 @@ impl Edit {
             Self::CrashLoop => {
                 set_line(repo, FAULTS, "CRASH_AFTER_SECONDS", "CRASH_AFTER_SECONDS = {\"telegram\": 2.0}")?;
             }
+            Self::LateCrash => {
+                set_line(repo, FAULTS, "CRASH_AFTER_SECONDS", "CRASH_AFTER_SECONDS = {\"api\": 8.0}")?;
+            }
+            Self::ApiHangs => set_line(repo, FAULTS, "HANGS", "HANGS = frozenset({\"api\"})")?,
+            Self::WrongVersion => {
+                let told = format!("TOLD_VERSIONS = {{\"gateway\": \"{}\"}}", "0".repeat(40));
+                set_line(repo, FAULTS, "TOLD_VERSIONS", &told)?;
+            }
+            Self::PortTaken => set_line(repo, FAULTS, "PORTS", "PORTS = {\"api\": 8002}")?,
+            Self::BadUnitFile => set_line(repo, WORKER_TEMPLATE, "ExecStart=", "ExecStart=")?,
             Self::Harmless(text) => set_line(repo, NOTES, "NOTE", &format!("NOTE = {text:?}"))?,
             Self::WebTitle(text) => {
                 set_line(repo, HOME_PAGE, "const GREETING", &format!("const GREETING = {text:?};"))?;
@@ -92,9 +123,19 @@ impl Edit {
             Self::WorkerTemplate(text) => {
                 set_line(repo, WORKER_TEMPLATE, "Description=", &format!("Description={text} (%i)"))?;
             }
+            Self::Release(text) => {
+                for edit in [Self::Harmless, Self::WebTitle, Self::WorkerTemplate] {
+                    edit(text.clone()).apply(repo)?;
+                }
+                let releases = repo.join(RELEASES);
+                if releases.exists() {
+                    fs_err::remove_dir_all(&releases)?;
+                }
+                Self::Write(format!("{RELEASES}/{text}.md").into(), format!("{text}\n")).apply(repo)?;
+            }
             Self::RemoveModule => fs_err::remove_file(repo.join(RETIRED))?,
             Self::Repair => {
-                for path in [FAULTS, HOME_PAGE] {
+                for path in [FAULTS, HOME_PAGE, WORKER_TEMPLATE] {
                     fs_err::copy(source_dir().join("tree").join(path), repo.join(path))?;
                 }
             }
@@ -297,6 +338,11 @@ mod tests {
             (Edit::ApiBroken, FAULTS),
             (Edit::ApiCrash, FAULTS),
             (Edit::CrashLoop, FAULTS),
+            (Edit::LateCrash, FAULTS),
+            (Edit::ApiHangs, FAULTS),
+            (Edit::WrongVersion, FAULTS),
+            (Edit::PortTaken, FAULTS),
+            (Edit::BadUnitFile, WORKER_TEMPLATE),
             (Edit::WorkerCrash, FAULTS),
             (Edit::Harmless("it's \"x\"".into()), NOTES),
             (Edit::WebTitle("New".into()), HOME_PAGE),
@@ -313,10 +359,33 @@ mod tests {
     #[test]
     fn repair_takes_faults_back() {
         let repo = repo();
-        for edit in [Edit::RedBuild, Edit::ApiBroken, Edit::ApiCrash, Edit::CrashLoop, Edit::Repair] {
+        for edit in [
+            Edit::RedBuild,
+            Edit::ApiBroken,
+            Edit::ApiCrash,
+            Edit::CrashLoop,
+            Edit::LateCrash,
+            Edit::ApiHangs,
+            Edit::WrongVersion,
+            Edit::PortTaken,
+            Edit::BadUnitFile,
+            Edit::Repair,
+        ] {
             commit_edit(&repo.path, &edit).unwrap();
         }
         assert_eq!(repo.git(&["diff", "--name-only", &repo.first, "HEAD"]), "");
+    }
+
+    #[test]
+    fn a_release_changes_a_bit_of_everything() {
+        let repo = repo();
+        commit_edit(&repo.path, &Edit::Release("one".into())).unwrap();
+        commit_edit(&repo.path, &Edit::Release("two".into())).unwrap();
+        let changed = repo.git(&["diff", "--no-renames", "--name-status", "HEAD~1", "HEAD"]);
+        let expected = format!(
+            "M\t{WORKER_TEMPLATE}\nD\t{RELEASES}/one.md\nA\t{RELEASES}/two.md\nM\t{NOTES}\nM\t{HOME_PAGE}"
+        );
+        assert_eq!(changed, expected);
     }
 
     #[test]

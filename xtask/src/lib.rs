@@ -6,6 +6,7 @@ pub mod cache;
 pub mod cmd;
 pub mod demo;
 pub mod lab;
+mod matrix;
 pub mod setup;
 pub mod ui;
 pub mod verify;

@@ -10,7 +10,8 @@ use xtask::cache::Cache;
 use xtask::lab::{Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
-use xtask::{bench, demo, verify};
+use xtask::verify::{self, Matrix};
+use xtask::{bench, demo};
 
 /// The project's own chores.
 #[derive(Debug, Parser)]
@@ -29,6 +30,9 @@ enum Chore {
     E2e {
         /// Only scenarios whose names contain this, such as `preflight` or `p55`
         filter: Option<String>,
+        /// How much of the deploy fault matrix: a seeded sample (`UA_MATRIX_SEED`), or every cell, which takes an hour
+        #[arg(long, value_enum, default_value_t)]
+        matrix: Matrix,
     },
     /// Measure performance in the lab, as ratios in one run.
     #[command(subcommand)]
@@ -106,7 +110,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Lab(chore) => return run_lab(chore, &progress),
         Chore::Demo => demo::run(&progress)?,
         Chore::Test => verify::test(&progress)?,
-        Chore::E2e { filter } => verify::e2e(filter.as_deref(), &progress)?,
+        Chore::E2e { filter, matrix } => verify::e2e(filter.as_deref(), matrix, &progress)?,
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,
         Chore::Bench(BenchChore::Ssh) => bench::ssh(&progress)?,
         Chore::Bench(BenchChore::Deploy) => bench::deploy(&progress)?,

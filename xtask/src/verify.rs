@@ -3,9 +3,11 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::lab::{self, Lab};
+use crate::matrix;
 use crate::setup;
 use crate::ui::{self, Progress};
 
@@ -17,11 +19,21 @@ pub fn test(progress: &Progress) -> Result<()> {
     shellcheck()?;
     // The lab's trials come last, with a lab.
     cargo(&["test", "--workspace", "--exclude", "ua-tests", "--quiet"])?;
-    e2e(None, progress)
+    e2e(None, Matrix::Sample, progress)
+}
+
+/// How much of the deploy fault matrix is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Matrix {
+    /// A seeded sample.
+    #[default]
+    Sample,
+    /// Every fault at every step, and every bad release.
+    Full,
 }
 
 /// `cargo xtask e2e [FILTER]`: the acceptance test, in a lab of its own unless one is up already.
-pub fn e2e(filter: Option<&str>, progress: &Progress) -> Result<()> {
+pub fn e2e(filter: Option<&str>, matrix: Matrix, progress: &Progress) -> Result<()> {
     let available = lab::availability();
     let kept = Lab::attach().is_ok();
     if available.is_ok() {
@@ -32,7 +44,19 @@ pub fn e2e(filter: Option<&str>, progress: &Progress) -> Result<()> {
     // Where there is no lab, the trials themselves say so.
     let mut arguments = vec!["test", "--package", "ua-tests", "--test", "lab", "--"];
     arguments.extend(filter);
-    let tested = cargo(&arguments).and_then(|()| {
+    let table = tempfile::NamedTempFile::new()?;
+    let mut trials = Command::new(env!("CARGO"));
+    trials.args(arguments).env("UA_MATRIX_TABLE", table.path());
+    if matrix == Matrix::Full {
+        trials.env("UA_MATRIX", "full");
+    }
+    let tested = run(&mut trials);
+    // What came out of the matrix is told even if it is not good.
+    let lines = fs_err::read_to_string(table.path())?;
+    if !lines.is_empty() {
+        ui::data(matrix::table(&lines));
+    }
+    let tested = tested.and_then(|()| {
         // The lab's own verbs, which the trials above stand on.
         let all = available.is_ok() && filter.is_none();
         if all {

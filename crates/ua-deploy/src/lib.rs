@@ -219,7 +219,8 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
 
     let was =
         Rest { context, profile: &wish.profile, transport: &transport, staging: staging.as_ref(), id: "" }
-            .smoke(|it| it.before());
+            .smoke()
+            .before();
     let id = id(&release.commit);
     vps.data.insert("id".to_owned(), id.clone().into());
     let base = base(context, wish, &id);
@@ -337,20 +338,20 @@ impl Rest<'_> {
             .step("staging")
     }
 
-    /// Asks the public side.
-    fn smoke<T>(&self, ask: impl FnOnce(&Smoke<'_>) -> T) -> T {
+    /// How the public side is asked.
+    fn smoke(&self) -> Smoke<'_> {
         let settings = &self.context.settings;
         let env = &self.profile.env;
-        let open = |url: &str| {
+        let open = move |url: &str| {
             let Some(key) = &env.token else { return Ok(None) };
             let file = format!("{}/{}", settings.deploy_app_dir.0, env.file);
             self.remote().ops(&file, key, url).map_err(|failure| failure.to_string())
         };
-        ask(&Smoke { settings, open: &open, out: &self.context.out })
+        Smoke { settings, open: Box::new(open), out: &self.context.out }
     }
 
     fn public(&self, was: Option<&[public::Answer]>, public: &mut Report) -> Result<(), Stopped> {
-        let checks = self.smoke(|smoke| smoke.after(was)).step("public")?;
+        let checks = self.smoke().after(was).step("public")?;
         push(public, checks);
         Ok(())
     }

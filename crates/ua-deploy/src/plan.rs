@@ -217,13 +217,11 @@ fn room(profile: &Profile, release: &Release, facts: &Facts, plan: &Plan) -> Vec
     // is sent, and outputs that cannot be renamed into it.
     let mut rooms: Vec<(String, Room)> = Vec::new();
     for (free, need) in facts.free.iter().zip([2 * sent + built, sent + made]) {
-        match rooms.iter_mut().find(|(device, _)| *device == free.device) {
-            Some((_, room)) => room.need_kib += need,
-            None => {
-                let dir = free.dir.clone();
-                let room = Room { dir, need_kib: spare + need, free_kib: free.kib };
-                rooms.push((free.device.clone(), room));
-            }
+        if let Some((_, room)) = rooms.iter_mut().find(|(device, _)| *device == free.device) {
+            room.need_kib += need;
+        } else {
+            let room = Room { dir: free.dir.clone(), need_kib: spare + need, free_kib: free.kib };
+            rooms.push((free.device.clone(), room));
         }
     }
     rooms.into_iter().map(|(_, room)| room).collect()

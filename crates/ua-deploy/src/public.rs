@@ -55,7 +55,7 @@ pub struct Smoke<'a> {
     /// Where to ask.
     pub settings: &'a Settings,
     /// How the ops address is asked with the token.
-    pub open: &'a Open<'a>,
+    pub open: Box<Open<'a>>,
     /// Where to print.
     pub out: &'a Printer,
 }
@@ -245,8 +245,9 @@ mod tests {
         before: Option<&Settings>,
     ) -> Vec<(String, Verdict, Exit)> {
         let out = &Printer::new(Format::Human, true, false, Color::Never);
-        let before = before.map_or(Vec::new(), |settings| Smoke { settings, open, out }.before());
-        let smoke = Smoke { settings, open, out };
+        let of = |settings| Smoke { settings, open: Box::new(open), out };
+        let before = before.map_or(Vec::new(), |settings| of(settings).before());
+        let smoke = of(settings);
         let checks = smoke.judge(Some(&before), (2, Duration::from_millis(1))).unwrap();
         checks.into_iter().map(|check| (check.id.into_owned(), check.verdict, check.exit)).collect()
     }

@@ -21,7 +21,9 @@ impl Anchor {
     /// Starts it, writes it into the record, and only then lets it live.
     pub fn start(state: &State, record: &mut Record) -> Result<Self> {
         // In a session of its own: the end of our terminal is not its end.
-        let mut unshare = Command::new("setsid")
+        let mut unshare = Command::new("sh")
+            // What our starter holds open, such as a lock, is not held for as long as the lab is up.
+            .args(["-c", "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec setsid \"$@\"", "sh"])
             .args(["unshare", "--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"])
             .args(["--propagation", "slave"])
             // Ends by itself if its starter dies before the record is written. It ignores the end of

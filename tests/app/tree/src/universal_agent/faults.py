@@ -3,3 +3,6 @@
 API_HEALTH_STATUS = 200
 CRASH_AT_START: frozenset[str] = frozenset()
 CRASH_AFTER_SECONDS: dict[str, float] = {}
+HANGS: frozenset[str] = frozenset()
+TOLD_VERSIONS: dict[str, str] = {}
+PORTS: dict[str, int] = {}

@@ -15,7 +15,7 @@ HEARTBEAT_SECONDS = 5.0
 def identity(service: str) -> dict[str, object]:
     """What this process says it is; the answer of `/version` and the content of the heartbeat file."""
     return {
-        "version": release.VERSION,
+        "version": faults.TOLD_VERSIONS.get(service, release.VERSION),
         "service": service,
         "pid": os.getpid(),
         "started_at": release.STARTED_AT,

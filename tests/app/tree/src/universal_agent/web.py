@@ -2,10 +2,11 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from universal_agent import runtime
+from universal_agent import faults, runtime
 
 Answer = tuple[int, object]
 Routes = Mapping[str, Callable[[Mapping[str, str]], Answer]]
@@ -16,6 +17,8 @@ def serve(service: str, port: int, routes: Routes) -> None:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            while service in faults.HANGS:
+                time.sleep(1)
             path = self.path.split("?", 1)[0]
             if path == "/version":
                 status, body = 200, runtime.identity(service)
@@ -36,7 +39,7 @@ def serve(service: str, port: int, routes: Routes) -> None:
         def log_request(self, code: object = "-", size: object = "-") -> None:
             """Health checks would fill the journal."""
 
-    port = int(os.environ.get(f"UA_{service.upper()}_PORT", port))
+    port = int(os.environ.get(f"UA_{service.upper()}_PORT") or faults.PORTS.get(service, port))
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     runtime.start(service)
     server.serve_forever()
