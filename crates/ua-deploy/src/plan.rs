@@ -316,8 +316,8 @@ mod tests {
             let built: Vec<&str> = plan.builds.iter().map(|it| it.what.as_str()).collect();
             assert_eq!((built, restarted(&plan)), (builds, restarts), "{path}");
             let sent: Vec<&str> = plan.upload.iter().map(String::as_str).collect();
-            let build = [MEMORY].into_iter().filter(|_| !plan.builds.is_empty());
-            let wanted: Vec<&str> = build.chain([path].into_iter().filter(|_| !digest.is_empty())).collect();
+            let memory = [MEMORY].into_iter().filter(|_| !plan.builds.is_empty());
+            let wanted: Vec<&str> = memory.chain([path].into_iter().filter(|_| !digest.is_empty())).collect();
             assert_eq!(sent, wanted, "{path}");
             assert!(!plan.is_empty());
         }
