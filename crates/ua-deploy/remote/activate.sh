@@ -13,7 +13,7 @@
 #   running      UNIT<TAB>COMMITS that are the same for it, the one it was started from first; running.before
 #   env          digests of the keys of `.env` as the units were started with them
 #   deadline     when it is taken back unless it is confirmed, in seconds of the epoch
-#   base.json, record.json, checks, log
+#   base.json, record.json, checks, log, step (which is under way)
 #   switched     the app's directory holds something of this release; served: and it was proved to run
 # STATE/pending  the ID of a release about which something is left to do after a reboot
 # STATE/reserve  room for the record of a deploy that filled the disk
@@ -28,7 +28,10 @@ main() {
     release=$state/releases/$id
     backup=$release/backup work=$release/work running=$release/running
     # Nearly always there is nothing to recover, and nothing is said then.
-    if [ "$verb" = recover ] && ! cut_off; then exit 0; fi
+    if [ "$verb" = recover ]; then
+        cut_off || exit 0
+        was=$(cat "$release/step")
+    fi
     exec >>"$release/log" 2>&1 </dev/null
     begin lock 'taking the lock'
     take_lock
@@ -154,8 +157,7 @@ recover() {
         leave
     fi
     if ! recorded activating; then leave; fi
-    step=$(sed -n 's/.*"step":"\([a-z]*\)".*/\1/p' "$release/record.json")
-    begin "${step:-recover}" 'the activation was cut off'
+    begin "${was:-recover}" 'the activation was cut off'
     case $(cat "$release/record.json") in
         *'"verdict":"activating","exit_code":34,'*) ;;
         *) fail 1 'the activation was cut off before the switch' ;;
@@ -172,6 +174,7 @@ recover() {
 
 begin() {
     step=$1
+    echo "$step" >"$release/step"
     echo "== $2"
     began=$(date +%s%3N)
 }

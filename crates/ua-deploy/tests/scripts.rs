@@ -1304,14 +1304,14 @@ fn cut_off(vps: &mut Vps, at: &str, files: &[(&str, &str)]) -> (String, Record) 
 
 #[test]
 fn p19_p22_wherever_it_is_cut_off_one_release_is_there_whole() {
-    for (at, verdict, code) in [
-        ("verifying the upload", "failed", 1),
-        ("building", "failed", 1),
-        ("waiting for busy workers", "failed", 1),
-        ("switching", "failed", 1),
-        ("restarting", "rolled-back", 33),
-        ("waiting for the units", "rolled-back", 33),
-        ("asking for health, versions and sessions", "rolled-back", 33),
+    for (at, step, verdict, code) in [
+        ("verifying the upload", "verify", "failed", 1),
+        ("building", "build", "failed", 1),
+        ("waiting for busy workers", "drain", "failed", 1),
+        ("switching", "switch", "failed", 1),
+        ("restarting", "restart", "rolled-back", 33),
+        ("waiting for the units", "units", "rolled-back", 33),
+        ("asking for health, versions and sessions", "health", "rolled-back", 33),
     ] {
         let mut vps = Vps::new();
         vps.order("step\tone\t.\td1\tmkdir -p out && cp version out/built").order("output\tone\tout");
@@ -1322,7 +1322,7 @@ fn p19_p22_wherever_it_is_cut_off_one_release_is_there_whole() {
         let new = [("version", "2"), ("new/a.py", "n"), ("worker@.service", "[Unit]\n# 2\n")];
         let (id, done) = cut_off(&mut vps, at, &new);
         done.is(verdict, code);
-        assert_eq!(done.record["serving"], "old", "{at}");
+        assert_eq!((&done.record["serving"], &done.record["step"]), (&"old".into(), &step.into()), "{at}");
         assert_eq!(
             (vps.read("version"), vps.read("old.py"), vps.read("out/built")),
             ("1".into(), "o".into(), "1".into()),
