@@ -48,7 +48,7 @@ const SETTINGS: [(&str, &str); 5] = [
     ("UA_TAILNET_STAGING_HEALTH_MAX_ATTEMPTS", "3"),
     ("UA_TAILNET_STAGING_HEALTH_SLEEP_SECONDS", "1"),
     ("UA_TRANSFER_IDLE_TIMEOUT", "20"),
-    ("UA_DEPLOY_READY_TIMEOUT", "20"),
+    ("UA_DEPLOY_READY_TIMEOUT", "15"),
 ];
 
 /// What happens to a deploy.
