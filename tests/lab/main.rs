@@ -6,6 +6,7 @@
 mod deploy_first;
 mod preflight;
 mod ssh_auth;
+mod staging;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -20,10 +21,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 3] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 4] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
+        ("staging", staging::trials()),
     ];
     let trials = modules.into_iter().flat_map(|(module, scenarios)| {
         scenarios.into_iter().map(move |(name, scenario)| {

@@ -13,16 +13,17 @@ mark() {
 
 # Prints one JSON object: what this node serves, and what the tailnet lets it serve.
 look() {
-    serve=$(served "$1") || exit 1
+    serve=$(served "$1") || exit
     node=$(timeout "$1" tailscale status --json --peers=false) || fail $? 'tailscale status'
     printf '{"serve":%s,"node":%s,"mark":"%s"}\n' "$serve" "$node" "$(mark "$serve")"
 }
 
+# Ends with 10 where there is no tailscale and with 11 where tailscaled does not answer.
 fail() {
     case $1 in
         124) echo "$2: no answer in time" >&2 ;;
-        127) echo "there is no tailscale command on the VPS" >&2 ;;
+        127) exit 10 ;;
         *) echo "$2: code $1" >&2 ;;
     esac
-    exit 1
+    exit 11
 }

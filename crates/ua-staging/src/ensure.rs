@@ -65,9 +65,18 @@ impl Vps<'_> {
 /// Why the routes could not be observed or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
+    /// There is nothing that could serve.
+    #[error("there is no `tailscale` command on the VPS")]
+    Missing,
     /// tailscaled on the VPS did not say what it serves.
     #[error("the VPS did not say what it serves: {said}")]
     Silent {
+        /// What was said instead.
+        said: String,
+    },
+    /// The VPS did not say what its own addresses answer.
+    #[error("the VPS did not say what its own addresses answer: {said}")]
+    Unasked {
         /// What was said instead.
         said: String,
     },
@@ -111,7 +120,9 @@ impl Fact for StagingError {
         match self {
             Self::Disabled { .. } => Exit::ServeDisabled,
             Self::Refused { .. } | Self::Unchanged { .. } | Self::Restless { .. } => Exit::StagingDrift,
-            Self::Silent { .. } | Self::Garbled(_) => Exit::Failed,
+            Self::Missing => Exit::TailscaleMissing,
+            Self::Silent { .. } => Exit::TailscaleDown,
+            Self::Unasked { .. } | Self::Garbled(_) => Exit::Failed,
         }
     }
 
@@ -125,8 +136,9 @@ impl Fact for StagingError {
             Self::Refused { .. } | Self::Unchanged { .. } | Self::Restless { .. } => {
                 Some("ua-staging status".to_owned())
             }
-            Self::Silent { .. } => Some("tailscale serve status  # on the VPS".to_owned()),
-            Self::Garbled(_) => None,
+            Self::Missing => Some("command -v tailscale  # on the VPS".to_owned()),
+            Self::Silent { .. } => Some("systemctl status tailscaled  # on the VPS".to_owned()),
+            Self::Unasked { .. } | Self::Garbled(_) => None,
         }
     }
 }
@@ -135,10 +147,15 @@ impl Fact for StagingError {
 pub fn observe(vps: &Vps<'_>) -> Result<Actual, Failure> {
     let seconds = EACH.as_secs().to_string();
     let ended = vps.script(OBSERVE, &[&seconds], EACH * 3)?;
-    if ended.code != 0 {
-        return Err(StagingError::Silent { said: ended.stderr }.into());
+    match ended.code {
+        0 => parse(&ended.stdout),
+        code => Err(silent(code, &ended.stderr)),
     }
-    parse(&ended.stdout)
+}
+
+/// Why a script could not look, by its exit code.
+fn silent(code: i32, said: &str) -> Failure {
+    if code == 10 { StagingError::Missing.into() } else { StagingError::Silent { said: words(said) }.into() }
 }
 
 fn parse(json: &str) -> Result<Actual, Failure> {
@@ -154,7 +171,7 @@ pub fn loopback(vps: &Vps<'_>, urls: &[String]) -> Result<Vec<Option<u16>>, Fail
     let statuses: Vec<_> =
         ended.stdout.lines().map(|line| line.parse().ok().filter(|code| *code > 0)).collect();
     if ended.code != 0 || statuses.len() != urls.len() {
-        return Err(StagingError::Silent { said: ended.stderr }.into());
+        return Err(StagingError::Unasked { said: ended.stderr }.into());
     }
     Ok(statuses)
 }
@@ -357,6 +374,7 @@ fn change(vps: &Vps<'_>, mark: &str, action: &Action) -> Result<Actual, Refusal>
     match ended.code {
         0 => parse(&ended.stdout).map_err(Refusal::Lost),
         3 => Err(Refusal::Changing),
+        code @ (10 | 11) => Err(Refusal::Lost(silent(code, &said))),
         _ if said.contains("enabling https feature") => Err(Refusal::Disabled { said, url: None }),
         _ if said.contains("etag mismatch") => Err(Refusal::Changing),
         _ => Err(Refusal::Other { said }),

@@ -229,8 +229,11 @@ fn without_tailscale_it_is_said() {
     let place = Place::new();
     place.program("tailscale", "#!/bin/sh\necho 'failed to connect to local tailscaled' >&2\nexit 1\n");
     let output = run(&place, &["status", "--local"]);
-    assert_eq!(output.status.code(), Some(1), "{}", said(&place, &output));
+    assert_eq!(output.status.code(), Some(11), "{}", said(&place, &output));
     assert!(said(&place, &output).contains("failed to connect to local tailscaled"));
+    place.program("tailscale", "#!/bin/sh\nexit 127\n");
+    let output = run(&place, &["status", "--local"]);
+    assert_eq!(output.status.code(), Some(10), "{}", said(&place, &output));
 }
 
 /// tailscaled's answer to a change that comes between another one's look and change.
