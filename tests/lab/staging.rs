@@ -105,7 +105,7 @@ fn typed<'a>(lab: &'a Lab, mode: &str, args: &[&str]) -> Exec<'a> {
 }
 
 /// What it reports, which must be one report of the VPS's lane.
-fn report(run: Exec<'_>) -> Result<Said> {
+fn report(run: &Exec<'_>) -> Result<Said> {
     let said = Said::read(run.output()?)?;
     let [one] = said.reports.as_slice() else { anyhow::bail!("not one report: {:?}", said.output) };
     ensure!(one["schema"] == "ua.report/1" && one["tool"] == "ua-staging" && one["lane"] == "vps", "{one}");
@@ -115,7 +115,7 @@ fn report(run: Exec<'_>) -> Result<Said> {
 
 /// The same from arguments, by a key.
 fn staging(lab: &Lab, args: &[&str]) -> Result<Said> {
-    report(typed(lab, "keys", &[args, &["--json"]].concat()))
+    report(&typed(lab, "keys", &[args, &["--json"]].concat()))
 }
 
 /// A failure tells what to do next.
@@ -170,7 +170,7 @@ fn both(lab: &Lab) -> Result<()> {
     let _backends = https(lab)?;
     lab.set_tailscale_ssh(true)?;
     for mode in MODES {
-        let run = |args: &[&str]| report(typed(lab, mode, &[args, &["--json"]].concat())).context(mode);
+        let run = |args: &[&str]| report(&typed(lab, mode, &[args, &["--json"]].concat())).context(mode);
         let nothing = state(lab)?;
         let said = run(&["verify"])?;
         said.exit(42)?.says("staging.routes", "fail", "serve http://127.0.0.1:3000 on https port 443")?;
@@ -221,18 +221,18 @@ fn settings(lab: &Lab) -> Result<()> {
             typed(lab, mode, &[&[verb, "--api-target", "http://127.0.0.1:8001"], extra].concat())
                 .env("UA_TAILNET_STAGING_API_HTTPS_PORT", "8081")
         };
-        let said = report(run("ensure", &["--json"]))?;
+        let said = report(&run("ensure", &["--json"]))?;
         said.exit(0)?.says("staging.ui", "pass", &format!("http://{NAME}:8080/ answers 200"))?;
         said.says("staging.api", "pass", &format!("http://{NAME}:8081/api/health answers 200"))?;
         let right = routes(NAME, "HTTP", [8080, 8081], [UI, API]);
         ensure!(served(lab)? == right, "{}", served(lab)?);
-        report(run("verify", &["--json"]))?.exit(0)?;
+        report(&run("verify", &["--json"]))?.exit(0)?;
         let url = run("url", &[]).read()?;
         ensure!(url == format!("http://{NAME}:8080\nhttp://{NAME}:8081\n"), "{url}");
-        let said = report(run("status", &["--json"]))?;
+        let said = report(&run("status", &["--json"]))?;
         let rows = &said.exit(0)?.reports[0]["data"]["rows"];
         ensure!(rows[0]["certificate"].is_null() && rows[0]["health"] == "200", "{rows}");
-        report(run("reset", &["--json"]))?.exit(0)?;
+        report(&run("reset", &["--json"]))?.exit(0)?;
         ensure!(served(lab)? == json!({}), "{}", served(lab)?);
     }
     Ok(())
@@ -495,7 +495,7 @@ fn parallel(lab: &Lab) -> Result<()> {
         }
         let runs: Vec<Result<Said>> = thread::scope(|scope| {
             let run =
-                |mode| scope.spawn(move || report(typed(lab, mode, &["ensure", "--replace", "--json"])));
+                |mode| scope.spawn(move || report(&typed(lab, mode, &["ensure", "--replace", "--json"])));
             let runs = ["keys", "tailscale_ssh", "keys", "keys"].map(run);
             let ended = |run: thread::ScopedJoinHandle<'_, Result<Said>>| {
                 run.join().unwrap_or_else(|_| Err(anyhow!("a run panicked")))
@@ -554,7 +554,7 @@ fn patience(lab: &Lab) -> Result<()> {
     lab.vps().sh("rm -f /run/lab-asked-*")?;
     let often = ["verify", "--json", "--health-attempts", "60", "--health-interval", "0.5"];
     let (said, took) = thread::scope(|scope| {
-        let run = scope.spawn(|| report(typed(lab, "keys", &often)));
+        let run = scope.spawn(|| report(&typed(lab, "keys", &often)));
         // From here on it is in its first round.
         backends.asked(UI)?;
         backends.up(API)?;
@@ -618,13 +618,13 @@ fn table(lab: &Lab) -> Result<()> {
 fn modes(lab: &Lab) -> Result<()> {
     let _backends = https(lab)?;
     for word in ["disabled", "off", "0", "false", "no", "DISABLED"] {
-        let said = report(typed(lab, "keys", &["ensure", "--json"]).env("UA_TAILNET_STAGING_MODE", word))?;
+        let said = report(&typed(lab, "keys", &["ensure", "--json"]).env("UA_TAILNET_STAGING_MODE", word))?;
         said.exit(0)?.says("staging", "skip", "UA_TAILNET_STAGING_MODE")?;
         ensure!(said.reports[0]["verdict"] == "skip", "{}", said.reports[0]);
     }
     ensure!(served(lab)? == json!({}), "{}", served(lab)?);
     for word in ["auto", "required", "force", "strict", "Auto"] {
-        let set = report(typed(lab, "keys", &["ensure", "--json"]).env("UA_TAILNET_STAGING_MODE", word))?;
+        let set = report(&typed(lab, "keys", &["ensure", "--json"]).env("UA_TAILNET_STAGING_MODE", word))?;
         set.exit(0)?.says("staging.routes", "pass", "were set")?;
         ensure!(served(lab)? == ours(), "{}", served(lab)?);
         staging(lab, &["reset", "--staging", word])?.exit(0)?;
@@ -658,12 +658,12 @@ fn on_the_vps(lab: &Lab) -> Result<()> {
         checks.filter_map(|check| check["id"].as_str().map(str::to_owned)).collect()
     };
     // Without ssh, which has no key here, and without a preflight.
-    let said = report(run(&["ensure", "--local", "--json"]))?;
+    let said = report(&run(&["ensure", "--local", "--json"]))?;
     said.exit(0)?.says("staging.api", "pass", &format!("https://{NAME}:8443/api/health answers 200"))?;
     ensure!(ids(&said) == ["staging.routes", "staging.ui", "staging.api"], "{:?}", ids(&said));
     ensure!(served(lab)? == ours(), "{}", served(lab)?);
     // The target is this very node: the tailnet says so.
-    let said = report(run(&["verify", "--json"]))?;
+    let said = report(&run(&["verify", "--json"]))?;
     said.exit(0)?;
     ensure!(ids(&said).contains(&"tailscale.state".to_owned()), "{:?}", ids(&said));
     ensure!(!ids(&said).contains(&"ssh".to_owned()), "{:?}", ids(&said));
@@ -693,8 +693,8 @@ fn on_the_vps(lab: &Lab) -> Result<()> {
 
     // Nobody to ask.
     lab.stop_tailscaled(Node::Vps)?;
-    let here = report(run(&["verify", "--local", "--json"]))?;
-    let implied = report(run(&["verify", "--json"]))?;
+    let here = report(&run(&["verify", "--local", "--json"]))?;
+    let implied = report(&run(&["verify", "--json"]))?;
     lab.start_tailscaled(Node::Vps)?;
     here.exit(11)?;
     implied.exit(11)?;
@@ -704,7 +704,7 @@ fn on_the_vps(lab: &Lab) -> Result<()> {
 fn offline(lab: &Lab) -> Result<()> {
     lab.stop_tailscaled(Node::Vps)?;
     let all = ["verify", "ensure", "reset", "status", "url"].map(|verb| {
-        let said = report(typed(lab, "keys", &[verb, "--json"]).env("UA_TAILNET_PREFLIGHT_TIMEOUT", "1"));
+        let said = report(&typed(lab, "keys", &[verb, "--json"]).env("UA_TAILNET_PREFLIGHT_TIMEOUT", "1"));
         said.with_context(|| verb.to_owned())
     });
     // What a command substitution gets.
