@@ -282,7 +282,7 @@ fn status(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) ->
         status::rows(vps, view)?
     };
     if !context.out.is_json() {
-        for line in status::table(&rows) {
+        for line in status::table(&rows, context.out.columns()) {
             context.out.data(&line);
         }
     }
@@ -298,6 +298,13 @@ fn status(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) ->
     }
     for note in &view.plan.notes {
         report.push(Check::warn("staging.stale", note.clone()));
+    }
+    for (row, route) in rows.iter().zip(&view.wanted) {
+        push(report, row.trouble(route).into_iter().collect());
+        if let Some(why) = row.certificate.as_deref().filter(|text| !text.ends_with(" days")) {
+            let id = format!("staging.{}.certificate", route.part);
+            report.push(Check::warn(id, format!("{}: {why}", row.address)));
+        }
     }
     Ok(())
 }

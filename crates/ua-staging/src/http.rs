@@ -40,6 +40,7 @@ pub fn status(url: &str, token: Option<&Token>, way: Way, limit: Duration) -> Re
         Ok(response) => Ok(response.status().as_u16()),
         Err(ureq::Error::Timeout(_)) => Err(format!("no answer within {} s", limit.as_secs_f64())),
         Err(ureq::Error::HostNotFound) => Err("the name does not resolve on this machine".to_owned()),
+        Err(ureq::Error::Io(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),
     }
 }
