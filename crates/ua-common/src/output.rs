@@ -305,16 +305,13 @@ fn hanging(text: &str, indent: usize, columns: Option<usize>) -> String {
         let mut filled = 0;
         for (nth, word) in line.split(' ').enumerate() {
             let length = word.chars().count();
-            match lines.last_mut().filter(|_| nth > 0 && filled + 1 + length <= room) {
-                Some(last) => {
-                    last.push(' ');
-                    last.push_str(word);
-                    filled += 1 + length;
-                }
-                None => {
-                    lines.push(word.to_owned());
-                    filled = length;
-                }
+            if let Some(last) = lines.last_mut().filter(|_| nth > 0 && filled + 1 + length <= room) {
+                last.push(' ');
+                last.push_str(word);
+                filled += 1 + length;
+            } else {
+                lines.push(word.to_owned());
+                filled = length;
             }
         }
     }

@@ -203,7 +203,7 @@ pub fn apply(
         Err(refusal) => {
             // Short, and what a person who interrupts it wants too.
             let _to_its_end = interrupt::defer();
-            let left = run.take_back();
+            let left = in_doubt(run.doubt.take(), run.take_back());
             Err(refusal.into_failure(left))
         }
     }
@@ -219,11 +219,12 @@ pub(crate) fn remove(
     match run.until_done(&|now| Ok(left(now))) {
         Ok(()) => Ok(run.mine()),
         Err(refusal) => {
+            let doubt = run.doubt.take();
             let left = match run.mine() {
-                none if none.is_empty() => "nothing was changed".to_owned(),
+                none if none.is_empty() => NOTHING.to_owned(),
                 done => format!("done before that: {}", shown(&done)),
             };
-            Err(refusal.into_failure(left))
+            Err(refusal.into_failure(in_doubt(doubt, left)))
         }
     }
 }
@@ -239,11 +240,24 @@ struct Run<'a> {
     ours: Vec<Action>,
     /// What it did before that. Somebody else may already build on it.
     shared: Vec<Action>,
+    /// What it asked for and got no answer to.
+    doubt: Option<Action>,
+}
+
+const NOTHING: &str = "nothing was changed";
+
+/// Adds what is not known. It is not taken back: if it is there, another run may have done it.
+fn in_doubt(doubt: Option<Action>, left: String) -> String {
+    match doubt {
+        None => left,
+        Some(action) if left == NOTHING => format!("whether this was done is not known: {action}"),
+        Some(action) => format!("{left}; whether this was done is not known: {action}"),
+    }
 }
 
 impl<'a> Run<'a> {
     fn new(vps: &'a Vps<'a>, seen: Actual) -> Self {
-        Self { vps, base: seen.clone(), now: seen, ours: Vec::new(), shared: Vec::new() }
+        Self { vps, base: seen.clone(), now: seen, ours: Vec::new(), shared: Vec::new(), doubt: None }
     }
 
     /// Everything that this run did.
@@ -279,7 +293,10 @@ impl<'a> Run<'a> {
                 Ok(_) if again == TRIES => return Err(Refusal::Unchanged { action }),
                 Ok(_) => {}
                 Err(Refusal::Changing) if again < TRIES => {}
-                Err(refusal) => return Err(refusal),
+                Err(refusal) => {
+                    self.doubt = matches!(refusal, Refusal::Lost(_)).then_some(action);
+                    return Err(refusal);
+                }
             }
             again += 1;
             pause(AGAIN * again).and_then(|()| self.look()).map_err(Refusal::Lost)?;
@@ -290,7 +307,7 @@ impl<'a> Run<'a> {
     /// Takes back what this run itself did, if the routes still are as it left them; says what became of them.
     fn take_back(mut self) -> String {
         if self.ours.is_empty() && self.shared.is_empty() {
-            return "nothing was changed".to_owned();
+            return NOTHING.to_owned();
         }
         let stays = |what: &[Action]| {
             format!("somebody else changed the routes meanwhile, so this stays as it is: {}", shown(what))

@@ -320,6 +320,20 @@ fn what_another_run_set_at_the_same_moment_is_not_taken_back() {
 }
 
 #[test]
+fn what_nobody_knows_is_told() {
+    let place = Place::new();
+    // The second change gets no answer, and nothing after it.
+    let gone = "printf '#!/bin/sh\\nexit 1\\n' >\"$0\"; exit 0";
+    tailscale(&place, "serve-none", "serve-https", gone);
+    let output = run(&place, &["ensure", "--local"]);
+    assert_eq!(output.status.code(), Some(11), "{}", said(&place, &output));
+    let text = said(&place, &output);
+    assert!(text.contains("what this run had changed is still there"), "{text}");
+    let doubt = "whether this was done is not known: serve http://127.0.0.1:8001 on https port 8443";
+    assert!(text.contains(doubt), "{text}");
+}
+
+#[test]
 fn routes_that_never_rest_are_given_up() {
     let place = Place::new();
     tailscale(&place, "serve-none", "serve-none", &format!("{MISMATCH}; exit 1"));
