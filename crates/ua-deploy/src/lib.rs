@@ -238,7 +238,7 @@ impl Rest<'_> {
             return Ok(());
         }
         if let Some(view) = self.staging {
-            // Seen before the build; a port that was taken since is noticed, and left alone.
+            // The routes are applied to what they were seen to be; a change in between shows when they are read back.
             let on_vps = Vps::Remote(self.transport);
             let checks =
                 ua_staging::ensure(&on_vps, settings, view, Conflict::Refuse, out).step("staging")?;
