@@ -16,6 +16,10 @@ use crate::Scenario;
 const UI: &str = "https://srv1360701.taildcc090.ts.net/";
 const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/health";
 
+/// The built-in profile, but with less patience: what a scenario does not turn upon it need not wait for.
+const QUICK: &str = "/home/op/quick.toml";
+const PROFILE: &str = include_str!("../../crates/ua-deploy/profiles/universal-agent.toml");
+
 /// Every scenario of this module.
 pub fn trials() -> Vec<(&'static str, Scenario)> {
     vec![
@@ -84,7 +88,10 @@ impl<'a> App<'a> {
     fn bring(&self) -> Result<()> {
         let tar = Command::new("tar").args(["-C", self.repo.as_str(), "-cf", "-", "."]).output()?;
         let unpack = "umask 077; rm -rf app && mkdir app && tar -C app -xf - && chmod 0700 app";
-        self.lab.laptop().command(&["sh", "-ec", unpack]).user(OPERATOR).stdin(tar.stdout).run()
+        self.lab.laptop().command(&["sh", "-ec", unpack]).user(OPERATOR).stdin(tar.stdout).run()?;
+        let profile = PROFILE.replace("stable_seconds = 10", "stable_seconds = 4");
+        ensure!(profile != PROFILE, "the profile waits for another time than 10 s");
+        self.lab.laptop().command(&["sh", "-c", "cat >\"$0\"", QUICK]).user(OPERATOR).stdin(profile).run()
     }
 
     pub(crate) fn edit(&self, edit: &Edit) -> Result<String> {
@@ -106,6 +113,7 @@ impl<'a> App<'a> {
         let typed: Vec<&str> =
             ["ua-deploy"].iter().chain(verb).chain(&["--json"]).chain(args).copied().collect();
         let mut command = self.lab.laptop().command(&typed).user(OPERATOR).dir("/home/op/app");
+        command = command.env("UA_DEPLOY_PROFILE", QUICK);
         for (name, value) in env {
             command = command.env(name, value);
         }
@@ -120,18 +128,28 @@ impl<'a> App<'a> {
         Ok(commit)
     }
 
-    /// Every service that tells its version runs this commit, and is healthy.
+    /// This commit lies there, and every service that tells its version runs it, or one that was the same for it.
     pub(crate) fn serves(&self, commit: &str) -> Result<()> {
-        for port in [8001, 8002, 3000] {
-            let said = self
-                .lab
-                .vps()
-                .command(&["curl", "-sf", &format!("http://127.0.0.1:{port}/version")])
-                .read()?;
-            let said: Value = serde_json::from_str(&said)?;
-            ensure!(said["version"] == commit, "port {port} runs {said}, not {commit}");
+        let lies = "cat /opt/universal_agent/src/universal_agent/_release.txt";
+        let lies = self.lab.vps().sh(lies)?.stdout;
+        ensure!(lies.trim() == commit, "commit {lies} lies there, not {commit}");
+        let running =
+            "cat \"$(ls -d /var/lib/ua-deploy/releases/*/served | tail -n 1 | xargs dirname)/running\"";
+        let running = self.lab.vps().command(&["sh", "-c", running]).read()?;
+        for (port, unit) in [(8001, "api"), (8002, "gateway"), (3000, "webui")] {
+            let said = self.version(port)?;
+            let row = running.lines().find(|line| line.contains(unit)).context("a row")?;
+            ensure!(row.ends_with(commit) && row.contains(&said), "port {port} runs {said}: {running}");
         }
         self.lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8001/api/health"]).run()
+    }
+
+    /// The commit that a service was started from, as it says itself.
+    fn version(&self, port: u16) -> Result<String> {
+        let url = format!("http://127.0.0.1:{port}/version");
+        let said = self.lab.vps().command(&["curl", "-sf", &url]).read()?;
+        let said: Value = serde_json::from_str(&said)?;
+        Ok(said["version"].as_str().context("a version")?.to_owned())
     }
 
     /// Processes of all services: a service that was not restarted keeps its own.
@@ -217,7 +235,8 @@ fn live(lab: &Lab) -> Result<()> {
     lab.vps()
         .command(&["sh", "/root/provision/provision.sh", "/root/provision", "10.99.0.12", "--watchdog"])
         .run()?;
-    let done = app.deploy(&[], &[])?;
+    // The profile that is built in, with all its patience.
+    let done = app.deploy(&[], &[("UA_DEPLOY_PROFILE", "")])?;
     done.exit(0)?.serving("new")?;
     ensure!(done.reports.len() == 2, "one report per lane: {:?}", done.reports);
     ensure!(done.reports[0]["lane"] == "vps" && done.reports[1]["lane"] == "public", "{:?}", done.reports);

@@ -12,7 +12,6 @@ pub mod exit;
 pub mod host;
 pub mod host_keys;
 pub mod interrupt;
-pub mod ops;
 pub mod output;
 pub mod place;
 pub mod report;

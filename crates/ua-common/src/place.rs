@@ -30,6 +30,8 @@ pub struct Place {
     pub addresses: Vec<IpAddr>,
     /// Is it this very machine?
     pub myself: bool,
+    /// The address by which the tailnet knows this machine, if it was asked.
+    pub from: Option<IpAddr>,
     /// Does the tailnet vouch for name and address?
     pub in_tailnet: bool,
     /// Public keys of its Tailscale SSH server.
@@ -48,14 +50,16 @@ impl Place {
             Host::Ip(ip) => vec![*ip],
             Host::Name(_) | Host::Short(_) => Vec::new(),
         };
-        Self { name: host.to_string(), addresses, myself: false, in_tailnet: false, host_keys: Vec::new() }
+        let name = host.to_string();
+        Self { name, addresses, myself: false, from: None, in_tailnet: false, host_keys: Vec::new() }
     }
 
-    fn of(node: &Peer, myself: bool) -> Self {
+    fn of(node: &Peer, myself: bool, from: &Peer) -> Self {
         Self {
             name: node.name().to_owned(),
             addresses: node.addresses(),
             myself,
+            from: from.addresses().first().copied(),
             in_tailnet: true,
             host_keys: node.ssh_host_keys.clone(),
         }
@@ -198,7 +202,7 @@ pub fn look(settings: &Settings, out: &Printer, checks: &mut Vec<Check>) -> Opti
     if !keys(settings, &tailnet, node, myself, checks) {
         return None;
     }
-    let place = Place::of(node, myself);
+    let place = Place::of(node, myself, tailnet.myself());
     Some(Found { place, tailnet: Some(tailnet) })
 }
 

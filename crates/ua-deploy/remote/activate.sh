@@ -1,6 +1,7 @@
+# shellcheck shell=sh disable=SC2034,SC2154
 # Puts an uploaded release in place and proves that it runs, or puts back what was there before. Runs as root in a
 # transient unit, from a copy that only root can write.
-# usage: activate STATE ID {forward|restore|expire}
+# usage: activate STATE ID {forward|restore|expire|recover}
 #
 # STATE/releases/ID, all of it root's own:
 #   orders       KEY<TAB>FIELDS…, from the client
@@ -9,8 +10,13 @@
 #   backup/      tree/, outputs/ and units/ as they were; added, swapped and installed say what to take away
 #   failed/      what a release that was taken back had written
 #   work/        lists of this run, gone at its end
+#   running      UNIT<TAB>COMMITS that are the same for it, the one it was started from first; running.before
+#   env          digests of the keys of `.env` as the units were started with them
+#   deadline     when it is taken back unless it is confirmed, in seconds of the epoch
 #   base.json, record.json, checks, log
 #   switched     the app's directory holds something of this release; served: and it was proved to run
+# STATE/pending  the ID of a release about which something is left to do after a reboot
+# STATE/reserve  room for the record of a deploy that filled the disk
 
 main() {
     set -u
@@ -20,13 +26,16 @@ main() {
     state=$1 id=$2 verb=$3
     tab=$(printf '\t')
     release=$state/releases/$id
-    backup=$release/backup work=$release/work
+    backup=$release/backup work=$release/work running=$release/running
+    # Nearly always there is nothing to recover, and nothing is said then.
+    if [ "$verb" = recover ] && ! cut_off; then exit 0; fi
     exec >>"$release/log" 2>&1 </dev/null
     begin lock 'taking the lock'
     take_lock
+    [ "$verb" = forward ] || rm -f "$state/reserve"
     # Only now: whoever held it may have worked on the same release.
     mkdir -p "$work" || exit 1
-    read_orders
+    read_orders || exit 1
     case $verb in
         forward) forward ;;
         restore)
@@ -34,17 +43,8 @@ main() {
             hold_watchdog
             put_back 'the client asked for it'
             ;;
-        expire)
-            # Confirmed in the last moment, or overtaken: nothing is to be taken back.
-            case $(cat "$release/record.json") in
-                *'"verdict":"unconfirmed"'*) ;;
-                *) leave ;;
-            esac
-            if [ ! -f "$release/served" ] || ! newest; then leave; fi
-            begin confirm 'taking back what nobody confirmed'
-            hold_watchdog
-            put_back "nobody confirmed it within $(order confirm) s"
-            ;;
+        expire) expire ;;
+        recover) recover ;;
         *) fail 2 "unknown verb $verb" ;;
     esac
 }
@@ -60,19 +60,30 @@ forward() {
     drain
     begin switch 'switching'
     look
+    access >"$work/access"
     hold_watchdog
     switch
     begin restart 'restarting'
     restart || undo 'systemd would not restart the units'
     begin units 'waiting for the units'
     await_units || undo "these units did not come up: $(not_ready)"
-    pass units "all $(count "$work/units") units run, each in one process for $(order stable) s"
+    strangers >"$work/strangers"
+    [ ! -s "$work/strangers" ] || undo "not started from what was put in place: $(some "$work/strangers")"
+    pass units "$(units_said)"
     begin health 'asking for health, versions and sessions'
-    prove "$(order commit)" || undo "not right on the VPS: $(joined <"$work/wrong")"
+    prove || undo "not right on the VPS: $(joined <"$work/wrong")"
     pass health "$(joined <"$work/right")"
     : >"$release/served"
     arm || undo 'the way back could not be scheduled'
     finish unconfirmed 0 new "release $id serves; its client has not confirmed it yet"
+}
+
+units_said() {
+    if [ -s "$work/restart" ]; then
+        echo "$(count "$work/restart") of $(count "$work/unit") units were restarted, each runs in one process of this release for $(order stable) s"
+    else
+        echo "none of the $(count "$work/unit") units had to be restarted, all run"
+    fi
 }
 
 leave() {
@@ -84,9 +95,15 @@ leave() {
 arm() {
     seconds=$(order confirm)
     [ -n "$seconds" ] || return 0
+    echo "$(($(date +%s) + seconds))" >"$release/deadline" || return 1
+    schedule "$seconds"
+}
+
+schedule() {
     watchdog=$(order watchdog)
-    set -- --quiet --collect --unit="ua-deploy-confirm-$id" --on-active="$seconds" \
-        --timer-property=AccuracySec=1s --property=RuntimeMaxSec=10800 --description="ua-deploy expire $id"
+    set -- --quiet --collect --unit="ua-deploy-confirm-$id" --on-active="$1" \
+        --timer-property=AccuracySec=1s --property=RuntimeMaxSec=10800 --property=TimeoutStopSec=10800 \
+        --property=ExecStopPost="/bin/sh $release/activate $state $id recover" --description="ua-deploy expire $id"
     # It is held off now, so whether it shall run afterwards is what it is enabled for.
     [ -z "$watchdog" ] || ! systemctl is-enabled --quiet "$watchdog" || set -- "$@" "--property=ExecStopPost=-/bin/systemctl start --no-block $watchdog"
     systemd-run "$@" /bin/sh "$release/activate" "$state" "$id" expire
@@ -96,30 +113,67 @@ disarm() {
     [ -z "$(order confirm)" ] || systemctl stop "ua-deploy-confirm-$id.timer" || :
 }
 
-# ---- orders, words, endings
+expire() {
+    # Confirmed in the last moment, or overtaken: nothing is to be taken back.
+    recorded unconfirmed || leave
+    if [ ! -f "$release/served" ] || ! newest; then leave; fi
+    begin confirm 'taking back what nobody confirmed'
+    hold_watchdog
+    put_back "nobody confirmed it within $(order confirm) s"
+}
 
-read_orders() {
-    app=$(order app) user=$(order user) group=$(order group)
-    for list in unit enable template directory preserve step output health version session; do
-        orders "$list" >"$work/$list" || exit 1
+# ---- after a kill or a reboot
+
+recorded() {
+    case $(cat "$release/record.json") in
+        *"\"verdict\":\"$1\""*) return 0 ;;
+    esac
+    return 1
+}
+
+# Was the activation of this release ended from outside, or its deadline forgotten?
+cut_off() {
+    recorded activating || { recorded unconfirmed && [ -f "$release/deadline" ] && ! armed; }
+}
+
+armed() {
+    for kind in timer service; do
+        case $(systemctl show --property=ActiveState --value "ua-deploy-confirm-$id.$kind") in
+            active | activating | deactivating) return 0 ;;
+        esac
     done
-    mv "$work/unit" "$work/units" || exit 1
+    return 1
 }
 
-# The first field of a key.
-order() {
-    awk -F '\t' -v key="$1" '$1 == key { print $2; exit }' "$release/orders"
+recover() {
+    if recorded unconfirmed; then
+        left=$(($(cat "$release/deadline") - $(date +%s)))
+        [ "$left" -gt 0 ] || expire
+        echo "== after a reboot it is still to be confirmed within $left s"
+        schedule "$left"
+        leave
+    fi
+    if ! recorded activating; then leave; fi
+    step=$(sed -n 's/.*"step":"\([a-z]*\)".*/\1/p' "$release/record.json")
+    begin "${step:-recover}" 'the activation was cut off'
+    case $(cat "$release/record.json") in
+        *'"verdict":"activating","exit_code":34,'*) ;;
+        *) fail 1 'the activation was cut off before the switch' ;;
+    esac
+    newest || finish broken 34 unknown 'the activation was cut off, and another release was put in place since'
+    check fail "$step" 'the activation was cut off'
+    hold_watchdog
+    # Whatever was started meanwhile read a tree that was half of each.
+    cp "$work/unit" "$work/restart"
+    put_back 'the activation was cut off'
 }
 
-# All fields of every line of a key.
-orders() {
-    awk -v key="$1$tab" 'index($0, key) == 1 { print substr($0, length(key) + 1) }' "$release/orders"
-}
+# ---- words and endings
 
 begin() {
     step=$1
-    began=$(date +%s%3N)
     echo "== $2"
+    began=$(date +%s%3N)
 }
 
 check() {
@@ -129,16 +183,6 @@ check() {
 
 pass() { check pass "$1" "$2"; }
 warn() { check warn "$1" "$2"; }
-
-# One line without anything that JSON or a terminal would take for more than text.
-plain() {
-    printf '%s' "$1" | tr '\t\n' '  ' | tr -d '\000-\037\177"\134' | cut -c 1-900
-}
-
-# Lines as a list.
-joined() {
-    awk 'NR > 1 { printf "; " } { printf "%s", $0 } END { print "" }'
-}
 
 # The first lines of FILE as a list.
 some() {
@@ -167,19 +211,26 @@ finish() {
     record "$@"
     # What can be lost comes after what must be known.
     case $1 in unconfirmed | rolled-back | broken) clean_up "$1" ;; esac
+    if [ "$1" != unconfirmed ] || [ ! -f "$release/deadline" ]; then settled; fi
+    if [ "$verb" = recover ] && [ -n "$(order watchdog)" ] && systemctl is-enabled --quiet "$(order watchdog)"; then
+        systemctl start --no-block "$(order watchdog)"
+    fi
     rm -rf "$work"
     echo "== $1: $4"
     exit "$2"
 }
 
+# Nothing is left to do about this release after a reboot.
+settled() {
+    [ "$(cat "$state/pending" 2>/dev/null)" != "$id" ] || rm -f "$state/pending"
+}
+
 record() {
     base=$(cat "$release/base.json")
-    base=${base%\}}
-    printf '%s,"verdict":"%s","exit_code":%s,"step":"%s","serving":"%s","detail":"%s","ended_at":"%s"}\n' \
-        "$base" "$1" "$2" "$step" "$3" "$(plain "$4")" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$release/record.json.new" &&
-        mv "$release/record.json.new" "$release/record.json"
-    # The last line of an id counts, so that one that is cut off leaves how far it came.
-    cat "$release/record.json" >>"$state/history.jsonl"
+    line=$(printf '%s,"verdict":"%s","exit_code":%s,"step":"%s","serving":"%s","detail":"%s","ended_at":"%s","seconds":%s}' \
+        "${base%\}}" "$1" "$2" "$step" "$3" "$(plain "$4")" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+        "$(($(date +%s) - $(stat -c %Y "$release/base.json")))")
+    write_record "$line" || { rm -f "$state/reserve" && write_record "$line"; }
 }
 
 take_lock() {
@@ -193,45 +244,42 @@ take_lock() {
         [ "$verb" = forward ] || exit 30
         finish busy 30 old "held by $holder"
     fi
-    printf '%s, since %s\n' "ua-deploy $verb $id by $(order who)" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$state/lock"
+    from=$(sed -n 's/.*"whois":"\([^"]\{1,\}\)".*/ from \1/p' "$release/base.json")
+    printf '%s, since %s\n' "ua-deploy $verb $id by $(order who)$from" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$state/lock"
 }
 
 # ---- before the switch
 
-# Every byte is what the commit has, and nothing lies beside it.
+# Every byte of what was sent is what the commit has, and nothing lies beside it.
 verify() {
     tree=$state/incoming/$(order commit)/tree
     if [ -L "$tree" ] || ! cd -P "$tree"; then fail 32 "the upload is gone: $tree"; fi
     find . -depth -name .rsync-partial -exec rm -rf {} +
-    awk -F '\t' '$1 != "l" { print $2 "  " $3 }' "$release/manifest" >"$work/sums"
-    sha256sum --check --quiet --strict "$work/sums" || fail 32 'the upload differs from the commit'
-    awk -F '\t' '$1 == "l" { print $2 "\t" $3 }' "$release/manifest" >"$work/links"
-    while IFS=$tab read -r target path; do
-        [ "$(readlink -- "./$path")" = "$target" ] || fail 32 "the upload has another link at $path"
-    done <"$work/links"
+    sort "$work/upload" >"$work/sent"
     cut -f 3 "$release/manifest" | sort >"$release/paths"
-    find . ! -type d -printf '%P\n' | sort >"$work/found"
-    cmp -s "$release/paths" "$work/found" || fail 32 'the upload has files that the commit does not have'
-    find . -type f -perm /100 -printf '%P\n' | sort >"$work/found"
-    awk -F '\t' '$1 == "x" { print $3 }' "$release/manifest" | sort | cmp -s - "$work/found" ||
-        fail 32 'the upload has other programs than the commit'
+    awk -F '\t' 'FILENAME == ARGV[1] { sent[$1]; next } $3 in sent' "$work/sent" "$release/manifest" | sort >"$work/wanted"
+    find . ! -type d -printf '%P\n' | sort | cmp -s "$work/sent" - ||
+        fail 32 'the upload has other files than it should have'
+    lying "$(cat "$work/sent")" | sort | cmp -s "$work/wanted" - || fail 32 'the upload differs from the commit'
+    [ "$(count "$work/wanted")" -eq "$(count "$work/sent")" ] || fail 32 'the upload has files that the commit does not have'
     # The upload may be removed before this script ends.
     cd /
-    pass transfer.verified "$(count "$release/paths") paths have the content of the commit"
+    pass transfer.verified "$(count "$work/sent") of $(count "$release/paths") paths were sent, and have the content of the commit"
     previous_manifests
 }
 
 # What earlier deploys may have put there: the manifests from the one that serves on.
 previous_manifests() {
     : >"$work/previous"
-    served='' doubt='' reached=''
-    for marker in "$state"/releases/*/served; do
-        [ ! -e "$marker" ] || served=${marker%/served}
+    served='' newest='' doubt='' reached=''
+    for dir in "$state"/releases/*; do
+        [ ! -e "$dir/served" ] || served=$dir
+        [ ! -e "$dir/switched" ] || newest=$dir
     done
     planned=$(order after)
-    now=${served##*/}
-    [ -z "$planned" ] || [ "$planned" = "${now:--}" ] ||
-        fail 30 "${now:-nothing} serves now, but this deploy was planned upon ${planned}"
+    now=${served##*/} now=${now:--}:${newest##*/}
+    [ -z "$planned" ] || [ "$planned" = "$now" ] ||
+        fail 30 "${now%%:*} serves now and ${now##*:} was put in place last, but this deploy was planned upon $planned"
     [ -n "$served" ] || reached=yes
     # In the order of their times, since that is what an id begins with.
     for dir in "$state"/releases/*; do
@@ -243,25 +291,31 @@ previous_manifests() {
     done
     # A later one was neither proved nor put back: what it built may lie there, so everything is built anew.
     [ -z "$doubt" ] || served=''
+    if [ -n "$served" ] && [ -f "$served/running" ]; then
+        cp "$served/running" "$release/running.before"
+    else
+        : >"$release/running.before"
+    fi
 }
 
-# A copy of the commit under the owner's name, at TARGET; further arguments are for rsync.
+# What lies below FROM under the owner's name at TARGET; further arguments are for rsync.
 lay_out() {
-    target=$1
-    shift
+    from=$1 target=$2
+    shift 2
     rsync --recursive --links --perms --owner --group --chown="$user:$group" --chmod="$(order modes)" --checksum \
-        "$@" "$tree/" "$target/"
+        "$@" "$from/" "$target/"
 }
 
 build() {
     built=$state/build/$id
     limit=$(($(date +%s) + $(order build_timeout)))
     rm -rf "$state"/build/*
-    lay_out "$built" || fail 1 'the build directory could not be filled'
     : >"$work/fresh"
     done_steps=''
+    if [ -s "$work/make" ]; then fill_build; fi
     while IFS=$tab read -r name dir digest command <&3; do
-        if unchanged "$name" "$digest"; then
+        if ! grep -qxF -- "$name" "$work/make"; then
+            unchanged "$name" "$digest" || fail 30 "build step $name has to run, which was not so when this deploy was planned"
             echo "== build $name: its inputs are those of the release that serves"
             done_steps="$done_steps $name (unchanged)"
             continue
@@ -278,7 +332,19 @@ build() {
     while IFS= read -r output; do
         made "$output" || fail 1 "the build made no $output, or put a link in its way"
     done <"$work/fresh"
-    pass build "built:$done_steps"
+    [ -z "$done_steps" ] || pass build "built:$done_steps"
+}
+
+# The whole commit: what was sent, and what is the same in the app. Nobody else can reach it until every byte was
+# compared.
+fill_build() {
+    comm -23 "$release/paths" "$work/sent" | tr '\n' '\0' >"$work/same0"
+    no_room='the build directory could not be filled'
+    mkdir "$built" || fail 1 "$no_room"
+    [ ! -s "$work/same0" ] || lay_out "$app" "$built" --files-from="$work/same0" --from0 || fail 1 "$no_room"
+    lay_out "$tree" "$built" || fail 1 "$no_room"
+    (cd -P "$built" && lying "$(cat "$release/paths")") | sort >"$work/filled"
+    sort "$release/manifest" | cmp -s - "$work/filled" || fail 30 "files of $app changed since this deploy was planned"
 }
 
 # Is OUTPUT there, itself and not behind a link? What a build can write, root must not follow.
@@ -316,44 +382,38 @@ build_step() {
         /bin/sh -c "$(printf '%s' "$3" | sed 's/\$/$$/g')" 3<&- 9<&-
 }
 
-# What lies in the app's directory at the paths of FILE, in the form of a manifest, into OUT.
+# What lies in the app's directory at the paths of this release, in the form of a manifest, into OUT.
 snapshot() {
-    (
-        cd -P "$app" || exit 1
-        while IFS= read -r path; do
-            if [ -L "./$path" ]; then
-                printf 'l\t%s\t%s\n' "$(readlink -- "./$path")" "$path"
-            elif [ -f "./$path" ]; then
-                printf '%s\n' "$path" >&4
-            elif [ -e "./$path" ]; then
-                printf 'o\t-\t%s\n' "$path"
-            else
-                printf '%s\t-\t%s\n' - "$path"
-            fi
-        done <"$1" >"$2.rest" 4>"$2.files"
-        timeout 600 xargs -r -d '\n' sha256sum --zero -- <"$2.files" | tr '\0' '\n' |
-            awk '{ print "f\t" substr($0, 1, 64) "\t" substr($0, 67) }' >>"$2.rest"
-        sort -t "$tab" -k 3 "$2.rest" >"$2"
-        rm -f "$2.rest" "$2.files"
-        [ "$(wc -l <"$1")" -eq "$(wc -l <"$2")" ]
-    )
+    (cd -P "$app" && lying "$(cat "$release/paths")") | sort -t "$tab" -k 3 >"$1"
+    [ "$(count "$release/paths")" -eq "$(count "$1")" ]
 }
 
 # Decides path by path, from what is there now.
 look() {
     cut -f 3 "$release/manifest" "$work/previous" | sort -u >"$release/paths"
     stat -c '%u:%g %a' "$app" >"$release/app"
-    snapshot "$release/paths" "$release/before" || fail 1 "files of $app changed while they were looked at"
+    snapshot "$release/before" || fail 1 "files of $app changed while they were looked at"
     cut -f 3 "$release/manifest" | sort >"$work/placed"
+    # What the plan did not see coming.
+    if [ -n "$served" ]; then
+        orders drift >"$work/drift"
+        awk -F '\t' '
+            FILENAME == ARGV[1] || FILENAME == ARGV[2] { if ($1 == "preserve") preserve[$2] = 1; next }
+            FILENAME == ARGV[3] { seen[$0] = 1; next }
+            FILENAME == ARGV[4] { put[$3] = $1 FS $2; next }
+            ($3 in put) && !($3 in seen) && put[$3] != $1 FS $2 && (!($3 in preserve) || $1 == "-") { print $3 }
+        ' "$release/orders" "$served/orders" "$work/drift" "$served/manifest" "$release/before" >"$work/moved"
+        [ ! -s "$work/moved" ] || fail 30 "changed on the VPS since this deploy was planned: $(some "$work/moved")"
+    fi
     # Kept: files that the server writes, unless they are as an earlier deploy put them there.
     awk -F '\t' '
         FILENAME == ARGV[1] { known[$2, $3] = 1; next }
         FILENAME == ARGV[2] { preserve[$1] = 1; next }
         ($3 in preserve) && $1 != "-" && !(($2, $3) in known) { print $3 }
-    ' "$work/previous" "$work/preserve" "$release/before" | sort >"$work/kept"
-    cut -f 3 "$release/manifest" | sort | comm -23 - "$work/kept" >"$work/place"
+    ' "$work/previous" "$work/preserve" "$release/before" | sort | comm -12 - "$work/placed" >"$work/kept"
+    comm -23 "$work/sent" "$work/kept" >"$work/place"
     # Half a list would be half a switch.
-    [ "$(($(count "$work/place") + $(comm -12 "$work/kept" "$work/placed" | wc -l)))" -eq "$(count "$release/manifest")" ] ||
+    [ "$(($(count "$work/place") + $(comm -12 "$work/kept" "$work/sent" | wc -l)))" -eq "$(count "$work/upload")" ] ||
         fail 1 'our own lists could not be written'
     # Gone: what an earlier deploy put there, this commit lacks, and nobody changed.
     : >"$work/left"
@@ -377,21 +437,27 @@ hold_watchdog() {
 # ---- the switch
 
 switch() {
+    # From here on it is put back if it is cut off: by this unit's own end, or after a reboot.
+    printf '%s\n' "$id" >"$state/pending" || undo 'our own marker could not be written'
     record activating 34 unknown 'the activation ended in the middle of the switch'
     : >"$release/switched"
-    mkdir -p "$backup/tree" "$backup/outputs" "$backup/units" || undo 'the backup could not be made'
+    mkdir -p "$backup/tree" "$backup/outputs" "$backup/units" "$backup/temp" || undo 'the backup could not be made'
     like "$app" "$backup/tree" || undo 'the backup could not be made'
-    touch "$backup/swapped" "$backup/installed" || undo 'the backup could not be made'
+    touch "$backup/added" "$backup/swapped" "$backup/installed" || undo 'the backup could not be made'
     awk -F '\t' '
         FILENAME == ARGV[1] { nothing[$3] = ($1 == "-"); next }
         nothing[$1]
-    ' "$release/before" "$work/place" >"$backup/added" || undo 'the backup could not be made'
+    ' "$release/before" "$work/place" >"$backup/added.new" || undo 'the backup could not be made'
+    mv "$backup/added.new" "$backup/added" || undo 'the backup could not be made'
     while IFS= read -r output; do
         stage "$output" || undo "the built $output could not be copied to the app's file system"
     done <"$work/fresh"
     tr '\n' '\0' <"$work/place" >"$work/place0"
-    lay_out "$app" --delay-updates --backup --backup-dir="$backup/tree" --files-from="$work/place0" --from0 ||
-        undo 'the sources could not be put in place'
+    if [ -s "$work/place0" ]; then
+        lay_out "$tree" "$app" --delay-updates --temp-dir="$backup/temp" --backup --backup-dir="$backup/tree" \
+            --files-from="$work/place0" --from0 ||
+            undo 'the sources could not be put in place'
+    fi
     while IFS= read -r path; do
         take_away "$path" "$backup/tree" || undo "a file of the last release could not be taken away: $path"
     done <"$work/gone"
@@ -490,7 +556,8 @@ make_directory() {
 install_templates() {
     into=$(order unit_dir)
     while IFS=$tab read -r name path; do
-        if cmp -s "$tree/$path" "$into/$name"; then continue; fi
+        # Sent only if it differs. The copy in the app is not for root to take.
+        if [ ! -f "$tree/$path" ] || cmp -s "$tree/$path" "$into/$name"; then continue; fi
         if [ -e "$into/$name" ]; then
             cp -p "$into/$name" "$backup/units/$name" || return 1
             printf 'had\t%s\n' "$name" >>"$backup/installed" || return 1
@@ -507,60 +574,61 @@ install_templates() {
 # Says nothing where it succeeds; the caller knows what a failure means.
 restart() {
     [ ! -s "$backup/installed" ] || systemctl daemon-reload || return 1
-    [ ! -s "$work/enable" ] || xargs systemctl enable --quiet <"$work/enable" || return 1
-    # A unit that crashed too often is otherwise refused.
-    xargs systemctl reset-failed <"$work/units" 2>/dev/null || :
+    [ "$(xargs -r systemctl is-enabled <"$work/enable" 2>/dev/null | grep -cx enabled)" -eq "$(count "$work/enable")" ] ||
+        xargs systemctl enable --quiet <"$work/enable" || return 1
+    note_what_runs || return 1
     unit_states >"$work/states.restart"
+    up=$(cut -d ' ' -f 1 /proc/uptime)
     since=$(date -u +%Y-%m-%dT%H:%M:%S.%3N)
-    xargs systemctl restart --no-block <"$work/units"
+    [ -s "$work/restart" ] || return 0
+    # A unit that crashed too often is otherwise refused.
+    xargs systemctl reset-failed <"$work/restart" 2>/dev/null || :
+    xargs systemctl restart --no-block <"$work/restart"
 }
 
-# UNIT ACTIVE SUB PID RESTARTS START of every unit
-unit_states() {
-    xargs systemctl show --property=Id,ActiveState,SubState,MainPID,NRestarts,ExecMainStartTimestampMonotonic \
-        <"$work/units" |
-        awk '
-            function row() { if (id != "") print id, active, sub_state, pid, restarts, start; id = "" }
-            BEGIN { OFS = "\t" }
-            { at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1) }
-            key == "" { row() }
-            key == "Id" { id = value }
-            key == "ActiveState" { active = value }
-            key == "SubState" { sub_state = value }
-            key == "MainPID" { pid = value }
-            key == "NRestarts" { restarts = value }
-            key == "ExecMainStartTimestampMonotonic" { start = value }
-            END { row() }
-        '
+# What each unit may say it runs from now on, and with which `.env`.
+note_what_runs() {
+    [ "$step" = restart ] || return 0
+    env=$app/$(order env_file)
+    if [ -f "$env" ] && [ ! -L "$env" ]; then
+        env_digests "$env" >"$release/env" || return 1
+    fi
+    awk -F '\t' -v commit="$(order commit)" '
+        FILENAME == ARGV[1] { restarted[$1] = 1; next }
+        FILENAME == ARGV[2] { before[$1] = $2; next }
+        { print $1 "\t" (($1 in restarted) || !($1 in before) ? commit : before[$1] "," commit) }
+    ' "$work/restart" "$release/running.before" "$work/unit" >"$release/running"
 }
 
 # Waits for all of them at once. Up is: active, started after the restart was asked for, and the same process for long
-# enough; `active` between two crashes is not.
+# enough; `active` between two crashes is not. A unit that was not restarted just has to go on.
 await_units() {
-    end=$(($(date +%s) + $(order ready_timeout)))
+    end=$(($(date +%s%3N) + $(order ready_timeout) * 1000))
     : >"$work/seen"
     told=''
     while :; do
-        now=$(date +%s)
+        now=$(date +%s%3N)
         unit_states >"$work/states"
         awk -v now="$now" -v stable="$(order stable)" '
             BEGIN { FS = OFS = "\t" }
-            FILENAME == ARGV[1] { old[$1] = $6; next }
-            FILENAME == ARGV[2] { key[$1] = $2; since[$1] = $3; next }
+            FILENAME == ARGV[1] { restarted[$1] = 1; next }
+            FILENAME == ARGV[2] { old[$1] = $6; process[$1] = $4 "/" $5; next }
+            FILENAME == ARGV[3] { key[$1] = $2; since[$1] = $3; next }
             {
-                process = $4 "/" $5
-                from = (key[$1] == process) ? since[$1] : now
-                up = $2 == "active" && $6 + 0 > old[$1] + 0 && now - from >= stable
-                print $1, process, from, up ? "up" : "waiting", $2 "/" $3, $5
+                this = $4 "/" $5
+                from = (key[$1] == this) ? since[$1] : now
+                up = $2 == "active" && \
+                    (($1 in restarted) ? $6 + 0 > old[$1] + 0 && now - from >= stable * 1000 : process[$1] == this)
+                print $1, this, from, up ? "up" : "waiting", $2 "/" $3, $5
             }
-        ' "$work/states.restart" "$work/seen" "$work/states" >"$work/seen.new"
+        ' "$work/restart" "$work/states.restart" "$work/seen" "$work/states" >"$work/seen.new"
         mv "$work/seen.new" "$work/seen"
         waiting=$(awk -F '\t' '$4 != "up" { sub(/\.service$/, "", $1); print $1 }' "$work/seen" | joined)
         [ -n "$waiting" ] || [ ! -s "$work/seen" ] || return 0
         [ "$now" -lt "$end" ] || return 1
         [ "$waiting" = "$told" ] || echo "== waiting for $waiting"
         told=$waiting
-        sleep 1
+        sleep 0.2
     done
 }
 
@@ -571,92 +639,66 @@ not_ready() {
     some "$work/down"
 }
 
-# Everything that is asked must be right in one pass. COMMIT is what has to run; empty if nobody knows.
-prove() {
-    end=$(($(date +%s) + $(order ready_timeout)))
-    while :; do
-        : >"$work/right"
-        : >"$work/wrong"
-        prove_health
-        [ -z "$1" ] || prove_versions "$1"
-        prove_sessions
-        [ -s "$work/wrong" ] || return 0
-        [ "$(date +%s)" -lt "$end" ] || return 1
-        sleep 1
+# Names every new process that is older than the restart, or that has nothing to do with the app's directory as it lies
+# there now: neither its working directory, nor its program, nor what it was told to run.
+strangers() {
+    ticks=$(getconf CLK_TCK)
+    awk -F '\t' 'FILENAME == ARGV[1] { restarted[$1] = 1; next } ($1 in restarted) && $4 > 0 { print $1 "\t" $4 }' \
+        "$work/restart" "$work/states" | while IFS=$tab read -r unit pid; do
+        sed 's/.*) //' "/proc/$pid/stat" | awk -v ticks="$ticks" -v up="$up" '{ exit !($20 / ticks >= up - 0.05) }' ||
+            echo "$unit (process $pid is older than the restart)"
+        {
+            readlink "/proc/$pid/cwd"
+            readlink "/proc/$pid/exe"
+            tr '\0' '\n' <"/proc/$pid/cmdline"
+        } | awk -v app="$app/" '
+            index($0 "/", app) == 1 && !/ \(deleted\)$/ { ours = 1 }
+            END { exit !ours }
+        ' || echo "$unit (process $pid runs in $(plain "$(readlink "/proc/$pid/cwd")"))"
     done
 }
 
-right() { echo "$1" >>"$work/right"; }
-wrong() { echo "$1" >>"$work/wrong"; }
-
-# The status of URL, and its body in a file of ours.
-ask() {
-    : >"$work/body"
-    curl --silent --max-time 5 --max-filesize 1000000 --output "$work/body" --write-out '%{http_code}' "$1" || :
+# Right in one pass, after a while.
+prove() {
+    end=$(($(date +%s) + $(order ready_timeout)))
+    while :; do
+        prove_once && same_access && return 0
+        [ "$(date +%s)" -lt "$end" ] || return 1
+        sleep 0.3
+    done
 }
 
-prove_health() {
-    while IFS=$tab read -r name statuses url; do
-        got=$(ask "$url")
-        if among "$got" "$statuses"; then
-            right "$name $got"
-        else
-            wrong "$name answers $got at $url"
-        fi
-    done <"$work/health"
-}
-
-# Is STATUS one of `200,3xx`?
-among() {
-    class=${1%??}xx
-    case ",$2," in
-        *",$1,"* | *",$class,"*) return 0 ;;
+# By what others reach this machine, a line each.
+access() {
+    if ! tailscale status --peers=false >/dev/null 2>&1; then return 0; fi
+    echo 'the tailnet'
+    at=$(tailscale ip -4 2>/dev/null):$(order ssh_port)
+    # An ssh server greets whoever connects.
+    case $(curl --silent --http0.9 --max-time 5 "http://$at/" 2>/dev/null </dev/null | head -c 4 | tr -d '\0') in
+        SSH-) echo "ssh at $at" ;;
     esac
+}
+
+# A release must not take away the way in that there was.
+same_access() {
+    if [ "$verb" != forward ] || [ ! -s "$work/access" ]; then return 0; fi
+    access | grep -vxF -f - "$work/access" >"$work/lost" || :
+    [ -s "$work/lost" ] || return 0
+    wrong "no longer reached by $(joined <"$work/lost")"
     return 1
 }
-
-prove_versions() {
-    while IFS=$tab read -r name field url; do
-        ask "$url" >/dev/null
-        got=$(sqlite3 -batch :memory: \
-            "SELECT json_extract(CAST(readfile('$work/body') AS TEXT), '\$.$field')" 2>/dev/null)
-        if [ "$got" = "$1" ]; then
-            right "$name runs $(short "$1")"
-        else
-            wrong "$name runs $(short "$(plain "${got:-an unknown version}")"), not $(short "$1")"
-        fi
-    done <"$work/version"
-}
-
-short() { printf '%s' "$1" | cut -c 1-18; }
-
-# Where the rows of the workers are, and what a row must be to be from after TIME, as SQLite reads that.
-sessions() {
-    database=$(order sessions_database)
-    orders sessions_columns >"$work/columns"
-    IFS=$tab read -r table column status fresh <"$work/columns"
-    young=''
-    if [ "$fresh" != - ] && [ "$(query "SELECT count(*) FROM pragma_table_info('$table') WHERE name = '$fresh'")" = 1 ]; then
-        young="AND CASE WHEN typeof($fresh) IN ('integer', 'real') THEN julianday($fresh, 'unixepoch')
-            ELSE julianday($fresh) END >= julianday($1)"
-    else
-        fresh=''
-    fi
-}
-
-# `a,b` as a list of SQL.
-words() { printf "'%s'" "$(order "$1" | sed "s/,/', '/g")"; }
 
 # Waits for workers that are in the middle of something, since a restart would end it. A row that nobody refreshed
 # lately belongs to no living worker. Where nobody can say, nobody is restarted.
 drain() {
-    if [ -z "$(order sessions_busy)" ] || [ ! -s "$work/session" ]; then return 0; fi
+    if [ -z "$(order sessions_busy)" ] || [ ! -s "$work/session" ] || [ ! -s "$work/restart" ]; then return 0; fi
     patience=$(order drain_timeout)
     end=$(($(date +%s) + patience)) told=''
     while :; do
         sessions "'now', '-2 minutes'"
         : >"$work/busy"
-        while IFS= read -r session; do
+        while IFS=$tab read -r session unit; do
+            if ! restarted "$unit"; then continue; fi
             free "$session" || echo "$session$doubt" >>"$work/busy"
         done <"$work/session"
         [ -s "$work/busy" ] || break
@@ -668,7 +710,7 @@ drain() {
         [ "$(date +%s)" -lt "$end" ] || fail 31 "still busy after $patience s: $busy"
         [ "$busy" = "$told" ] || echo "== waiting for $busy"
         told=$busy
-        sleep 1
+        sleep 0.5
     done
     pass drain 'no worker is in the middle of anything'
 }
@@ -685,30 +727,11 @@ free() {
     return 1
 }
 
-prove_sessions() {
-    [ -s "$work/session" ] || return 0
-    sessions "'$since'"
-    ready=$(words sessions_ready)
-    while IFS= read -r session; do
-        if [ "$(query "SELECT count(*) FROM $table WHERE $column = '$session' AND $status IN ($ready) $young")" = 1 ]; then
-            right "$session is ready"
-        else
-            row=$(query "SELECT $status${fresh:+" || ' at ' || $fresh"} FROM $table WHERE $column = '$session'")
-            wrong "$session has no row that is ready and younger than the restart (${row:-none at all})"
-        fi
-    done <"$work/session"
-}
-
-# As the owner, so that no file of root's is left beside the database.
-query() {
-    timeout 10 runuser -u "$user" -- sqlite3 -readonly -batch -cmd '.timeout 3000' "$database" "$1" 2>&1 </dev/null
-}
-
 # What the failing units said last, all of them.
 diagnose() {
     [ -f "$work/seen" ] || return 0
     awk -F '\t' '$4 != "up" { print $1 }' "$work/seen" >"$work/failing"
-    [ -s "$work/failing" ] || cp "$work/units" "$work/failing"
+    [ -s "$work/failing" ] || cp "$work/unit" "$work/failing"
     while IFS= read -r unit; do
         echo "== $unit said last:"
         journalctl --unit="$unit" --lines=12 --no-pager --output=cat || :
@@ -721,17 +744,20 @@ put_back() {
     reason=$1
     decided=$step
     begin restore 'putting back what was there before'
-    if [ "$verb" != forward ]; then
-        if [ ! -f "$release/served" ] || ! newest; then
-            check fail restore 'another release was put in place since'
-            exit 1
-        fi
-    fi
+    case $verb in
+        restore | expire)
+            if [ ! -f "$release/served" ] || ! newest; then
+                check fail restore 'another release was put in place since'
+                exit 1
+            fi
+            ;;
+    esac
     # Room first: the disk may be what was full. But somebody may be uploading the same commit again.
     [ "$verb" = expire ] || rm -rf "$state/build/$id" "$state/incoming/$(order commit)"
+    printf '%s\n' "$id" >"$state/pending" || :
     record activating 34 unknown 'the activation ended while it put things back'
     files_back || give_up "not everything could be put back"
-    snapshot "$release/paths" "$release/after" || give_up "what is there now could not be read"
+    snapshot "$release/after" || give_up "what is there now could not be read"
     unlike=$(awk -F '\t' '
         FILENAME == ARGV[1] { written[$1] = 1; next }
         FILENAME == ARGV[2] { was[$3] = $1 FS $2; next }
@@ -742,7 +768,8 @@ put_back() {
     begin restore 'restarting what was there before'
     restart || give_up "what was there before is back, but could not be restarted"
     await_units || give_up "what was there before is back, but does not run: $(not_ready)"
-    prove "$(order serving)" || give_up "what was there before is back, but is not right: $(joined <"$work/wrong")"
+    running=$release/running.before
+    prove || give_up "what was there before is back, but is not right: $(joined <"$work/wrong")"
     rm -f "$release/served" "$release/switched"
     pass restore "what was there before serves again: $(joined <"$work/right")"
     step=$decided
@@ -764,10 +791,17 @@ files_back() {
     while IFS= read -r path; do
         take_away "$path" "$away/tree" || return 1
     done <"$backup/added"
-    rsync --archive --omit-dir-times --checksum --delay-updates "$backup/tree/" "$app/" || return 1
+    rm -rf "$backup/temp" && mkdir "$backup/temp" || return 1
+    rsync --archive --omit-dir-times --checksum --delay-updates --temp-dir="$backup/temp" "$backup/tree/" "$app/" ||
+        move_back || return 1
+    sweep
     while IFS=$tab read -r had output; do
         output_back "$had" "$output" || return 1
     done <"$backup/swapped"
+    cut -f 2 "$work/output" >"$work/staged"
+    while IFS= read -r output; do
+        (enter "$output" && rm -rf "./.${output##*/}.ua-new")
+    done <"$work/staged"
     into=$(order unit_dir)
     while IFS=$tab read -r had name; do
         if [ "$had" = had ]; then
@@ -776,6 +810,23 @@ files_back() {
             rm -f "$into/$name" || return 1
         fi
     done <"$backup/installed"
+}
+
+# Where there is no room for copies the backup itself is moved.
+move_back() {
+    rsync --recursive --owner --group --perms --include='*/' --exclude='*' "$backup/tree/" "$app/" || return 1
+    find "$backup/tree" ! -type d -printf '%P\n' >"$work/kept_back" || return 1
+    while IFS= read -r path; do
+        (enter "$path" && mv -f -T -- "$backup/tree/$path" "./${path##*/}") || return 1
+    done <"$work/kept_back"
+}
+
+# What an rsync that was killed leaves in the directories it worked in.
+sweep() {
+    sed 's|[^/]*$|.~tmp~|' "$release/paths" | sort -u >"$work/temporary"
+    while IFS= read -r path; do
+        (enter "$path" && rm -rf ./.~tmp~)
+    done <"$work/temporary"
 }
 
 output_back() (
@@ -790,7 +841,6 @@ output_back() (
             rm -rf "./$name" || exit 1
         fi
     fi
-    rm -rf "./.$name.ua-new"
     [ "$1" = had ] || exit 0
     if exists "./.$name.ua-old"; then
         mv -T "./.$name.ua-old" "./$name"

@@ -1,5 +1,5 @@
 # Opens a deploy: a record of it, and a private place for the upload.
-# usage: begin STATE ID COMMIT BASE-JSON
+# usage: begin STATE ID COMMIT BASE-JSON CLIENT-ADDRESS
 # exits 30 and prints the holder if a deploy is being activated
 
 main() {
@@ -17,11 +17,24 @@ main() {
         head -n 1 "$state/lock"
         exit 30
     fi
-    mkdir "$state/releases/$id" || exit 1
-    printf '%s\n' "$base" >"$state/releases/$id/base.json" || exit 1
-    record=${base%\}}',"verdict":"begun","exit_code":1,"step":"upload","detail":"the upload did not end"}'
-    printf '%s\n' "$record" >"$state/releases/$id/record.json" || exit 1
-    printf '%s\n' "$record" >>"$state/history.jsonl" || exit 1
+    # With it even a deploy that fills the disk can say so.
+    [ -f "$state/reserve" ] || head -c 1048576 /dev/zero >"$state/reserve" || exit 1
+    release=$state/releases/$id
+    mkdir "$release" || exit 1
+    base=${base%\}}',"whois":"'$(whois "$5")'"}'
+    printf '%s\n' "$base" >"$release/base.json" || exit 1
+    write_record "${base%\}}"',"verdict":"begun","exit_code":1,"step":"upload","detail":"the upload did not end"}'
+}
+
+# What the tailnet calls whoever is connected: `node (login)`. Tailscale SSH does not tell from where that is, so that
+# the address which the client gives is asked for then.
+whois() {
+    address=${SSH_CONNECTION%% *}
+    timeout 5 tailscale whois "${address:-$1}" 2>/dev/null | awk '
+        /^[^ ]/ { part = $1 }
+        $1 == "Name:" { name[part] = $2 }
+        END { if ("Machine:" in name) { sub(/[.]$/, "", name["Machine:"]); printf "%s (%s)", name["Machine:"], name["User:"] } }
+    ' | tr -d '\000-\037\177"\134'
 }
 
 main "$@"

@@ -1,11 +1,12 @@
+# shellcheck shell=sh disable=SC2034
 # Ends the record of a deploy that never came to its activation.
-# usage: close STATE ID JSON
+# usage: close STATE ID FIELDS (JSON, without braces)
 
 main() {
     umask 077
-    printf '%s\n' "$3" >"$1/releases/$2/record.json.new" &&
-        mv "$1/releases/$2/record.json.new" "$1/releases/$2/record.json" &&
-        printf '%s\n' "$3" >>"$1/history.jsonl"
+    state=$1 release=$1/releases/$2
+    base=$(cat "$release/base.json") && [ -n "$base" ] || exit 1
+    write_record "${base%\}},$3}"
 }
 
 main "$@"

@@ -21,11 +21,12 @@ main() {
     [ -z "$down" ] || refuse "these units do not run any more:$down"
     base=$(cat "$release/base.json") || exit 1
     # From here on it does not expire: that looks at the record, under the same lock.
-    printf '%s,"verdict":"ok","exit_code":0,"step":"confirm","serving":"new","detail":"release %s serves, confirmed by %s","ended_at":"%s"}\n' \
-        "${base%\}}" "$id" "$who" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$release/record.json.new" || exit 1
-    mv "$release/record.json.new" "$release/record.json" || exit 1
-    cat "$release/record.json" >>"$state/history.jsonl" || exit 1
-    systemctl stop "ua-deploy-confirm-$id.timer" 2>/dev/null || :
+    line=$(printf '%s,"verdict":"ok","exit_code":0,"step":"confirm","serving":"new","detail":"release %s serves, confirmed by %s","ended_at":"%s","seconds":%s}' \
+        "${base%\}}" "$id" "$who" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+        "$(($(date +%s) - $(stat -c %Y "$release/base.json")))")
+    write_record "$line" || exit 1
+    [ "$(cat "$state/pending" 2>/dev/null)" != "$id" ] || rm -f "$state/pending"
+    [ ! -f "$release/deadline" ] || systemctl stop "ua-deploy-confirm-$id.timer" 2>/dev/null || :
 }
 
 refuse() {

@@ -6,8 +6,10 @@
 follow() {
     release=$1/releases/$2 verb=$3
     [ -d "$release" ] || { echo "there is no release $2 any more" >&2; exit 1; }
+    pending=$1/pending
     if [ "$verb" = any ]; then verb=$(running "$2"); fi
     unit=ua-deploy-$verb-$2.service
+    [ "$verb" != recover ] || unit=ua-deploy-recover.service
     sent=${ua_sent:-0} quiet=0 unknown=0
     while :; do
         # Asked before the log is read, so that nothing is missed at the end.
@@ -19,20 +21,20 @@ follow() {
             sent=$lines quiet=0
         fi
         case $active in
-            inactive | failed) break ;;
+            inactive | failed) booting "$2" || break ;;
             '')
                 # systemd did not answer, which says nothing about the unit.
                 unknown=$((unknown + 1))
-                [ "$unknown" -lt 150 ] || break
+                [ "$unknown" -lt 300 ] || break
                 ;;
             *) unknown=0 ;;
         esac
         quiet=$((quiet + 1))
-        if [ "$quiet" -ge 20 ]; then
+        if [ "$quiet" -ge 40 ]; then
             echo .
             quiet=0
         fi
-        sleep 0.2
+        sleep 0.1
     done
     [ ! -f "$release/checks" ] || sed 's/^/c /' "$release/checks"
     sed 's/^/r /' "$release/record.json"
@@ -40,12 +42,30 @@ follow() {
 
 # What is being done about a release now; forward if nothing is.
 running() {
+    if [ "$(cat "$pending" 2>/dev/null)" = "$1" ] && { booting "$1" || works ua-deploy-recover.service; }; then
+        echo recover
+        return
+    fi
     for verb in restore confirm forward; do
-        case $(systemctl show --property=ActiveState --value "ua-deploy-$verb-$1.service") in
-            active | activating | deactivating | reloading) break ;;
-        esac
+        if works "ua-deploy-$verb-$1.service"; then break; fi
     done
     echo "$verb"
+}
+
+works() {
+    case $(systemctl show --property=ActiveState --value "$1") in
+        active | activating | deactivating | reloading) return 0 ;;
+    esac
+    return 1
+}
+
+# Is there still something to recover once the machine is up?
+booting() {
+    [ "$(cat "$pending" 2>/dev/null)" = "$1" ] || return 1
+    case $(systemctl is-system-running) in
+        initializing | starting) return 0 ;;
+    esac
+    return 1
 }
 
 follow "$@"

@@ -20,14 +20,36 @@ launch() {
     # The checks are of this run alone.
     : >"$release/checks" || exit 1
     seconds=$7
+    survive_reboot || exit 1
+    # However the unit ends, SIGKILL included, systemd has what it was cut off from recovered.
     set -- --quiet --collect --unit="ua-deploy-$verb-$id" --description="ua-deploy $verb $id" \
-        --property=RuntimeMaxSec="$seconds"
+        --property=RuntimeMaxSec="$seconds" --property=TimeoutStopSec="$seconds" \
+        --property=ExecStopPost="/bin/sh $release/activate $state $id recover"
     watchdog=$(awk -F '\t' '$1 == "watchdog" { print $2 }' "$release/orders")
     if [ -n "$watchdog" ] && held "$watchdog" "$verb"; then
-        # However the unit ends, SIGKILL included, systemd starts the timer again.
+        # In any case the timer is started again.
         set -- "$@" "--property=ExecStopPost=-/bin/systemctl start --no-block $watchdog"
     fi
     systemd-run "$@" /bin/sh "$release/activate" "$state" "$id" "$verb" >&2 || exit 1
+}
+
+# A machine that is rebooted in the middle puts back what was there before as soon as it is up.
+survive_reboot() {
+    unit=/etc/systemd/system/ua-deploy-recover.service
+    text="[Unit]
+Description=Recover from a deploy that a reboot cut off
+ConditionPathExists=$state/pending
+After=multi-user.target
+
+[Service]
+Type=exec
+ExecStart=/bin/sh -c 'id=\$\$(cat $state/pending) && exec /bin/sh $state/releases/\$\$id/activate $state \$\$id recover'
+
+[Install]
+WantedBy=multi-user.target"
+    [ "$(cat "$unit" 2>/dev/null)" != "$text" ] || return 0
+    printf '%s\n' "$text" >"$unit.new" && chmod 0644 "$unit.new" && mv "$unit.new" "$unit" && systemctl daemon-reload &&
+        systemctl enable --quiet ua-deploy-recover.service
 }
 
 # Is the timer to run afterwards? Right after an activation it may not be back yet, though it is enabled.

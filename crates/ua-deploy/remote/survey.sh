@@ -1,20 +1,24 @@
 # Looks at everything a deploy depends on and prints WHAT<TAB>FIELDS… lines. Changes nothing.
-# usage: survey STATE APP USER GROUP ENV-FILE BUILD-PATH {program|tool|unit|key|secret NAME}…
+# usage: survey STATE APP USER GROUP ENV-FILE BUILD-PATH MANIFEST-DIGEST
+#        {program|tool|unit|template|key|secret NAME | step NAME=DIGEST | output STEP=PATH}…
 
 main() {
-    state=$1 app=$2 user=$3 group=$4 env=$2/$5 path=$6
-    shift 6
+    state=$1 app=$2 user=$3 group=$4 env=$2/$5 path=$6 manifest=$7
+    shift 7
     tab=$(printf '\t')
     fact uid "$(id -u)"
     fact app "$(kind "$app")"
     fact user "$(id -u "$user" >/dev/null 2>&1 && echo yes)"
     fact group "$(getent group "$group" >/dev/null 2>&1 && echo yes)"
-    keys='' secrets=''
+    keys='' secrets='' units='' steps='' outputs=''
     while [ $# -gt 1 ]; do
         case $1 in
             program) fact program "$2$tab$(PATH=$path command -v "$2")" ;;
             tool) fact tool "$2$tab$(command -v "$2")" ;;
-            unit) fact unit "$2$tab$(systemctl show --property=LoadState --value "$2" 2>/dev/null)" ;;
+            unit) units="$units $2" ;;
+            template) fact installed "$2$tab$(sha256sum <"/etc/systemd/system/$2" 2>/dev/null | cut -c 1-64)" ;;
+            step) steps="$steps $2" ;;
+            output) outputs="$outputs $2" ;;
             key) keys="$keys $2" ;;
             secret) secrets="$secrets $2" ;;
         esac
@@ -24,17 +28,18 @@ main() {
         fact env "$(stat -c "%U:%G$tab%a" "$env")"
         env_lines
     fi
+    unit_facts
     for dir in "$(above "$state")" "$(above "$app")"; do
-        fact free "$dir$tab$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')"
+        fact free "$dir$tab$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')$tab$(stat -c %d "$dir")"
     done
-    served=''
-    for marker in "$state"/releases/*/served; do
-        [ ! -e "$marker" ] || served=${marker%/served}
+    served='' newest=''
+    for dir in "$state"/releases/*; do
+        [ ! -e "$dir/served" ] || served=$dir
+        [ ! -e "$dir/switched" ] || newest=$dir
     done
-    if [ -n "$served" ]; then
-        fact served "${served##*/}"
-        awk -F '\t' '$1 == "step" { print "built\t" $2 "\t" $4 }' "$served/orders"
-    fi
+    fact newest "${newest##*/}"
+    [ -z "$served" ] || served_facts
+    sizes
     if [ -f "$state/lock" ] && ! flock --shared --nonblock "$state/lock" true; then
         fact busy "$(head -n 1 "$state/lock")"
     fi
@@ -43,6 +48,72 @@ main() {
 
 fact() {
     printf '%s\t%s\n' "$1" "$2"
+}
+
+# LOAD, ACTIVE and SUB state of each unit, its restarts, and for how many seconds it is in that state.
+unit_facts() {
+    [ -n "$units" ] || return 0
+    # shellcheck disable=SC2086
+    systemctl show --property=Id,LoadState,ActiveState,SubState,NRestarts,StateChangeTimestampMonotonic $units 2>/dev/null |
+        awk -F = -v up="$(cut -d ' ' -f 1 /proc/uptime)" '
+            function row() {
+                if (!("Id" in value)) return
+                age = int(up - value["StateChangeTimestampMonotonic"] / 1000000)
+                print "unit", value["Id"], value["LoadState"], value["ActiveState"], value["SubState"], value["NRestarts"] + 0, age
+                split("", value)
+            }
+            BEGIN { OFS = "\t" }
+            NF == 0 { row(); next }
+            { value[$1] = $2 }
+            END { row() }
+        '
+}
+
+# What the release that serves put there, built and started, and what of that is not so any more.
+served_facts() {
+    fact served "${served##*/}"
+    # Where a later one was neither proved nor put back, nobody knows what of this still holds.
+    [ "$newest" = "$served" ] || return 0
+    if ! drift=$(differing "$served"); then return 0; fi
+    fact known yes
+    [ -z "$drift" ] || printf '%s\n' "$drift" | sed "s/^/drift$tab/"
+    if [ "$(sha256sum <"$served/manifest" | cut -c 1-64)" = "$manifest" ]; then
+        fact same yes
+    else
+        sed "s/^/put$tab/" "$served/manifest"
+    fi
+    awk -F '\t' '$1 == "step" { print $2 "\t" $4 }' "$served/orders" | while IFS=$tab read -r step digest; do
+        awk -F '\t' -v step="$step" '$1 == "output" && $2 == step { print $3 }' "$served/orders" |
+            while IFS= read -r output; do [ -e "$app/$output" ] || exit 1; done &&
+            fact built "$step$tab$digest"
+    done
+    [ ! -f "$served/running" ] || sed "s/^/runs$tab/" "$served/running"
+    if [ -f "$served/env" ] && [ -f "$env" ] && [ ! -L "$env" ]; then
+        [ "$(head -n 1 "$served/env")" = "=$tab$(sha256sum <"$env" | cut -c 1-64)" ] ||
+            env_digests "$env" | awk -F '\t' '
+                $1 == "=" { next }
+                FILENAME == ARGV[1] { old[$1] = $2; next }
+                !($1 in old) { print "env_key\tadded\t" $1 }
+                ($1 in old) && old[$1] != $2 { print "env_key\tchanged\t" $1 }
+                { delete old[$1] }
+                END { for (key in old) print "env_key\tremoved\t" key }
+            ' "$served/env" -
+    fi
+}
+
+# KiB of what a step would make anew, as it is now.
+sizes() {
+    for step in $steps; do
+        [ -z "$served" ] || ! awk -F '\t' -v name="${step%%=*}" -v digest="${step#*=}" '
+            $1 == "step" && $2 == name && $4 == digest { same = 1 }
+            END { exit !same }
+        ' "$served/orders" || continue
+        for output in $outputs; do
+            if [ "${output%%=*}" = "${step%%=*}" ] && [ -e "$app/${output#*=}" ]; then
+                fact size "${step%%=*}$tab$(du -skx "$app/${output#*=}" | cut -f 1)"
+            fi
+        done
+    done
 }
 
 kind() {

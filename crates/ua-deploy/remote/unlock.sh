@@ -1,5 +1,5 @@
-# Ends everything that is being done about a release, and sees that it let the lock go. What it was in the middle of
-# stays as it is, and its record says how far it came.
+# Ends everything that is being done about a release, and sees that it let the lock go. What it was in the middle of is
+# recovered as after any other end: before the switch nothing was changed, after it the old release is put back.
 # usage: unlock STATE ID
 
 main() {

@@ -24,7 +24,6 @@ pub fn judge(profile: &Profile, facts: &Facts, target: Target<'_>) -> Vec<Check>
         programs(profile, facts, target),
         units(profile, facts, target),
         env_keys(profile, facts, target),
-        space(profile, facts, target),
     ];
     checks.extend(env_owner(profile, facts, target));
     checks
@@ -112,7 +111,7 @@ fn install(profile: &Profile, program: &str) -> String {
 fn units(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
     let id = "contract.units";
     let all = profile.units();
-    let known = |unit: &&String| facts.units.get(*unit).is_some_and(|state| state == "loaded");
+    let known = |unit: &&String| facts.units.get(*unit).is_some_and(|unit| unit.load == "loaded");
     let missing: Vec<&str> =
         all.iter().filter(|unit| !known(unit) && !profile.brought_along(unit)).map(String::as_str).collect();
     if missing.is_empty() {
@@ -184,25 +183,6 @@ fn complaint(key: &str, rule: &Rule, env: &[Assignment]) -> Option<String> {
         Rule::Equals(wanted) => format!("{key} is not `{wanted}`"),
         Rule::Set | Rule::Contains(_) => format!("{key} is empty"),
     })
-}
-
-fn space(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
-    let id = "contract.space";
-    let need = profile.source.free_mib;
-    let short: Vec<String> = facts
-        .free
-        .iter()
-        .filter(|(_, kib)| **kib / 1024 < need)
-        .map(|(dir, kib)| format!("{} MiB free under `{dir}`", kib / 1024))
-        .collect();
-    if short.is_empty() {
-        return Check::pass(id, format!("at least {need} MiB are free"));
-    }
-    broken(
-        id,
-        format!("only {}; a deploy needs {need} MiB", short.join(" and ")),
-        format!("ssh {} 'df -h; du -xsh /var/* /opt/*'", target.ssh),
-    )
 }
 
 #[cfg(test)]

@@ -87,6 +87,15 @@ pub struct Record {
     /// In words.
     #[serde(default)]
     pub detail: String,
+    /// What the tailnet calls whoever deployed.
+    #[serde(default)]
+    pub whois: String,
+    /// How long it took from its beginning on, by the clock of the VPS.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+    /// How its client found the public side: `pass`, `warn` or `fail`; nothing if nobody looked.
+    #[serde(default)]
+    pub public: Option<String>,
     /// When it ended.
     #[serde(default)]
     pub ended_at: String,

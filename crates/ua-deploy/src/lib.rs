@@ -9,6 +9,7 @@ mod contract;
 mod glob;
 mod history;
 mod orders;
+mod plan;
 mod profile;
 mod public;
 mod release;
@@ -21,8 +22,8 @@ use serde_json::json;
 use ua_common::cli::Context;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
-use ua_common::ops::{self, Token};
 use ua_common::report::{Check, Lane, Report, Verdict};
+use ua_common::settings::Settings;
 use ua_common::settings::value::StagingMode;
 use ua_common::tool::git::Repo;
 use ua_common::transport::Transport;
@@ -31,7 +32,9 @@ use ua_staging::{Conflict, View, Vps};
 pub use command::tool;
 
 use crate::history::{Outcome, Record};
+use crate::plan::Plan;
 use crate::profile::Profile;
+use crate::public::Smoke;
 use crate::release::{Dirty, Release, listed};
 use crate::remote::{Activated, Direction, Remote, STATE};
 use crate::survey::Facts;
@@ -42,7 +45,6 @@ const NAME: &str = "ua-deploy";
 struct Wish {
     profile: Profile,
     release: Release,
-    token: Option<Token>,
     dry_run: bool,
     rollback_from: Option<String>,
     force_restart: bool,
@@ -107,12 +109,11 @@ fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     })?;
     let dir = settings.repo(&context.around).map_err(Failure::from)?;
     let repo = Repo::open(&dir).map_err(Failure::from)?;
-    let token = ops::token(&context.around, Some(repo.top()));
     let _waiting = context.out.waiting("taking the commit out of git");
     let release = Release::take(&repo, &options.rev, options.dirty, &settings.deploy_include.0, &profile)?;
     let rollback_from = options.rollback_from.clone();
     let (dry_run, force_restart) = (options.dry_run, options.force_restart);
-    Ok(Wish { profile, release, token, dry_run, rollback_from, force_restart })
+    Ok(Wish { profile, release, dry_run, rollback_from, force_restart })
 }
 
 /// The build mounts a private copy at this path, and systemd reads `:`, blanks and quotes in such a path as its own.
@@ -147,8 +148,11 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
 
     let waiting = context.out.waiting("looking at the VPS");
     let app = settings.deploy_app_dir.0.as_str();
-    let facts = survey::survey(&transport, STATE, app, &wish.profile).step("survey")?;
-    push(vps, contract::judge(&wish.profile, &facts, contract::Target { ssh: &ssh, app }));
+    let facts = survey::survey(&transport, STATE, app, &wish.profile, release).step("survey")?;
+    let target = contract::Target { ssh: &ssh, app };
+    let mut plan = Plan::new(&wish.profile, release, &facts);
+    push(vps, contract::judge(&wish.profile, &facts, target));
+    vps.push(plan.space(target));
     if let Some(holder) = &facts.holder {
         vps.push(
             Check::fail("lock", Exit::Busy, format!("another deploy is being activated: {holder}"))
@@ -176,48 +180,94 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
         vps.push(Check::fail("rollback", Exit::Busy, detail).hint("ua-deploy status"));
         return Ok(());
     }
+    if !plan.drift.is_empty() {
+        let detail =
+            format!("changed on the VPS since the last deploy, and overwritten: {}", listed(&plan.drift));
+        vps.push(Check::warn("drift", detail));
+    }
     let remote = Remote { transport: &transport, settings, out: &context.out };
+    let who = context.around.who();
+    let orders = |plan: &Plan| {
+        orders::orders(settings, &wish.profile, release, &facts, plan, &who, wish.force_restart)
+    };
+
+    // The very commit that serves, and nothing to do about it: then it only has to be right.
+    if let Some(serving) = facts.serving().filter(|it| it.commit == release.commit && plan.is_empty()) {
+        let start = std::time::Instant::now();
+        match remote.now(&serving.id, &orders(&plan)).step("health")? {
+            Ok(said) => {
+                vps.push(Check::pass("health", said).since(start));
+                let rest = Rest {
+                    context,
+                    profile: &wish.profile,
+                    transport: &transport,
+                    staging: staging.as_ref(),
+                    id: &serving.id,
+                };
+                return rest.unchanged(serving, vps, public);
+            }
+            Err(wrong) => {
+                vps.push(Check::warn("health", format!("before the deploy: {wrong}")).since(start));
+                plan = plan.restarting_all(&wish.profile, "what serves is not right");
+            }
+        }
+    }
     if wish.dry_run {
-        return plan(context, wish, &facts, staging.as_ref(), &remote, vps);
+        show(context, wish, &facts, &plan, staging.as_ref(), vps);
+        return Ok(());
     }
 
-    let was = public::before(settings, wish.token.as_ref(), &context.out);
+    let was =
+        Rest { context, profile: &wish.profile, transport: &transport, staging: staging.as_ref(), id: "" }
+            .smoke(|it| it.before());
     let id = id(&release.commit);
     vps.data.insert("id".to_owned(), id.clone().into());
     let base = base(context, wish, &id);
-    remote.begin(&id, &release.commit, &base.to_string()).step("begin")?;
+    let from = place.from.map_or_else(String::new, |from| from.to_string());
+    remote.begin(&id, &release.commit, &base.to_string(), &from).step("begin")?;
     vps.data.insert("serving".to_owned(), "old".into());
-    match remote.upload(release) {
+    let sent = upload(&remote, release, &plan);
+    match sent {
         Ok(took) => {
-            let detail = format!("{} files are on the VPS", release.items.len());
+            let (sent, all) = (plan.upload.len(), release.items.len());
+            let detail = format!("{sent} of {all} files were sent, the others are there");
             vps.push(Check::pass("transfer", detail).took(took));
         }
         Err(failure) => {
-            close(&remote, &id, &base, "transfer", &failure);
+            close(&remote, &id, "transfer", &failure);
             return Err(failure).step("transfer");
         }
     }
-    let who = context.around.who();
-    let orders = orders::orders(settings, &wish.profile, release, &facts, &who, wish.force_restart);
-    let activated = match remote.activate(&id, Direction::Forward, &orders, &release.manifest()) {
+    let activated = match remote.activate(&id, Direction::Forward, &orders(&plan), &release.manifest()) {
         Ok(activated) => activated,
         Err(failure) => {
             if failure.exit == Exit::Failed {
                 // It did not even start.
-                close(&remote, &id, &base, "activate", &failure);
+                close(&remote, &id, "activate", &failure);
             } else {
                 vps.data.insert("serving".to_owned(), "unknown".into());
             }
             return Err(failure).step("activate");
         }
     };
-    let rest = Rest { context, transport: &transport, staging: staging.as_ref(), id: &id };
-    rest.run(activated, Some(&was), wish.token.as_ref(), vps, public)
+    let rest =
+        Rest { context, profile: &wish.profile, transport: &transport, staging: staging.as_ref(), id: &id };
+    rest.run(activated, Some(&was), vps, public)
+}
+
+/// Sends what the plan says, and nothing where that is nothing.
+fn upload(remote: &Remote<'_>, release: &Release, plan: &Plan) -> Result<std::time::Duration, Failure> {
+    if plan.upload.is_empty() {
+        return Ok(std::time::Duration::ZERO);
+    }
+    release.keep_only(&plan.upload).map_err(|error| Failure::new(Exit::Transfer, format!("{error:#}")))?;
+    remote.upload(release, plan.upload.len())
 }
 
 /// What is left to do when an activation has ended, for whoever followed it.
 struct Rest<'a> {
     context: &'a Context,
+    profile: &'a Profile,
     transport: &'a Transport,
     staging: Option<&'a View>,
     id: &'a str,
@@ -229,21 +279,15 @@ impl Rest<'_> {
         &self,
         activated: Activated,
         was: Option<&[public::Answer]>,
-        token: Option<&Token>,
         vps: &mut Report,
         public: &mut Report,
     ) -> Result<(), Stopped> {
-        let (settings, out) = (&self.context.settings, &self.context.out);
         if !told(activated, vps) {
             return Ok(());
         }
         if let Some(view) = self.staging {
-            // The routes are applied to what they were seen to be; a change in between shows when they are read back.
-            let on_vps = Vps::Remote(self.transport);
-            let checks =
-                ua_staging::ensure(&on_vps, settings, view, Conflict::Refuse, out).step("staging")?;
-            let remote = Remote { transport: self.transport, settings, out };
-            if !staged(&remote, self.id, checks, vps)? {
+            let checks = self.staging(view)?;
+            if !staged(&self.remote(), self.id, checks, vps)? {
                 return Ok(());
             }
         }
@@ -253,8 +297,61 @@ impl Rest<'_> {
         }
         self.confirm(vps);
         if vps.first_failure().is_none() {
-            push(public, public::after(settings, token, was, out).step("public")?);
+            self.public(was, public)?;
+            if let Err(lost) = self.remote().smoked(self.id, word(public.verdict())) {
+                self.context.out.warn(&format!("the record lacks how the public side was found: {lost}"));
+            }
         }
+        Ok(())
+    }
+
+    /// Nothing was changed: what serves was found right, and so must be what leads to it.
+    fn unchanged(&self, serving: &Record, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
+        vps.data.insert("id".to_owned(), serving.id.clone().into());
+        vps.data.insert("serving".to_owned(), "new".into());
+        let detail = format!("commit {} serves already, as `{}`: nothing to do", serving.commit, serving.id);
+        vps.push(if serving.verdict == Outcome::Unconfirmed {
+            Check::warn("deploy", format!("{detail}; but nobody has confirmed it"))
+                .hint(format!("ua-deploy attach {}", serving.id))
+        } else {
+            Check::pass("deploy", detail)
+        });
+        if let Some(view) = self.staging {
+            let checks = self.staging(view)?;
+            push(vps, checks.into_iter().map(|check| tolerated(&self.context.settings, check)).collect());
+        }
+        if vps.first_failure().is_none() {
+            self.public(None, public)?;
+        }
+        Ok(())
+    }
+
+    fn remote(&self) -> Remote<'_> {
+        Remote { transport: self.transport, settings: &self.context.settings, out: &self.context.out }
+    }
+
+    /// The routes are applied to what they were seen to be; a change in between shows when they are read back.
+    fn staging(&self, view: &View) -> Result<Vec<Check>, Stopped> {
+        let (settings, out) = (&self.context.settings, &self.context.out);
+        ua_staging::ensure(&Vps::Remote(self.transport), settings, view, Conflict::Refuse, out)
+            .step("staging")
+    }
+
+    /// Asks the public side.
+    fn smoke<T>(&self, ask: impl FnOnce(&Smoke<'_>) -> T) -> T {
+        let settings = &self.context.settings;
+        let env = &self.profile.env;
+        let open = |url: &str| {
+            let Some(key) = &env.token else { return Ok(None) };
+            let file = format!("{}/{}", settings.deploy_app_dir.0, env.file);
+            self.remote().ops(&file, key, url).map_err(|failure| failure.to_string())
+        };
+        ask(&Smoke { settings, open: &open, out: &self.context.out })
+    }
+
+    fn public(&self, was: Option<&[public::Answer]>, public: &mut Report) -> Result<(), Stopped> {
+        let checks = self.smoke(|smoke| smoke.after(was)).step("public")?;
+        push(public, checks);
         Ok(())
     }
 
@@ -351,62 +448,65 @@ fn describe(wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report
 }
 
 /// The plan as a person reads it.
-fn plan(
+fn show(
     context: &Context,
     wish: &Wish,
     facts: &Facts,
+    plan: &Plan,
     staging: Option<&View>,
-    remote: &Remote<'_>,
     vps: &mut Report,
-) -> Result<(), Stopped> {
+) {
     let release = &wish.release;
     let app = &context.settings.deploy_app_dir.0;
+    let (sent, all) = (plan.upload.len(), release.items.len());
     let mut lines = Vec::new();
     match facts.serving() {
-        None => lines.push(format!(
-            "ship commit {} ({} files); nobody knows which commit serves now",
-            release.commit,
-            release.items.len()
-        )),
+        None => lines.push(format!("ship commit {}; nobody knows which commit serves now", release.commit)),
         Some(record) => {
+            let Record { commit, ended_at, .. } = record;
             lines.push(format!(
-                "ship commit {} ({} files); commit {} serves now, since {}",
-                release.commit,
-                release.items.len(),
-                record.commit,
-                record.ended_at
+                "ship commit {}; commit {commit} serves now, since {ended_at}",
+                release.commit
             ));
             lines.extend(since(context, record, release, vps));
-            let drift = remote.drift(&record.id).step("drift")?;
-            if !drift.is_empty() {
-                let detail =
-                    format!("changed on the VPS since the last deploy, and overwritten: {}", listed(&drift));
-                vps.push(Check::warn("drift", detail));
-            }
-            vps.data.insert("drift".to_owned(), json!(drift));
         }
     }
-    lines.push(format!("upload to {STATE}/incoming what is not the same in {app}"));
+    for (what, paths) in [
+        ("put {} new files there", &plan.added),
+        ("replace {} files", &plan.changed),
+        ("take {} files away, those that nobody changed on the VPS", &plan.deleted),
+        ("overwrite {} files that were changed on the VPS", &plan.drift),
+    ] {
+        // Where nothing is known of the VPS, that is all of them.
+        if !paths.is_empty() && facts.known.is_some() {
+            lines.push(format!("{}: {}", what.replace("{}", &paths.len().to_string()), listed(paths)));
+        }
+    }
+    lines.push(format!("send {sent} of {all} files to {STATE}/incoming"));
     for step in &wish.profile.build.steps {
-        let digest = orders::digest(&wish.profile, release, step);
-        lines.push(match facts.built.get(&*step.name) {
-            Some(known) if *known == digest => {
-                format!("leave build {} alone: its inputs are the same", step.name)
-            }
-            Some(_) => format!("build {}, whose inputs changed: {}", step.name, step.run),
-            None => format!("build {}: {}", step.name, step.run),
+        lines.push(match plan.builds.iter().find(|build| build.what == *step.name) {
+            Some(build) => format!("build {}, because {}: {}", step.name, build.why, step.run),
+            None => format!("leave build {} alone: its inputs are the same", step.name),
         });
     }
-    lines.push(if wish.force_restart {
-        "restart busy workers in the middle of what they do".to_owned()
-    } else {
-        format!("wait up to {} s for busy workers", context.settings.deploy_drain_timeout.0.as_secs())
-    });
+    if !plan.restarts.is_empty() {
+        lines.push(if wish.force_restart {
+            "restart busy workers in the middle of what they do".to_owned()
+        } else {
+            format!("wait up to {} s for busy workers", context.settings.deploy_drain_timeout.0.as_secs())
+        });
+    }
     lines.push(format!("switch {app} and its build outputs; the old ones go to the backup"));
-    lines.extend(
-        wish.profile.template_names().map(|(path, name)| format!("install {name} if it differs from {path}")),
-    );
-    lines.push(format!("restart {}", wish.profile.units().join(", ")));
+    lines.extend(plan.restarts.iter().map(|restart| format!("restart {}: {}", restart.what, restart.why)));
+    let kept: Vec<String> = wish
+        .profile
+        .units()
+        .into_iter()
+        .filter(|unit| plan.restarts.iter().all(|it| it.what != *unit))
+        .collect();
+    if !kept.is_empty() {
+        lines.push(format!("leave {} running: nothing that they read changes", kept.join(", ")));
+    }
     lines.push("wait for all of them, then for health, versions and sessions on the VPS".to_owned());
     lines.extend(staging.into_iter().flat_map(|view| &view.plan.actions).map(ToString::to_string));
     if staging.is_some() {
@@ -419,9 +519,14 @@ fn plan(
             context.out.data(&format!("would {line}"));
         }
     }
+    if !plan.env_keys.is_empty() {
+        let detail = format!("`.env` since the units were started: {}", listed(&plan.env_keys));
+        vps.push(Check::pass("plan.env", detail));
+    }
     vps.data.insert("plan".to_owned(), json!(lines));
+    vps.data.insert("drift".to_owned(), json!(plan.drift));
+    vps.data.insert("changes".to_owned(), json!(plan));
     vps.push(Check::pass("plan", "nothing was changed"));
-    Ok(())
 }
 
 /// What lies between the commit that serves and the one that is shipped, as far as the repository knows both.
@@ -441,12 +546,6 @@ fn since(context: &Context, serving: &Record, release: &Release, vps: &mut Repor
     );
     let mut lines = vec![format!("bring {} commits", between.commits.len())];
     lines.extend(between.commits.iter().take(10).map(|commit| format!("bring {commit}")));
-    for (what, paths) in [("add", &between.added), ("change", &between.changed), ("delete", &between.deleted)]
-    {
-        if !paths.is_empty() {
-            lines.push(format!("{what} {} files: {}", paths.len(), listed(paths)));
-        }
-    }
     lines
 }
 
@@ -482,6 +581,24 @@ fn told(activated: Activated, vps: &mut Report) -> bool {
     false
 }
 
+/// Unhealthy staging is a warning where the mode says so.
+fn tolerated(settings: &Settings, mut check: Check) -> Check {
+    if settings.staging_mode.value == StagingMode::Auto && check.exit == Exit::StagingUnhealthy {
+        (check.verdict, check.exit) = (Verdict::Warn, Exit::Ok);
+    }
+    check
+}
+
+/// The word of a verdict in a record.
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Skip => "skip",
+        Verdict::Pass => "pass",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "fail",
+    }
+}
+
 /// Judges staging after the switch by its mode: unhealthy is a warning, or the end of this release.
 fn staged(remote: &Remote<'_>, id: &str, checks: Vec<Check>, vps: &mut Report) -> Result<bool, Stopped> {
     let failed = checks.iter().find(|check| check.verdict == Verdict::Fail).cloned();
@@ -491,12 +608,7 @@ fn staged(remote: &Remote<'_>, id: &str, checks: Vec<Check>, vps: &mut Report) -
         return Ok(true);
     };
     if remote.settings.staging_mode.value == StagingMode::Auto {
-        for mut check in checks {
-            if check.exit == Exit::StagingUnhealthy {
-                (check.verdict, check.exit) = (Verdict::Warn, Exit::Ok);
-            }
-            vps.push(check);
-        }
+        push(vps, checks.into_iter().map(|check| tolerated(remote.settings, check)).collect());
         return Ok(true);
     }
     vps.data.insert(
@@ -517,8 +629,7 @@ fn staged(remote: &Remote<'_>, id: &str, checks: Vec<Check>, vps: &mut Report) -
 }
 
 /// Ends the record of a deploy that never came to its activation. If that fails too, the record says how far it came.
-fn close(remote: &Remote<'_>, id: &str, base: &serde_json::Value, step: &str, failure: &Failure) {
-    let mut record = base.clone();
+fn close(remote: &Remote<'_>, id: &str, step: &str, failure: &Failure) {
     let end = json!({
         "verdict": Outcome::Failed.word(),
         "exit_code": failure.exit.code(),
@@ -527,10 +638,8 @@ fn close(remote: &Remote<'_>, id: &str, base: &serde_json::Value, step: &str, fa
         "detail": failure.to_string(),
         "ended_at": now(),
     });
-    if let (Some(record), Some(end)) = (record.as_object_mut(), end.as_object()) {
-        record.extend(end.clone());
-    }
-    if let Err(lost) = remote.close(id, &record.to_string()) {
+    let fields = end.to_string();
+    if let Err(lost) = remote.close(id, fields.trim_start_matches('{').trim_end_matches('}')) {
         remote.out.warn(&format!("the record of `{id}` could not be ended: {lost}"));
     }
 }
@@ -602,6 +711,7 @@ fn attached(
     public: &mut Report,
 ) -> Result<(), Stopped> {
     let settings = &context.settings;
+    let profile = Profile::load(settings).map_err(Failure::from).step("profile")?;
     let transport = connect(context, vps).map_err(|error| Stopped { step: "ssh", error })?;
     let Some(transport) = transport else { return Ok(()) };
     let remote = Remote { transport: &transport, settings, out: &context.out };
@@ -618,7 +728,6 @@ fn attached(
     };
     vps.data.insert("id".to_owned(), record.id.clone().into());
     vps.data.insert("commit".to_owned(), record.commit.clone().into());
-    let token = ops::token(&context.around, settings.repo(&context.around).ok().as_deref());
     let activated = match remote.attach(&record.id) {
         Ok(activated) => activated,
         // Its directory is gone, but how it ended is known.
@@ -642,9 +751,10 @@ fn attached(
     // What its client would have done next.
     let on_vps = Vps::Remote(&transport);
     let staging = ua_staging::look(&on_vps, settings, Conflict::Refuse).step("staging.routes")?;
-    let rest = Rest { context, transport: &transport, staging: staging.as_ref(), id: &record.id };
+    let rest =
+        Rest { context, profile: &profile, transport: &transport, staging: staging.as_ref(), id: &record.id };
     // What was broken before that deploy is not known any more.
-    rest.run(activated, None, token.as_ref(), vps, public)
+    rest.run(activated, None, vps, public)
 }
 
 /// Deploys the commit of an older release, as any other commit is deployed.

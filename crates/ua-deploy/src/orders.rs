@@ -4,10 +4,12 @@
 use std::fmt::Write as _;
 
 use ua_common::env_file;
+use ua_common::place;
 use ua_common::settings::Settings;
 
 use crate::glob;
-use crate::profile::{Profile, Sessions, Step};
+use crate::plan::Plan;
+use crate::profile::{Profile, Sessions, Step, full};
 use crate::release::Release;
 use crate::survey::Facts;
 
@@ -20,6 +22,7 @@ pub fn orders(
     profile: &Profile,
     release: &Release,
     facts: &Facts,
+    plan: &Plan,
     who: &str,
     force_restart: bool,
 ) -> String {
@@ -42,13 +45,17 @@ pub fn orders(
     say(&["unit_dir", UNIT_DIR]);
     say(&["keep", &settings.deploy_keep_releases.0.to_string()]);
     // What the plan was made upon: another release in between makes it void.
-    say(&["after", facts.served.as_deref().unwrap_or("-")]);
+    let after = [facts.served.as_deref().unwrap_or("-"), facts.newest.as_deref().unwrap_or_default()];
+    say(&["after", &after.join(":")]);
+    say(&["env_file", &profile.env.file]);
+    say(&["ssh_port", &place::ssh_port(settings, settings.ssh_auth_mode.value).to_string()]);
     if let Some(within) = settings.deploy_require_confirm.0 {
         say(&["confirm", &within.as_secs().max(1).to_string()]);
     }
-    if let Some(serving) = facts.serving() {
-        say(&["serving", &serving.commit]);
-    }
+    plan.upload.iter().for_each(|path| say(&["upload", path]));
+    plan.drift.iter().for_each(|path| say(&["drift", path]));
+    plan.builds.iter().for_each(|build| say(&["make", &build.what]));
+    plan.restarts.iter().for_each(|restart| say(&["restart", &restart.what]));
     for step in &profile.build.steps {
         let dir = step.dir.as_deref().unwrap_or(".");
         say(&["step", &step.name, dir, &digest(profile, release, step), &step.run]);
@@ -78,7 +85,7 @@ pub fn orders(
         say(&["health", &health.name, &health.status, &health.url]);
     }
     for version in &profile.versions {
-        say(&["version", &version.name, &version.field, &version.url]);
+        say(&["version", &version.name, &full(&version.unit), &version.field, &version.url]);
     }
     if let Some(sessions) = &profile.sessions {
         let words =
@@ -95,7 +102,7 @@ pub fn orders(
         say(&["sessions_busy", &words(&sessions.busy)]);
         let patience = if force_restart { 0 } else { settings.deploy_drain_timeout.0.as_secs().max(1) };
         say(&["drain_timeout", &patience.to_string()]);
-        sessions.ids.iter().for_each(|id| say(&["session", id]));
+        sessions.ids.iter().for_each(|id| say(&["session", id, &sessions.unit_of(id)]));
     }
     text
 }

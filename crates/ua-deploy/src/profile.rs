@@ -9,7 +9,7 @@ use ua_common::exit::Exit;
 use ua_common::settings::Settings;
 use ua_common::settings::value::{Base, StatusSet, Value as _};
 
-use crate::glob::Pattern;
+use crate::glob::{self, Pattern};
 
 const BUILT_IN: &str = include_str!("../profiles/universal-agent.toml");
 const BUILT_IN_NAME: &str = "universal-agent.toml (built in)";
@@ -87,6 +87,8 @@ pub struct Env {
     pub owner: Word,
     /// Its mode, octal, as `stat -c %a` prints it.
     pub mode: Word,
+    /// Key of the token that opens the ops endpoints.
+    pub token: Option<Name>,
     /// What each key has to be.
     #[serde(default)]
     pub keys: BTreeMap<Name, Rule>,
@@ -146,11 +148,27 @@ pub struct Units {
     pub stable_seconds: u32,
     /// Names, with or without `.service`.
     pub names: Vec<Word>,
+    /// What has to change for which of them to be restarted.
+    #[serde(default)]
+    pub restart: Vec<Restart>,
     /// Unit files of the commit.
     #[serde(default)]
     pub templates: Vec<RelativePath>,
     /// A timer that is held off during a deploy.
     pub watchdog: Option<Word>,
+}
+
+/// `[[units.restart]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    /// Paths of the app, build outputs too.
+    pub paths: Vec<Pattern>,
+    /// Those of them that are no reason.
+    #[serde(default)]
+    pub except: Vec<Pattern>,
+    /// Some of `units.names`.
+    pub units: Vec<Word>,
 }
 
 /// `[[health]]`
@@ -175,6 +193,8 @@ pub struct Version {
     pub url: LocalUrl,
     /// Field of the JSON answer.
     pub field: Name,
+    /// One of `units.names`: the one that answers.
+    pub unit: Word,
 }
 
 /// `[sessions]`
@@ -200,6 +220,20 @@ pub struct Sessions {
     pub fresh: Option<Name>,
     /// Ids that must be ready.
     pub ids: Vec<Word>,
+    /// How the unit of an id begins; the rest is the id.
+    pub unit: Word,
+}
+
+impl Sessions {
+    /// The unit that keeps the row of an id.
+    pub fn unit_of(&self, id: &str) -> String {
+        full(&format!("{}{id}", &*self.unit))
+    }
+}
+
+/// A unit's whole name.
+pub fn full(unit: &str) -> String {
+    if unit.ends_with(".service") { unit.to_owned() } else { format!("{unit}.service") }
 }
 
 /// Defines a text that is checked when it is read, so that no later step has to.
@@ -340,15 +374,31 @@ impl Profile {
         if !profile.build.steps.is_empty() && profile.build.path.is_empty() {
             return Err(syntax(at("[build"), "`build.path` is missing".to_owned()));
         }
+        let units = profile.units();
+        let meant = profile.units.restart.iter().flat_map(|it| &it.units);
+        let meant = meant.chain(profile.versions.iter().map(|it| &it.unit)).map(|unit| full(unit));
+        let workers = profile.sessions.iter().flat_map(|it| it.ids.iter().map(|id| it.unit_of(id)));
+        if let Some(unknown) = meant.chain(workers).find(|unit| !units.contains(unit)) {
+            let named = unknown.trim_end_matches(".service");
+            let place = text.rfind(named);
+            return Err(syntax(
+                place.unwrap_or_else(|| at("[sessions]")),
+                format!("`{named}` is not one of `units.names`"),
+            ));
+        }
         Ok(profile)
     }
 
     /// Unit names, in full.
     pub fn units(&self) -> Vec<String> {
-        let full = |name: &Word| {
-            if name.ends_with(".service") { name.to_string() } else { format!("{name}.service") }
-        };
-        self.units.names.iter().map(full).collect()
+        self.units.names.iter().map(|name| full(name)).collect()
+    }
+
+    /// Is a change of `path` a reason to restart `unit`? For a unit that no group names everything is.
+    pub fn restarts(&self, unit: &str, path: &str) -> bool {
+        let mut groups =
+            self.units.restart.iter().filter(|it| it.units.iter().any(|name| full(name) == unit)).peekable();
+        groups.peek().is_none() || groups.any(|it| glob::any(&it.paths, path) && !glob::any(&it.except, path))
     }
 
     /// Where a template of the commit is installed: its own name.

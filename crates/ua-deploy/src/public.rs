@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
-use ua_common::ops::Token;
 use ua_common::output::Printer;
-use ua_common::report::{Check, Verdict};
+use ua_common::report::Check;
 use ua_common::settings::Settings;
 use ua_common::settings::value::{Base, StatusSet, Value as _};
 use ua_staging::health::pause;
@@ -19,130 +18,153 @@ const EACH: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Asks a URL on the VPS with the token of its own: the status, nothing if it has none, or why nobody could be asked.
+pub type Open<'a> = dyn Fn(&str) -> Result<Option<String>, String> + 'a;
+
 /// One question and the answers that are right.
 struct Probe<'a> {
     id: &'static str,
     url: &'a str,
-    token: Option<&'a Token>,
     right: StatusSet,
     /// How the question is told apart from the others, in words.
     how: &'static str,
+    /// Is it asked on the VPS, with the token?
+    open: bool,
+}
+
+/// What became of one question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Right,
+    Wrong,
+    /// It could not be put.
+    Unasked,
 }
 
 /// The outcome of one question.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Which one.
-    pub id: &'static str,
-    /// Was it right?
-    pub right: bool,
-    /// In words.
-    pub detail: String,
-    /// What was asked.
-    pub url: String,
+    id: &'static str,
+    outcome: Outcome,
+    detail: String,
+    url: String,
 }
 
-fn probes<'a>(settings: &'a Settings, token: Option<&'a Token>) -> Vec<Probe<'a>> {
-    let only = |status: &str| {
-        let base = Base { dir: std::path::Path::new("/"), home: None };
-        StatusSet::parse_text(status, &base)
-            .unwrap_or_else(|_| settings.staging_api_health_status.value.clone())
-    };
-    let ops = settings.public_ops_profile_url.0.as_str();
-    let mut probes = vec![
-        Probe {
-            id: "public.app",
-            url: &settings.public_app_url.0,
-            token: None,
-            right: settings.staging_ui_health_status.value.clone(),
-            how: "",
-        },
-        Probe {
-            id: "public.api",
-            url: &settings.public_api_health_url.0,
-            token: None,
-            right: only("200"),
-            how: "",
-        },
-        Probe {
-            id: "public.ops_closed",
-            url: ops,
-            token: None,
-            right: only("401"),
-            how: " without the token",
-        },
-    ];
-    if let Some(token) = token.filter(|_| ops.starts_with("https://")) {
-        probes.push(Probe {
-            id: "public.ops_open",
-            url: ops,
-            token: Some(token),
-            right: only("200"),
-            how: " with the token",
-        });
+/// The final smoke, for one run.
+pub struct Smoke<'a> {
+    /// Where to ask.
+    pub settings: &'a Settings,
+    /// How the ops address is asked with the token.
+    pub open: &'a Open<'a>,
+    /// Where to print.
+    pub out: &'a Printer,
+}
+
+impl Smoke<'_> {
+    fn probes(&self) -> [Probe<'_>; 4] {
+        let settings = self.settings;
+        let only = |status: &str| {
+            let base = Base { dir: std::path::Path::new("/"), home: None };
+            StatusSet::parse_text(status, &base)
+                .unwrap_or_else(|_| settings.staging_api_health_status.value.clone())
+        };
+        let (app, api) = (&*settings.public_app_url.0, &*settings.public_api_health_url.0);
+        let ops = settings.public_ops_profile_url.0.as_str();
+        let ui = settings.staging_ui_health_status.value.clone();
+        [
+            Probe { id: "public.app", url: app, right: ui, how: "", open: false },
+            Probe { id: "public.api", url: api, right: only("200"), how: "", open: false },
+            Probe {
+                id: "public.ops_closed",
+                url: ops,
+                right: only("401"),
+                how: " without the token",
+                open: false,
+            },
+            Probe {
+                id: "public.ops_open",
+                url: ops,
+                right: only("200"),
+                how: " with the VPS's own token, asked there",
+                open: true,
+            },
+        ]
     }
-    probes
-}
 
-fn ask(probe: &Probe<'_>) -> Answer {
-    let Probe { id, url, how, .. } = probe;
-    let (right, said) = match status(url, probe.token, Way::Internet, EACH) {
-        Ok(code) if probe.right.contains(code) => (true, format!("answers {code}{how}")),
-        Ok(code) => (false, format!("answers {code}{how}, not {}", probe.right.show())),
-        Err(why) => (false, format!("does not answer{how}: {why}")),
-    };
-    Answer { id, right, detail: format!("{url} {said}"), url: (*url).to_owned() }
-}
+    fn ask_open(&self, probe: &Probe<'_>) -> Answer {
+        if !probe.url.starts_with("https://") {
+            return probe.unasked("the token is sent over https only");
+        }
+        match (self.open)(probe.url) {
+            Ok(None) => probe.unasked("the VPS's `.env` has no token"),
+            Ok(Some(status)) => probe.answer(match status.parse() {
+                Ok(0) | Err(_) => Err("curl on the VPS got nothing".to_owned()),
+                Ok(status) => Ok(status),
+            }),
+            Err(why) => probe.answer(Err(why)),
+        }
+    }
 
-/// How the public side is before anything is changed: asked once.
-pub fn before(settings: &Settings, token: Option<&Token>, out: &Printer) -> Vec<Answer> {
-    let _waiting = out.waiting("asking the public domains");
-    probes(settings, token).iter().map(ask).collect()
-}
+    /// All questions at the same time.
+    fn ask_all(&self, probes: &[&Probe<'_>]) -> Vec<Answer> {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = probes
+                .iter()
+                .map(|probe| {
+                    (!probe.open)
+                        .then(|| scope.spawn(move || probe.answer(status(probe.url, Way::Internet, EACH))))
+                })
+                .collect();
+            // Over our one connection.
+            let asked = probes.iter().zip(asked).map(|(probe, thread)| match thread {
+                None => self.ask_open(probe),
+                Some(thread) => {
+                    thread.join().unwrap_or_else(|_| probe.answer(Err("asking failed".to_owned())))
+                }
+            });
+            asked.collect()
+        })
+    }
 
-/// How it is after a deploy. What was broken before is a warning: this release did not break it. Who did not ask before
-/// knows nothing of that.
-pub fn after(
-    settings: &Settings,
-    token: Option<&Token>,
-    before: Option<&[Answer]>,
-    out: &Printer,
-) -> Result<Vec<Check>, Failure> {
-    judge(settings, token, before, (ATTEMPTS, PAUSE), out)
-}
+    /// How the public side is before anything is changed: asked once.
+    pub fn before(&self) -> Vec<Answer> {
+        let _waiting = self.out.waiting("asking the public domains");
+        self.ask_all(&self.probes().each_ref())
+    }
 
-fn judge(
-    settings: &Settings,
-    token: Option<&Token>,
-    before: Option<&[Answer]>,
-    (attempts, interval): (u32, Duration),
-    out: &Printer,
-) -> Result<Vec<Check>, Failure> {
-    let probes = probes(settings, token);
-    let start = Instant::now();
-    let bar = out.spinner("asking the public domains");
-    let mut answers: Vec<Option<Answer>> = vec![None; probes.len()];
-    for attempt in 1..=attempts {
-        for (probe, answer) in probes.iter().zip(&mut answers) {
-            if answer.as_ref().is_none_or(|answer| !answer.right) {
-                bar.set_message(format!("asking {} (attempt {attempt} of {attempts})", probe.url));
-                *answer = Some(ask(probe));
+    /// How it is after a deploy. What was broken before is a warning: this release did not break it. Who did not ask
+    /// before knows nothing of that.
+    pub fn after(&self, before: Option<&[Answer]>) -> Result<Vec<Check>, Failure> {
+        self.judge(before, (ATTEMPTS, PAUSE))
+    }
+
+    fn judge(
+        &self,
+        before: Option<&[Answer]>,
+        (attempts, interval): (u32, Duration),
+    ) -> Result<Vec<Check>, Failure> {
+        let probes = self.probes();
+        let start = Instant::now();
+        let bar = self.out.spinner("asking the public domains");
+        let mut answers = self.ask_all(&probes.each_ref());
+        for attempt in 2..=attempts {
+            let wrong: Vec<usize> =
+                (0..answers.len()).filter(|&at| answers[at].outcome == Outcome::Wrong).collect();
+            let Some(&first) = wrong.first() else { break };
+            bar.set_message(format!("asking {} (attempt {attempt} of {attempts})", probes[first].url));
+            pause(interval)?;
+            let again: Vec<&Probe<'_>> = wrong.iter().map(|&at| &probes[at]).collect();
+            for (&at, answer) in wrong.iter().zip(self.ask_all(&again)) {
+                answers[at] = answer;
             }
         }
-        if answers.iter().flatten().all(|answer| answer.right) {
-            break;
-        }
-        if attempt < attempts {
-            pause(interval)?;
-        }
-    }
-    let broken_before =
-        |id: &str| before.unwrap_or_default().iter().any(|answer| answer.id == id && !answer.right);
-    let mut checks: Vec<Check> = answers
-        .into_iter()
-        .flatten()
-        .map(|answer| match answer {
-            Answer { right: true, id, detail, .. } => Check::pass(id, detail),
+        let broken_before = |id: &str| {
+            let mut known = before.unwrap_or_default().iter();
+            known.any(|answer| answer.id == id && answer.outcome == Outcome::Wrong)
+        };
+        let check = |answer: Answer| match answer {
+            Answer { outcome: Outcome::Right, id, detail, .. } => Check::pass(id, detail),
+            Answer { outcome: Outcome::Unasked, id, detail, .. } => Check::skip(id, detail),
             Answer { id, detail, .. } if broken_before(id) => {
                 Check::warn(id, format!("{detail}; it was so before the deploy"))
             }
@@ -151,18 +173,26 @@ fn judge(
                 Check::fail(id, Exit::PublicSmoke, format!("{detail}{known}"))
                     .hint(format!("curl -sv -o /dev/null {url}"))
             }
-        })
-        .map(|check| check.since(start))
-        .collect();
-    if !checks.iter().any(|check| check.id == "public.ops_open") {
-        let why = match token {
-            None => "no UA_OPS_TOKEN in the environment or the repository's .env",
-            Some(_) => "the token is sent over https only",
         };
-        checks.push(Check::skip("public.ops_open", format!("only the closed half was checked: {why}")));
+        Ok(answers.into_iter().map(|answer| check(answer).since(start)).collect())
     }
-    debug_assert!(checks.iter().any(|check| check.verdict != Verdict::Skip));
-    Ok(checks)
+}
+
+impl Probe<'_> {
+    fn answer(&self, status: Result<u16, String>) -> Answer {
+        let Self { id, url, how, .. } = self;
+        let (outcome, said) = match status {
+            Ok(code) if self.right.contains(code) => (Outcome::Right, format!("answers {code}{how}")),
+            Ok(code) => (Outcome::Wrong, format!("answers {code}{how}, not {}", self.right.show())),
+            Err(why) => (Outcome::Wrong, format!("does not answer{how}: {why}")),
+        };
+        Answer { id, outcome, detail: format!("{url} {said}"), url: (*url).to_owned() }
+    }
+
+    fn unasked(&self, why: &str) -> Answer {
+        let detail = format!("only the closed half was checked: {why}");
+        Answer { id: self.id, outcome: Outcome::Unasked, detail, url: self.url.to_owned() }
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +202,7 @@ mod tests {
     use std::net::TcpListener;
 
     use ua_common::output::{Color, Format};
+    use ua_common::report::Verdict;
     use ua_common::settings::{Layer, Origin, Raw, Surroundings};
 
     use super::*;
@@ -208,16 +239,22 @@ mod tests {
         Settings::resolve(&[layer], &around).unwrap()
     }
 
-    fn smoke(settings: &Settings, before: &[Answer]) -> Vec<(String, Verdict, Exit)> {
-        let out = Printer::new(Format::Human, true, false, Color::Never);
-        let checks = judge(settings, None, Some(before), (2, Duration::from_millis(1)), &out).unwrap();
+    fn smoke(
+        settings: &Settings,
+        open: &Open<'_>,
+        before: Option<&Settings>,
+    ) -> Vec<(String, Verdict, Exit)> {
+        let out = &Printer::new(Format::Human, true, false, Color::Never);
+        let before = before.map_or(Vec::new(), |settings| Smoke { settings, open, out }.before());
+        let smoke = Smoke { settings, open, out };
+        let checks = smoke.judge(Some(&before), (2, Duration::from_millis(1))).unwrap();
         checks.into_iter().map(|check| (check.id.into_owned(), check.verdict, check.exit)).collect()
     }
 
     #[test]
     fn p27_an_app_and_api_at_500_fail_the_deploy() {
         let settings = settings(&server(500), &server(500), &server(401));
-        let checks = smoke(&settings, &[]);
+        let checks = smoke(&settings, &|_| Ok(None), None);
         assert_eq!(checks[0], ("public.app".to_owned(), Verdict::Fail, Exit::PublicSmoke));
         assert_eq!(checks[1], ("public.api".to_owned(), Verdict::Fail, Exit::PublicSmoke));
         assert_eq!(checks[2].1, Verdict::Pass);
@@ -226,7 +263,7 @@ mod tests {
     #[test]
     fn p27_ops_codes_are_compared() {
         // 200 without the token: the ops endpoints are open to everybody.
-        let checks = smoke(&settings(&server(307), &server(200), &server(200)), &[]);
+        let checks = smoke(&settings(&server(307), &server(200), &server(200)), &|_| Ok(None), None);
         assert_eq!((checks[0].1, checks[1].1), (Verdict::Pass, Verdict::Pass));
         assert_eq!(checks[2], ("public.ops_closed".to_owned(), Verdict::Fail, Exit::PublicSmoke));
         assert_eq!(checks[3], ("public.ops_open".to_owned(), Verdict::Skip, Exit::Ok));
@@ -235,8 +272,24 @@ mod tests {
     #[test]
     fn broken_before_the_deploy_is_a_warning() {
         let settings = settings(&server(200), &server(500), &server(401));
-        let out = Printer::new(Format::Human, true, false, Color::Never);
-        let checks = smoke(&settings, &before(&settings, None, &out));
+        let checks = smoke(&settings, &|_| Ok(None), Some(&settings));
         assert_eq!(checks[1].1, Verdict::Warn);
+    }
+
+    #[test]
+    fn p27_the_open_half_is_asked_on_the_vps_and_over_https_only() {
+        let open = |status: &'static str| {
+            move |url: &str| {
+                assert_eq!(url, "https://127.0.0.1:1/");
+                Ok(Some(status.to_owned()))
+            }
+        };
+        let settings = settings(&server(200), &server(200), "https://127.0.0.1:1/");
+        assert_eq!(smoke(&settings, &open("200"), None)[3].1, Verdict::Pass);
+        for wrong in ["401", "000", ""] {
+            assert_eq!(smoke(&settings, &open(wrong), None)[3].2, Exit::PublicSmoke, "{wrong:?}");
+        }
+        let lost = |_: &str| Err("the connection is gone".to_owned());
+        assert_eq!(smoke(&settings, &lost, None)[3].1, Verdict::Fail);
     }
 }

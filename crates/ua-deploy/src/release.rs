@@ -38,14 +38,20 @@ pub struct Item {
     pub path: String,
 }
 
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, what) = match self {
+            Self::File(digest) => ('f', digest),
+            Self::Program(digest) => ('x', digest),
+            Self::Link(target) => ('l', target),
+        };
+        write!(f, "{kind}\t{what}")
+    }
+}
+
 impl std::fmt::Display for Item {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (kind, what) = match &self.what {
-            What::File(digest) => ('f', digest),
-            What::Program(digest) => ('x', digest),
-            What::Link(target) => ('l', target),
-        };
-        write!(f, "{kind}\t{what}\t{}", self.path)
+        write!(f, "{}\t{}", self.what, self.path)
     }
 }
 
@@ -213,6 +219,24 @@ impl Release {
         Ok(Self { dir, commit, branch, items, skipped, left_out, bytes })
     }
 
+    /// One that only a manifest tells of.
+    #[cfg(test)]
+    pub fn of(paths: &[(&str, &str)]) -> Self {
+        let item = |(path, digest): &(&str, &str)| Item {
+            what: What::File((*digest).to_owned()),
+            path: (*path).to_owned(),
+        };
+        Self {
+            dir: TempDir::new().unwrap(),
+            commit: "new".to_owned(),
+            branch: None,
+            items: paths.iter().map(item).collect(),
+            skipped: Vec::new(),
+            left_out: Vec::new(),
+            bytes: 0,
+        }
+    }
+
     /// The directory to upload.
     pub fn tree(&self) -> PathBuf {
         self.dir.path().join("tree")
@@ -221,6 +245,27 @@ impl Release {
     /// The manifest, a line per file or link.
     pub fn manifest(&self) -> String {
         self.items.iter().map(|item| format!("{item}\n")).collect()
+    }
+
+    /// The digest of the manifest.
+    pub fn manifest_digest(&self) -> String {
+        hex(&Sha256::digest(self.manifest()))
+    }
+
+    /// Size of these paths, in bytes.
+    pub fn size_of(&self, paths: &BTreeSet<String>) -> u64 {
+        let tree = self.tree();
+        paths
+            .iter()
+            .filter_map(|path| fs::symlink_metadata(tree.join(path)).ok())
+            .map(|meta| meta.len())
+            .sum()
+    }
+
+    /// Leaves only these paths in the directory to upload.
+    pub fn keep_only(&self, paths: &BTreeSet<String>) -> anyhow::Result<()> {
+        let tree = self.tree();
+        sweep(&tree, &paths.iter().map(|path| tree.join(path)).collect()).map(drop)
     }
 
     /// One digest over everything that `patterns` mean, and over `how` it is used: it changes if any of it does.

@@ -17,8 +17,14 @@ use crate::release::Release;
 /// Our only place on the VPS.
 pub const STATE: &str = "/var/lib/ua-deploy";
 
-const BEGIN: Script = Script { name: "begin", text: include_str!("../remote/begin.sh") };
-const CLOSE: Script = Script { name: "close", text: include_str!("../remote/close.sh") };
+const BEGIN: Script = Script {
+    name: "begin",
+    text: concat!(include_str!("../remote/record.sh"), "\n", include_str!("../remote/begin.sh")),
+};
+const CLOSE: Script = Script {
+    name: "close",
+    text: concat!(include_str!("../remote/record.sh"), "\n", include_str!("../remote/close.sh")),
+};
 const HISTORY: Script = Script { name: "history", text: include_str!("../remote/history.sh") };
 /// One exec starts the activation and tells how it goes.
 const LAUNCH: Script = Script {
@@ -28,13 +34,40 @@ const LAUNCH: Script = Script {
 const FOLLOW: Script = Script { name: "follow", text: include_str!("../remote/follow.sh") };
 const CONFIRM: Script = Script {
     name: "confirm",
-    text: concat!(include_str!("../remote/newest.sh"), "\n", include_str!("../remote/confirm.sh")),
+    text: concat!(
+        include_str!("../remote/newest.sh"),
+        "\n",
+        include_str!("../remote/record.sh"),
+        "\n",
+        include_str!("../remote/confirm.sh")
+    ),
 };
 const UNLOCK: Script = Script { name: "unlock", text: include_str!("../remote/unlock.sh") };
-const DRIFT: Script = Script { name: "drift", text: include_str!("../remote/drift.sh") };
+const DRIFT: Script = Script {
+    name: "drift",
+    text: concat!(include_str!("../remote/lying.sh"), "\n", include_str!("../remote/drift.sh")),
+};
+const NOW: Script = Script {
+    name: "now",
+    text: concat!(include_str!("../remote/prove.sh"), "\n", include_str!("../remote/now.sh")),
+};
+const OPS: Script = Script { name: "ops", text: include_str!("../remote/ops.sh") };
+const SMOKED: Script = Script {
+    name: "smoked",
+    text: concat!(include_str!("../remote/record.sh"), "\n", include_str!("../remote/smoked.sh")),
+};
 /// Stored on the VPS and run there by systemd.
-const ACTIVATE: &str =
-    concat!(include_str!("../remote/newest.sh"), "\n", include_str!("../remote/activate.sh"));
+const ACTIVATE: &str = concat!(
+    include_str!("../remote/newest.sh"),
+    "\n",
+    include_str!("../remote/lying.sh"),
+    "\n",
+    include_str!("../remote/prove.sh"),
+    "\n",
+    include_str!("../remote/record.sh"),
+    "\n",
+    include_str!("../remote/activate.sh")
+);
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// Lines of the log that are shown when it went wrong.
@@ -143,10 +176,10 @@ pub struct Activated {
 }
 
 impl Remote<'_> {
-    /// Opens the record, or says who is busy.
-    pub fn begin(&self, id: &str, commit: &str, base: &str) -> Result<(), Failure> {
+    /// Opens the record, or says who is busy. `from` is our address on the tailnet, where it is known.
+    pub fn begin(&self, id: &str, commit: &str, base: &str, from: &str) -> Result<(), Failure> {
         let _waiting = self.out.waiting("opening the deploy");
-        let answer = self.transport.script(BEGIN, &[STATE, id, commit, base], LIMIT)?;
+        let answer = self.transport.script(BEGIN, &[STATE, id, commit, base, from], LIMIT)?;
         match answer.code {
             0 => Ok(()),
             30 => Err(RemoteError::Busy { holder: printable(answer.stdout.trim()) }.into()),
@@ -154,10 +187,10 @@ impl Remote<'_> {
         }
     }
 
-    /// Brings the tree to the VPS; what is live there already is not sent.
-    pub fn upload(&self, release: &Release) -> Result<Duration, Failure> {
+    /// Brings the tree to the VPS; what of its `files` is like the live one is not sent.
+    pub fn upload(&self, release: &Release, files: usize) -> Result<Duration, Failure> {
         let start = Instant::now();
-        let bar = self.out.spinner(format!("uploading {} files", release.items.len()));
+        let bar = self.out.spinner(format!("uploading {files} files"));
         let idle = self.settings.transfer_idle_timeout.0;
         let mut args = upload_options(&self.settings.deploy_app_dir.0, idle);
         let mut from = release.tree().into_os_string();
@@ -168,7 +201,7 @@ impl Remote<'_> {
             .transport
             .rsync(args, idle, &mut |line| {
                 if !line.trim().is_empty() {
-                    bar.set_message(format!("uploading {} files: {}", release.items.len(), line.trim()));
+                    bar.set_message(format!("uploading {files} files: {}", line.trim()));
                 }
             })
             .map_err(|error| match error {
@@ -238,6 +271,36 @@ impl Remote<'_> {
         }
     }
 
+    /// Proves what serves, as it is now; says what is not right.
+    pub fn now(&self, id: &str, orders: &str) -> Result<Result<String, String>, Failure> {
+        let answer = self.transport.script(NOW, &[STATE, id, orders], LIMIT)?;
+        let said = printable(answer.stdout.trim());
+        match answer.code {
+            0 => Ok(Ok(said)),
+            1 if !said.is_empty() => Ok(Err(said)),
+            code => Err(RemoteError::Script { script: NOW.name, code, said: answer.stderr }.into()),
+        }
+    }
+
+    /// Adds to a record how the public side was found.
+    pub fn smoked(&self, id: &str, word: &str) -> Result<(), Failure> {
+        let answer = self.transport.script(SMOKED, &[STATE, id, word], LIMIT)?;
+        if answer.code == 0 {
+            return Ok(());
+        }
+        Err(RemoteError::Script { script: SMOKED.name, code: answer.code, said: answer.stderr }.into())
+    }
+
+    /// The status of `url`, asked on the VPS with the token of its own `.env`; nothing if it has none.
+    pub fn ops(&self, env_file: &str, key: &str, url: &str) -> Result<Option<String>, Failure> {
+        let answer = self.transport.script(OPS, &[env_file, key, url], LIMIT)?;
+        if answer.code == 3 {
+            return Ok(None);
+        }
+        // curl has its own codes; the status is 000 then.
+        Ok(Some(printable(answer.stdout.trim())))
+    }
+
     /// Ends an activation that holds the lock.
     pub fn unlock(&self, id: &str) -> Result<(), Failure> {
         let answer = self.transport.script(UNLOCK, &[STATE, id], LIMIT)?;
@@ -266,10 +329,10 @@ impl Remote<'_> {
     }
 
     /// Ends the record of a deploy that failed before its activation.
-    pub fn close(&self, id: &str, record: &str) -> Result<(), Failure> {
+    pub fn close(&self, id: &str, fields: &str) -> Result<(), Failure> {
         // Ctrl-C ended the step before; this one is short and makes the record true.
         let _deferred = ua_common::interrupt::defer();
-        let answer = self.transport.script(CLOSE, &[STATE, id, record], LIMIT)?;
+        let answer = self.transport.script(CLOSE, &[STATE, id, fields], LIMIT)?;
         if answer.code == 0 {
             return Ok(());
         }
@@ -325,6 +388,8 @@ fn upload_options(app: &str, idle: Duration) -> Vec<OsString> {
 struct Story<'a> {
     out: &'a Printer,
     bar: ProgressBar,
+    /// What is being done, and since when.
+    step: Option<(String, Instant)>,
     log: std::collections::VecDeque<String>,
     checks: Vec<Check>,
     record: Option<Record>,
@@ -333,7 +398,19 @@ struct Story<'a> {
 impl<'a> Story<'a> {
     fn new(out: &'a Printer) -> Self {
         let bar = out.spinner("activating");
-        Self { out, bar, log: std::collections::VecDeque::new(), checks: Vec::new(), record: None }
+        let log = std::collections::VecDeque::new();
+        Self { out, bar, step: None, log, checks: Vec::new(), record: None }
+    }
+
+    /// On a terminal each step leaves a line with the time it took.
+    fn step(&mut self, next: Option<String>) {
+        if let Some((step, since)) = self.step.take()
+            && !self.bar.is_hidden()
+        {
+            let took = since.elapsed().as_secs_f32();
+            self.bar.suspend(|| self.out.note(&format!("{took:6.1} s  {step}")));
+        }
+        self.step = next.map(|next| (next, Instant::now()));
     }
 
     fn hear(&mut self, line: &str) {
@@ -346,7 +423,8 @@ impl<'a> Story<'a> {
                 match title {
                     // Where no bar is drawn the titles alone tell how far it is.
                     Some(title) if self.bar.is_hidden() => self.out.note(title),
-                    _ => self.out.detail(&text),
+                    Some(title) => self.step(Some(title.to_owned())),
+                    None => self.out.detail(&text),
                 }
                 if self.log.len() == TAIL {
                     self.log.pop_front();
@@ -360,6 +438,7 @@ impl<'a> Story<'a> {
     }
 
     fn end(mut self, id: &str) -> Result<Activated, Failure> {
+        self.step(None);
         self.bar.finish_and_clear();
         let Some(record) = self.record.take() else {
             return Err(RemoteError::Unrecorded { id: id.to_owned() }.into());

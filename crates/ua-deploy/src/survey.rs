@@ -1,6 +1,6 @@
 //! What the VPS looks like before anything is changed: one exec that only reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ua_common::env_file::{self, Assignment};
@@ -9,9 +9,14 @@ use ua_common::exit::Exit;
 use ua_common::transport::{Script, Transport};
 
 use crate::history::{self, Record};
+use crate::orders;
 use crate::profile::{Profile, Rule};
+use crate::release::Release;
 
-const SURVEY: Script = Script { name: "survey", text: include_str!("../remote/survey.sh") };
+const SURVEY: Script = Script {
+    name: "survey",
+    text: concat!(include_str!("../remote/lying.sh"), "\n", include_str!("../remote/survey.sh")),
+};
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// The VPS as it was seen at one moment.
@@ -29,22 +34,67 @@ pub struct Facts {
     pub programs: BTreeMap<String, Option<String>>,
     /// The same for those that root needs.
     pub tools: BTreeMap<String, Option<String>>,
-    /// Unit → systemd's `LoadState`.
-    pub units: BTreeMap<String, String>,
+    /// How each unit is.
+    pub units: BTreeMap<String, Unit>,
+    /// Unit file of the commit → digest of what is installed under its name; empty if nothing is.
+    pub installed: BTreeMap<String, String>,
     /// `user:group` and mode of `.env`; nothing if it is not there.
     pub env_file: Option<(String, String)>,
     /// The lines of `.env` that the contract speaks of.
     pub env: Vec<Assignment>,
-    /// Directory → free KiB.
-    pub free: BTreeMap<String, u64>,
+    /// Room where we need it.
+    pub free: Vec<Free>,
     /// The newest release that was proved to run.
     pub served: Option<String>,
-    /// Build step → digest of its inputs, as that release ran it.
-    pub built: BTreeMap<String, String>,
+    /// The newest one of which the app's directory holds something; another than `served` if it was cut off or broken.
+    pub newest: Option<String>,
+    /// What the release that serves left there, if nothing came after it.
+    pub known: Option<Known>,
+    /// Build step whose inputs changed → KiB of what it made last.
+    pub sizes: BTreeMap<String, u64>,
     /// Who holds the lock.
     pub holder: Option<String>,
     /// Every deploy, oldest first.
     pub history: Vec<Record>,
+}
+
+/// A unit, as systemd shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// `loaded`, `not-found` …
+    pub load: String,
+    /// `active`, `failed` …
+    pub active: String,
+    /// How often systemd started it again by itself.
+    pub restarts: u64,
+    /// For how many seconds it has been in this state.
+    pub age: u64,
+}
+
+/// Free room under a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Free {
+    /// The directory.
+    pub dir: String,
+    /// KiB.
+    pub kib: u64,
+    /// Which file system it is on.
+    pub device: String,
+}
+
+/// What a release put there, built and started.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Path → `KIND<TAB>DIGEST-OR-TARGET`; nothing if all of it is as in the manifest that was asked about.
+    pub put: Option<BTreeMap<String, String>>,
+    /// What of it is not so any more.
+    pub drift: BTreeSet<String>,
+    /// Build step → digest of its inputs, where what it made is still there.
+    pub built: BTreeMap<String, String>,
+    /// Unit → commits that it may say it runs.
+    pub runs: BTreeMap<String, String>,
+    /// Keys of `.env` that were added, changed or removed since, in words.
+    pub env_keys: Vec<String>,
 }
 
 impl Facts {
@@ -55,8 +105,14 @@ impl Facts {
 }
 
 /// Looks.
-pub fn survey(transport: &Transport, state: &str, app: &str, profile: &Profile) -> Result<Facts, Failure> {
-    let args = arguments(state, app, profile);
+pub fn survey(
+    transport: &Transport,
+    state: &str,
+    app: &str,
+    profile: &Profile,
+    release: &Release,
+) -> Result<Facts, Failure> {
+    let args = arguments(state, app, profile, release);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let answer = transport.script(SURVEY, &args, LIMIT)?;
     if answer.code != 0 {
@@ -67,7 +123,7 @@ pub fn survey(transport: &Transport, state: &str, app: &str, profile: &Profile) 
 }
 
 /// What the script is asked.
-pub fn arguments(state: &str, app: &str, profile: &Profile) -> Vec<String> {
+fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Vec<String> {
     let mut args = vec![
         state.to_owned(),
         app.to_owned(),
@@ -75,11 +131,17 @@ pub fn arguments(state: &str, app: &str, profile: &Profile) -> Vec<String> {
         profile.owner.group.to_string(),
         profile.env.file.to_string(),
         profile.build.path.to_string(),
+        release.manifest_digest(),
     ];
     let mut ask = |what: &str, name: &str| args.extend([what.to_owned(), name.to_owned()]);
     profile.programs().iter().for_each(|name| ask("program", name));
     profile.tools().iter().for_each(|name| ask("tool", name));
     profile.units().iter().for_each(|name| ask("unit", name));
+    profile.template_names().for_each(|(_, name)| ask("template", name));
+    for step in &profile.build.steps {
+        ask("step", &format!("{}={}", &*step.name, orders::digest(profile, release, step)));
+        step.outputs.iter().for_each(|output| ask("output", &format!("{}={output}", &*step.name)));
+    }
     for (key, rule) in &profile.env.keys {
         // A value that is only to be there stays where it is.
         ask(if *rule == Rule::Set { "secret" } else { "key" }, key);
@@ -91,10 +153,11 @@ pub fn arguments(state: &str, app: &str, profile: &Profile) -> Vec<String> {
 }
 
 /// Reads `WHAT<TAB>FIELDS…` lines.
-pub fn parse(text: &str) -> Facts {
+fn parse(text: &str) -> Facts {
     let mut facts = Facts::default();
     let mut env = String::new();
     let mut lines = String::new();
+    let (mut known, mut same, mut put, mut left) = (false, false, BTreeMap::new(), Known::default());
     for line in text.split('\n') {
         let (what, rest) = line.split_once('\t').unwrap_or((line, ""));
         let (name, value) = rest.split_once('\t').unwrap_or((rest, ""));
@@ -106,15 +169,32 @@ pub fn parse(text: &str) -> Facts {
             "group" => facts.group = rest == "yes",
             "program" => drop(facts.programs.insert(found().0, found().1)),
             "tool" => drop(facts.tools.insert(found().0, found().1)),
-            "unit" => drop(facts.units.insert(name.to_owned(), value.to_owned())),
+            "unit" => drop(facts.units.insert(name.to_owned(), unit(value))),
+            "installed" => drop(facts.installed.insert(name.to_owned(), value.to_owned())),
             "env" => facts.env_file = Some((name.to_owned(), value.to_owned())),
             "line" => {
                 env.push_str(rest);
                 env.push('\n');
             }
-            "free" => drop(facts.free.insert(name.to_owned(), value.parse().unwrap_or(0))),
+            "free" => {
+                let (kib, device) = value.split_once('\t').unwrap_or((value, ""));
+                let (dir, device) = (name.to_owned(), device.to_owned());
+                facts.free.push(Free { dir, kib: kib.parse().unwrap_or(0), device });
+            }
+            "size" => *facts.sizes.entry(name.to_owned()).or_default() += value.parse().unwrap_or(0),
             "served" => facts.served = Some(rest.to_owned()),
-            "built" => drop(facts.built.insert(name.to_owned(), value.to_owned())),
+            "newest" => facts.newest = (!rest.is_empty()).then(|| rest.to_owned()),
+            "known" => known = true,
+            "same" => same = true,
+            "put" => {
+                if let Some((what, path)) = value.split_once('\t') {
+                    put.insert(path.to_owned(), format!("{name}\t{what}"));
+                }
+            }
+            "drift" => drop(left.drift.insert(rest.to_owned())),
+            "built" => drop(left.built.insert(name.to_owned(), value.to_owned())),
+            "runs" => drop(left.runs.insert(name.to_owned(), value.to_owned())),
+            "env_key" => left.env_keys.push(format!("{value} {name}")),
             "busy" => facts.holder = Some(rest.to_owned()),
             "history" => {
                 lines.push_str(rest);
@@ -123,7 +203,17 @@ pub fn parse(text: &str) -> Facts {
             _ => {}
         }
     }
+    left.put = (!same).then_some(put);
+    facts.known = known.then_some(left);
     facts.env = env_file::assignments(&env);
     facts.history = history::fold(&lines);
     facts
+}
+
+/// Reads `LOAD<TAB>ACTIVE<TAB>SUB<TAB>RESTARTS<TAB>AGE`.
+fn unit(fields: &str) -> Unit {
+    let mut fields = fields.split('\t');
+    let mut next = || fields.next().unwrap_or_default();
+    let (load, active, _sub) = (next().to_owned(), next().to_owned(), next());
+    Unit { load, active, restarts: next().parse().unwrap_or(0), age: next().parse().unwrap_or(0) }
 }

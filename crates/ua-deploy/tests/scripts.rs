@@ -9,17 +9,25 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-const SCRIPTS: [(&str, &str); 10] = [
-    ("survey", include_str!("../remote/survey.sh")),
-    ("begin", include_str!("../remote/begin.sh")),
-    ("close", include_str!("../remote/close.sh")),
-    ("history", include_str!("../remote/history.sh")),
-    ("launch", include_str!("../remote/launch.sh")),
-    ("confirm", concat!(include_str!("../remote/newest.sh"), include_str!("../remote/confirm.sh"))),
-    ("unlock", include_str!("../remote/unlock.sh")),
-    ("drift", include_str!("../remote/drift.sh")),
-    ("follow", include_str!("../remote/follow.sh")),
-    ("activate", concat!(include_str!("../remote/newest.sh"), include_str!("../remote/activate.sh"))),
+/// Scripts as they are sent: with the parts that they share.
+macro_rules! parts {
+    ($($part:literal),+) => { concat!($(include_str!(concat!("../remote/", $part, ".sh")), "\n"),+) };
+}
+
+const SCRIPTS: [(&str, &str); 13] = [
+    ("survey", parts!("lying", "survey")),
+    ("begin", parts!("record", "begin")),
+    ("close", parts!("record", "close")),
+    ("history", parts!("history")),
+    ("launch", parts!("launch")),
+    ("confirm", parts!("newest", "record", "confirm")),
+    ("unlock", parts!("unlock")),
+    ("drift", parts!("lying", "drift")),
+    ("follow", parts!("follow")),
+    ("activate", parts!("newest", "lying", "prove", "record", "activate")),
+    ("now", parts!("prove", "now")),
+    ("ops", parts!("ops")),
+    ("smoked", parts!("record", "smoked")),
 ];
 
 fn script(name: &str) -> &'static str {
@@ -33,17 +41,34 @@ echo "$*" >>"$ROOT/systemctl.calls"
 case $1 in
     restart)
         echo x >>"$ROOT/restarts"
+        for unit in "$@"; do
+            case $unit in
+                *.service)
+                    # Something that comes from the app's directory, unless a test says where else from.
+                    cd "$(cat "$ROOT/elsewhere" 2>/dev/null || echo "$ROOT/app")" || exit 1
+                    [ -e "$ROOT/old-process" ] || { sleep 300 >/dev/null 2>&1 9<&- & echo $! >"$ROOT/pid.$unit"; }
+                    echo "$(wc -l <"$ROOT/restarts")" >"$ROOT/start.$unit"
+                    ;;
+            esac
+        done
         [ ! -e "$ROOT/app/on-restart" ] || sh "$ROOT/app/on-restart"
         ;;
     show)
-        starts=$(wc -l <"$ROOT/restarts")
+        case $* in
+            *--value*)
+                shift 3
+                cat "$ROOT/active.$1" 2>/dev/null || echo inactive
+                exit
+                ;;
+        esac
         shift 2
         for unit in "$@"; do
             state=active
-            [ -e "$ROOT/was-running" ] || [ "$starts" -gt 0 ] || state=inactive
+            [ -e "$ROOT/was-running" ] || [ -e "$ROOT/start.$unit" ] || state=inactive
             if grep -qx "$(cat "$ROOT/app/version")" "$ROOT/broken"; then state=activating; fi
-            printf 'Id=%s\nActiveState=%s\nSubState=x\nMainPID=1\nNRestarts=0\n' "$unit" "$state"
-            printf 'ExecMainStartTimestampMonotonic=%s\n\n' "$((starts + 1))"
+            printf 'Id=%s\nLoadState=loaded\nActiveState=%s\nSubState=x\nMainPID=%s\nNRestarts=0\n' \
+                "$unit" "$state" "$(cat "$ROOT/pid.$unit" 2>/dev/null || echo 0)"
+            printf 'ExecMainStartTimestampMonotonic=%s\n\n' "$(($(cat "$ROOT/start.$unit" 2>/dev/null || echo 0) + 1))"
         done
         ;;
 esac
@@ -85,14 +110,38 @@ const RUNUSER: &str = "#!/bin/sh\nshift 3\nexec \"$@\"\n";
 struct Vps {
     root: TempDir,
     orders: Vec<String>,
-    /// The items of the manifest that was sent last.
     deploys: u32,
+    /// Lines of the manifest for what is not sent.
+    rest: String,
+    /// The plan has not seen what others changed.
+    no_drift: bool,
+    /// The next activation is killed: what it leaves is not read.
+    killed: bool,
+}
+
+impl Drop for Vps {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.root.path()).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("pid.") {
+                let pid = fs::read_to_string(entry.path()).unwrap();
+                // It may have ended by itself.
+                let _ = Command::new("kill").arg(pid.trim()).stderr(Stdio::null()).status();
+            }
+        }
+    }
 }
 
 impl Vps {
     fn new() -> Self {
         let root = TempDir::new().unwrap();
-        let vps = Self { root, orders: Vec::new(), deploys: 0 };
+        let vps = Self {
+            root,
+            orders: Vec::new(),
+            deploys: 0,
+            rest: String::new(),
+            no_drift: false,
+            killed: false,
+        };
         for dir in ["bin", "state", "app", "units"] {
             fs::create_dir(vps.path(dir)).unwrap();
         }
@@ -173,6 +222,28 @@ impl Vps {
         let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
         // The first line of a key counts.
         let mut orders = self.orders.clone();
+        // As the plan would have it, where a test does not say otherwise: all is sent, built, and started anew.
+        if !orders.iter().any(|order| order.starts_with("upload\t")) {
+            orders.extend(files.iter().map(|(path, _)| format!("upload\t{path}")));
+        }
+        if !self.no_drift {
+            orders.extend(self.drift().lines().map(|path| format!("drift\t{path}")));
+        }
+        let all = |orders: &[String], of: &str, key: &str| -> Vec<String> {
+            let lines = orders.iter().filter_map(|order| order.strip_prefix(of));
+            lines.map(|rest| format!("{key}\t{}", rest.split('\t').next().unwrap())).collect()
+        };
+        if !orders.iter().any(|order| order.starts_with("make\t")) {
+            let known = self.built();
+            let wanted = |step: &String| !known.contains(step);
+            let steps = orders.iter().filter(|order| order.starts_with("step\t")).filter(|step| wanted(step));
+            let steps: Vec<String> = steps.cloned().collect();
+            orders.extend(all(&steps, "step\t", "make"));
+        }
+        if !orders.iter().any(|order| order.starts_with("restart\t")) {
+            orders.push("restart\tapp.service".to_owned());
+            orders.extend(all(&self.orders, "unit\t", "restart"));
+        }
         orders.extend([
             format!("commit\t{commit}"),
             format!("app\t{}", self.path("app").display()),
@@ -188,8 +259,39 @@ impl Vps {
             "unit\tapp.service".to_owned(),
         ]);
         fs::write(release.join("orders"), orders.join("\n") + "\n").unwrap();
-        fs::write(release.join("manifest"), manifest).unwrap();
+        fs::write(release.join("manifest"), manifest + &self.rest).unwrap();
         self.activate(&id, "forward")
+    }
+
+    /// The release that serves.
+    fn served(&self) -> Option<PathBuf> {
+        let mut dirs: Vec<PathBuf> =
+            fs::read_dir(self.path("state/releases")).ok()?.map(|entry| entry.unwrap().path()).collect();
+        dirs.sort();
+        dirs.into_iter().rfind(|dir| dir.join("served").exists())
+    }
+
+    fn drift(&self) -> String {
+        let Some(served) = self.served() else { return String::new() };
+        let id = served.file_name().unwrap().to_str().unwrap().to_owned();
+        String::from_utf8(self.sh("drift", &[&self.state(), &id]).stdout).unwrap()
+    }
+
+    /// Build steps that need not run again: what they made is there.
+    fn built(&self) -> Vec<String> {
+        let Some(served) = self.served() else { return Vec::new() };
+        let dirs = fs::read_dir(self.path("state/releases")).unwrap().map(|entry| entry.unwrap().path());
+        if dirs.filter(|dir| *dir > served).any(|dir| dir.join("switched").exists()) {
+            return Vec::new();
+        }
+        let orders = fs::read_to_string(served.join("orders")).unwrap_or_default();
+        let there = |step: &str| {
+            let outputs = orders.lines().filter_map(|line| line.strip_prefix("output\t"));
+            let mut own = outputs.filter_map(|line| line.split_once('\t')).filter(|(name, _)| *name == step);
+            own.all(|(_, output)| self.app(output).exists())
+        };
+        let steps = orders.lines().filter(|line| line.starts_with("step\t"));
+        steps.filter(|step| there(step.split('\t').nth(1).unwrap())).map(str::to_owned).collect()
     }
 
     fn activate(&self, id: &str, verb: &str) -> (String, Record) {
@@ -199,7 +301,8 @@ impl Vps {
         let record: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(release.join("record.json")).unwrap()).unwrap();
         let checks = fs::read_to_string(release.join("checks")).unwrap_or_default();
-        let record = Record { code: output.status.code().unwrap(), record, checks, log };
+        assert!(self.killed || output.status.code().is_some(), "{output:?}");
+        let record = Record { code: output.status.code().unwrap_or(-1), record, checks, log };
         (id.to_owned(), record)
     }
 
@@ -263,14 +366,14 @@ fn p26_every_script_is_plain_sh() {
             let output = Command::new(program).args(words).args(["-n", "-c", text]).output().unwrap();
             assert!(output.status.success(), "{name} under {shell}: {output:?}");
         }
-        for word in ["pipefail", "[[", "local ", "<<<", "$RANDOM"] {
+        for word in ["pipefail", "[[ ", "local ", "<<<", "$RANDOM"] {
             assert!(!text.contains(word), "{name} has `{word}`, which dash does not know");
         }
     }
     let shellcheck = Command::new("shellcheck").arg("--version").output();
     if shellcheck.is_ok() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("remote");
-        let files = SCRIPTS.map(|(name, _)| dir.join(format!("{name}.sh")));
+        let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
         let output = Command::new("shellcheck").args(["-s", "sh"]).args(files).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
@@ -306,7 +409,7 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
     assert_eq!(fs::read_dir(vps.path("state/build")).unwrap().count(), 0);
     let history = String::from_utf8(vps.sh("history", &[&vps.state()]).stdout).unwrap();
     assert!(history.starts_with("{\"id\":") && history.contains("\"verdict\":\"begun\""), "{history}");
-    assert!(history.ends_with("Z\"}\n") && history.contains("\"verdict\":\"unconfirmed\""), "{history}");
+    assert!(history.ends_with("}\n") && history.contains("\"verdict\":\"unconfirmed\""), "{history}");
 }
 
 #[test]
@@ -619,18 +722,20 @@ fn a_release_that_nobody_confirms_stands_or_is_taken_back_as_was_asked() {
 #[test]
 fn a_plan_that_another_deploy_overtook_is_void() {
     let mut vps = Vps::new();
-    vps.order("after\t-");
+    vps.order("after\t-:");
     let (first, done) = vps.deploy(&[("version", "1")]);
     done.is("unconfirmed", 0);
     let (_, done) = vps.deploy(&[("version", "2")]);
     done.is("failed", 30);
     assert!(
-        done.checks.contains(&format!("{first} serves now, but this deploy was planned upon -")),
+        done.checks.contains(&format!(
+            "{first} serves now and {first} was put in place last, but this deploy was planned upon -:"
+        )),
         "{}",
         done.checks
     );
     assert_eq!(vps.read("version"), "1");
-    vps.orders = vec![format!("after\t{first}")];
+    vps.orders = vec![format!("after\t{first}:{first}")];
     vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
 }
 
@@ -693,7 +798,7 @@ fn p21_the_lock_names_its_holder() {
 #[test]
 fn p31_every_process_must_run_the_commit() {
     let mut vps = Vps::new();
-    vps.order("version\tapi\tversion\thttp://127.0.0.1:1/version")
+    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version")
         .order("health\tapi\t200\thttp://127.0.0.1:1/");
     vps.deploy(&[("version", "1"), ("answer", r#"{"build":"x","version":"commit1"}"#)])
         .1
@@ -722,7 +827,7 @@ fn p36_busy_workers_are_waited_for_and_not_killed() {
         .order("sessions_columns\tvp_sessions\tvp_id\tstatus\tupdated_at")
         .order("sessions_ready\tidle,active")
         .order("sessions_busy\tactive,working")
-        .order("session\tvp.a");
+        .order("session\tvp.a\tapp.service");
     let ready =
         "sqlite3 \"$ROOT/vp.db\" \"UPDATE vp_sessions SET updated_at = datetime('now', '+2 seconds')\"\n";
     vps.orders.push("drain_timeout\t2".to_owned());
@@ -792,7 +897,7 @@ fn p25_an_answer_that_comes_late_is_asked_for_again() {
 #[test]
 fn p29_an_answer_of_before_is_not_taken_for_one_of_now() {
     let mut vps = Vps::new();
-    vps.order("version\tapi\tversion\thttp://127.0.0.1:1/version");
+    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version");
     vps.deploy(&[("version", "1"), ("answer", r#"{"version":"commit1"}"#)]).1.is("unconfirmed", 0);
     // Where nobody answers any more, nothing of an earlier answer is left to be read.
     let (_, done) = vps.deploy(&[("version", "2")]);
@@ -851,7 +956,7 @@ fn p32_a_session_row_from_before_the_restart_is_not_ready() {
     vps.order(&format!("sessions_database\t{}", vps.path("vp.db").display()))
         .order("sessions_columns\tvp_sessions\tvp_id\tstatus\tupdated_at")
         .order("sessions_ready\tidle,active")
-        .order("session\tvp.a");
+        .order("session\tvp.a\tapp.service");
     let touch = |status: &str, when: &str| {
         format!(
             "sqlite3 \"$ROOT/vp.db\" \"DELETE FROM vp_sessions; INSERT INTO vp_sessions VALUES ('vp.a', '{status}', {when})\"\n"
@@ -1021,7 +1126,14 @@ fn p45_a_quote_in_an_argument_is_no_command() {
         &user,
         &evil,
         &evil,
+        &evil,
         "program",
+        &evil,
+        "template",
+        &evil,
+        "step",
+        &evil,
+        "output",
         &evil,
         "unit",
         &evil,
@@ -1047,6 +1159,7 @@ fn p48_the_survey_hands_lines_over_as_they_are_and_secrets_not_at_all() {
         "root",
         ".env",
         "/usr/bin:/bin",
+        "digest",
         "key",
         "MODE",
         "secret",
@@ -1076,4 +1189,318 @@ fn p48_the_survey_hands_lines_over_as_they_are_and_secrets_not_at_all() {
     assert!(found.ends_with("/bin/sh"), "{found}");
     // Nothing was made.
     assert_eq!(fs::read_dir(vps.path("state")).unwrap().count(), 0);
+}
+
+/// The fields of `running`, as the release that serves left them.
+fn running(vps: &Vps) -> String {
+    fs::read_to_string(vps.served().unwrap().join("running")).unwrap()
+}
+
+#[test]
+fn p36_a_unit_that_was_not_restarted_may_say_any_commit_that_is_the_same_for_it() {
+    let mut vps = Vps::new();
+    vps.order("unit\tweb.service").order("version\tweb\tweb.service\tversion\thttp://127.0.0.1:1/version");
+    vps.deploy(&[("version", "1"), ("answer", r#"{"version":"commit1"}"#)]).1.is("unconfirmed", 0);
+    assert_eq!(running(&vps), "web.service\tcommit1\napp.service\tcommit1\n");
+    vps.order("restart\tapp.service");
+    let (_, done) = vps.deploy(&[("version", "2"), ("answer", r#"{"version":"commit1"}"#)]);
+    done.is("unconfirmed", 0);
+    assert!(done.checks.contains("1 of 2 units were restarted"), "{}", done.checks);
+    assert_eq!(running(&vps), "web.service\tcommit1,commit2\napp.service\tcommit2\n");
+    // It was restarted by somebody in between, and so runs the later one: that is as good.
+    let (_, done) = vps.deploy(&[("version", "3"), ("answer", r#"{"version":"commit2"}"#)]);
+    done.is("unconfirmed", 0);
+    // One that was started from something else is not what was planned.
+    let (_, done) = vps.deploy(&[("version", "4"), ("answer", r#"{"version":"commit9"}"#)]);
+    assert!(done.is("rolled-back", 33).checks.contains("web runs commit9, not commit4"), "{}", done.checks);
+    // Restarted now, only the new one is right.
+    vps.order("restart\tweb.service");
+    let (_, done) = vps.deploy(&[("version", "5"), ("answer", r#"{"version":"commit2"}"#)]);
+    assert!(done.is("rolled-back", 33).checks.contains("web runs commit2, not commit5"), "{}", done.checks);
+    let calls = vps.calls("systemctl");
+    let restarts: Vec<&str> = calls.lines().filter(|call| call.starts_with("restart")).collect();
+    assert_eq!(restarts[1..4], ["restart --no-block app.service"; 3]);
+}
+
+#[test]
+fn only_what_is_sent_is_looked_for_in_the_upload_and_the_rest_in_the_app() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1"), ("same.py", "s"), ("run.sh", "#!/bin/sh\n")]).1.is("unconfirmed", 0);
+    let sum = |text: &str| {
+        let file = vps.path("sum");
+        fs::write(&file, text).unwrap();
+        let sum = Command::new("sha256sum").arg(&file).output().unwrap().stdout;
+        String::from_utf8(sum).unwrap()[..64].to_owned()
+    };
+    let rest = format!("f\t{}\tsame.py\nx\t{}\trun.sh\n", sum("s"), sum("#!/bin/sh\n"));
+    vps.order("upload\tversion")
+        .order("step\tone\t.\td1\tcat version same.py >out; ./run.sh && test ! -w .git");
+    vps.order("output\tone\tout");
+    vps.rest = rest;
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(done.is("unconfirmed", 0).checks.contains("1 of 3 paths were sent"), "{}", done.checks);
+    // The build had all of it.
+    assert_eq!(
+        (vps.read("out"), vps.read("same.py"), mode(&vps.app("run.sh"))),
+        ("2s".into(), "s".into(), 0o755)
+    );
+    // What is not as it was when this was planned stops it, before the build or after it.
+    for (step, check) in [("d2", "changed since this deploy was planned"), ("d1", "changed on the VPS since")]
+    {
+        vps.no_drift = true;
+        vps.write("same.py", "hot fix");
+        vps.orders[1] = vps.orders[1].replace("d1", step);
+        let (_, done) = vps.deploy(&[("version", "3")]);
+        assert!(done.is("failed", 30).checks.contains(check), "{step}: {}", done.checks);
+        assert_eq!((vps.read("version"), vps.read("same.py")), ("2".into(), "hot fix".into()));
+        vps.orders[1] = vps.orders[1].replace("d2", "d1");
+    }
+    // Where the plan has seen it, it is told and overwritten.
+    vps.no_drift = false;
+    vps.rest =
+        vps.rest.lines().filter(|line| !line.ends_with("same.py")).map(|line| format!("{line}\n")).collect();
+    vps.order("upload\tsame.py");
+    vps.deploy(&[("version", "3"), ("same.py", "s")]).1.is("unconfirmed", 0);
+    assert_eq!(vps.read("same.py"), "s");
+}
+
+#[test]
+fn p31_a_process_from_elsewhere_or_from_before_is_not_the_release() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    // It starts where an older checkout lies.
+    fs::create_dir(vps.path("old-checkout")).unwrap();
+    fs::write(vps.path("elsewhere"), vps.path("old-checkout").display().to_string()).unwrap();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    let said = format!("runs in {}", vps.path("old-checkout").display());
+    assert!(done.is("rolled-back", 33).checks.contains(&said), "{}", done.checks);
+    fs::remove_file(vps.path("elsewhere")).unwrap();
+    // systemd says that it started anew, but the process is the old one.
+    vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
+    fs::write(vps.path("old-process"), "").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    let (_, done) = vps.deploy(&[("version", "4")]);
+    assert!(done.is("rolled-back", 33).checks.contains("is older than the restart"), "{}", done.checks);
+}
+
+/// Ends an activation at a word of its log, as a kill at that moment would, and has it recovered.
+fn cut_off(vps: &mut Vps, at: &str, files: &[(&str, &str)]) -> (String, Record) {
+    let script = vps.path("bin/date");
+    let stop = format!(
+        "#!/bin/sh\ncase $(tail -n 1 \"$ROOT/state/releases/$ID/log\" 2>/dev/null) in\n    '== {at}') rm -f \"$0\"; kill -9 $PPID ;;\nesac\nexec /bin/date \"$@\"\n"
+    );
+    let id = format!("2026010{}T000000Z-c", vps.deploys + 1);
+    fs::write(&script, stop.replace("$ID", &id)).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    vps.killed = true;
+    vps.deploy(files);
+    vps.killed = false;
+    assert!(!script.exists(), "{at} never came");
+    vps.activate(&id, "recover")
+}
+
+#[test]
+fn p19_p22_wherever_it_is_cut_off_one_release_is_there_whole() {
+    for (at, verdict, code) in [
+        ("verifying the upload", "failed", 1),
+        ("building", "failed", 1),
+        ("waiting for busy workers", "failed", 1),
+        ("switching", "failed", 1),
+        ("restarting", "rolled-back", 33),
+        ("waiting for the units", "rolled-back", 33),
+        ("asking for health, versions and sessions", "rolled-back", 33),
+    ] {
+        let mut vps = Vps::new();
+        vps.order("step\tone\t.\td1\tmkdir -p out && cp version out/built").order("output\tone\tout");
+        vps.order("template\tworker@.service\tworker@.service").order("watchdog\tdog.timer");
+        let old = [("version", "1"), ("old.py", "o"), ("worker@.service", "[Unit]\n")];
+        vps.deploy(&old).1.is("unconfirmed", 0);
+        vps.orders[0] = vps.orders[0].replace("d1", "d2");
+        let new = [("version", "2"), ("new/a.py", "n"), ("worker@.service", "[Unit]\n# 2\n")];
+        let (id, done) = cut_off(&mut vps, at, &new);
+        done.is(verdict, code);
+        assert_eq!(done.record["serving"], "old", "{at}");
+        assert_eq!(
+            (vps.read("version"), vps.read("old.py"), vps.read("out/built")),
+            ("1".into(), "o".into(), "1".into()),
+            "{at}"
+        );
+        assert!(!vps.app("new").exists(), "{at}");
+        assert_eq!(fs::read_to_string(vps.path("units/worker@.service")).unwrap(), "[Unit]\n", "{at}");
+        for left in ["pending", "build/x", "incoming/commit2"] {
+            let left = vps.path("state").join(left.replace("/x", &format!("/{id}")));
+            assert!(!left.exists(), "{at}: {}", left.display());
+        }
+        // Once is enough, and the next one goes through.
+        let told = done.log.len();
+        assert_eq!(vps.activate(&id, "recover").1.log.len(), told, "{at}");
+        vps.deploy(&new).1.is("unconfirmed", 0);
+        assert_eq!((vps.read("version"), vps.read("out/built")), ("2".into(), "2".into()), "{at}");
+    }
+}
+
+#[test]
+fn a_recovery_that_is_cut_off_itself_is_recovered() {
+    let mut vps = Vps::new();
+    vps.order("step\tone\t.\td1\tmkdir -p out && cp version out/built").order("output\tone\tout");
+    vps.deploy(&[("version", "1"), ("old.py", "o")]).1.is("unconfirmed", 0);
+    vps.orders[0] = vps.orders[0].replace("d1", "d2");
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let new = [("version", "2"), ("new/a.py", "n")];
+    let (_, done) = cut_off(&mut vps, "restarting what was there before", &new);
+    done.is("rolled-back", 33);
+    assert_eq!((vps.read("version"), vps.read("out/built")), ("1".into(), "1".into()));
+    assert!(!vps.app("new").exists());
+}
+
+#[test]
+fn a_deadline_outlives_a_reboot() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    vps.order("confirm\t90");
+    let (id, _) = vps.deploy(&[("version", "2")]);
+    assert_eq!(fs::read_to_string(vps.path("state/pending")).unwrap(), format!("{id}\n"));
+    // The timer runs: nothing is to be done.
+    fs::write(vps.path(&format!("active.ua-deploy-confirm-{id}.timer")), "active\n").unwrap();
+    let before = vps.calls("systemd-run");
+    vps.activate(&id, "recover");
+    assert_eq!(vps.calls("systemd-run"), before);
+    // It was lost, and there is time left.
+    fs::remove_file(vps.path(&format!("active.ua-deploy-confirm-{id}.timer"))).unwrap();
+    vps.activate(&id, "recover");
+    assert_eq!(vps.calls("systemd-run").matches("--on-active=").count(), 2, "{}", vps.calls("systemd-run"));
+    assert_eq!(vps.read("version"), "2");
+    // Or there is none.
+    fs::write(vps.path("state/releases").join(&id).join("deadline"), "1\n").unwrap();
+    vps.activate(&id, "recover").1.is("rolled-back", 33);
+    assert_eq!(vps.read("version"), "1");
+    assert!(!vps.path("state/pending").exists());
+}
+
+#[test]
+fn a_line_of_the_history_that_was_cut_short_takes_no_other_with_it() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    let history = vps.path("state/history.jsonl");
+    let mut text = fs::read_to_string(&history).unwrap();
+    text.push_str("{\"id\":\"2026");
+    fs::write(&history, text).unwrap();
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
+    let text = fs::read_to_string(&history).unwrap();
+    let broken: Vec<&str> =
+        text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err()).collect();
+    assert_eq!(broken, ["{\"id\":\"2026"]);
+    let (id, _) = vps.deploy(&[("version", "3")]);
+    assert!(vps.sh("smoked", &[&vps.state(), &id, "warn"]).status.success());
+    assert!(vps.sh("smoked", &[&vps.state(), &id, "pass"]).status.success());
+    let record = fs::read_to_string(vps.path("state/releases").join(&id).join("record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!((&record["public"], &record["verdict"]), (&"pass".into(), &"unconfirmed".into()));
+    assert!(record["seconds"].is_u64(), "{record}");
+    let begun = vps.sh("begin", &[&vps.state(), "20260108T000000Z-c", "c8", "{\"id\":\"8\"}", ""]);
+    assert!(begun.status.success());
+    let fields = "\"verdict\":\"failed\",\"exit_code\":32";
+    assert!(vps.sh("close", &[&vps.state(), "20260108T000000Z-c", fields]).status.success());
+    let last = fs::read_to_string(&history).unwrap();
+    let last: serde_json::Value = serde_json::from_str(last.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["verdict"], &last["whois"]), (&"failed".into(), &"".into()));
+}
+
+#[test]
+fn what_serves_is_proved_without_touching_it() {
+    let mut vps = Vps::new();
+    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version");
+    vps.order("health\tapi\t200\thttp://127.0.0.1:1/");
+    let (id, _) = vps.deploy(&[("version", "1"), ("answer", r#"{"version":"commit1"}"#)]);
+    let orders = fs::read_to_string(vps.path("state/releases").join(&id).join("orders")).unwrap();
+    let now = |vps: &Vps| {
+        let output = vps.sh("now", &[&vps.state(), &id, &orders]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(now(&vps), (Some(0), "api 200; api runs commit1\n".to_owned()));
+    vps.write("answer", r#"{"version":"x"}"#);
+    assert_eq!(now(&vps), (Some(1), "api runs x, not commit1\n".to_owned()));
+    fs::write(vps.path("broken"), "1\n").unwrap();
+    assert_eq!(now(&vps).1, "api runs x, not commit1; app.service is activating/x\n");
+    assert_eq!(fs::read_dir(vps.path("state/releases")).unwrap().count(), 1);
+}
+
+#[test]
+fn the_survey_tells_what_of_the_last_release_still_holds() {
+    let mut vps = Vps::new();
+    vps.write(".env", "A=1\nexport B=secret\nC=3\n");
+    vps.order("env_file\t.env").order("step\tone\t.\td1\ttouch out").order("output\tone\tout");
+    let (id, _) = vps.deploy(&[("version", "1"), ("a.py", "a"), ("b\\c", "b"), ("run.sh", "#!/bin/sh\n")]);
+    let app = vps.path("app").display().to_string();
+    let survey = |vps: &Vps, digest: &str, more: &[&str]| {
+        let state = vps.state();
+        let mut args = vec![state.as_str(), &app, "root", "root", ".env", "/usr/bin:/bin", digest];
+        args.extend(more);
+        String::from_utf8(vps.sh("survey", &args).stdout).unwrap()
+    };
+    let has = |text: &str, line: &str| text.lines().any(|it| it == line);
+    let text = survey(&vps, "other", &["unit", "app.service", "step", "one=d1", "output", "one=out"]);
+    for line in [
+        format!("served\t{id}").as_str(),
+        &format!("newest\t{id}"),
+        "known\tyes",
+        "built\tone\td1",
+        "runs\tapp.service\tcommit1",
+    ] {
+        assert!(has(&text, line), "{line:?} in\n{text}");
+    }
+    assert!(text.contains("\nput\tx\t") && text.contains("\tb\\c\n"), "{text}");
+    assert!(text.contains("\nunit\tapp.service\tloaded\tactive\tx\t0\t"), "{text}");
+    assert!(!text.contains("drift") && !text.contains("env_key") && !text.contains("size"), "{text}");
+    // The list is not sent where both have the same.
+    let manifest = vps.path("state/releases").join(&id).join("manifest");
+    let digest = Command::new("sha256sum").arg(manifest).output().unwrap().stdout;
+    let same = survey(&vps, &String::from_utf8(digest).unwrap()[..64], &[]);
+    assert!(has(&same, "same\tyes") && !same.contains("put\t"), "{same}");
+    // Somebody was there.
+    vps.write("b\\c", "hot fix");
+    fs::set_permissions(vps.app("run.sh"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::remove_file(vps.app("out")).unwrap();
+    vps.write(".env", "A=1\nB=changed\nD=4\n");
+    let text = survey(&vps, "other", &["step", "one=d2", "output", "one=version"]);
+    for line in
+        ["drift\tb\\c", "drift\trun.sh", "env_key\tchanged\tB", "env_key\tremoved\tC", "env_key\tadded\tD"]
+    {
+        assert!(has(&text, line), "{line:?} in\n{text}");
+    }
+    assert!(!has(&text, "drift\tversion") && !text.contains("built") && !text.contains("secret"), "{text}");
+    assert!(text.contains("size\tone\t"), "{text}");
+    assert!(!fs::read_to_string(vps.served().unwrap().join("env")).unwrap().contains("secret"));
+    // A later one that was cut off leaves nothing sure.
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    fs::write(vps.path("bin/mv"), "#!/bin/sh\nexit 1\n").unwrap();
+    let late = vps.path("state/releases/20260102T000000Z-c");
+    fs::create_dir(&late).unwrap();
+    fs::write(late.join("switched"), "").unwrap();
+    let text = survey(&vps, "other", &[]);
+    assert!(has(&text, "newest\t20260102T000000Z-c") && !has(&text, "known\tyes"), "{text}");
+}
+
+#[test]
+fn p43_the_ops_token_goes_to_curl_by_its_stdin() {
+    let vps = Vps::new();
+    let curl = "#!/bin/sh\necho \"$*\" >>\"$ROOT/curl.calls\"\ncat >>\"$ROOT/curl.heard\"\necho 200\n";
+    fs::write(vps.path("bin/curl"), curl).unwrap();
+    let ops = |vps: &Vps, env: &str| {
+        vps.write(".env", env);
+        let file = vps.app(".env").display().to_string();
+        let output = vps.sh("ops", &[&file, "UA_OPS_TOKEN", "https://x/"]);
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    for env in [
+        "UA_OPS_TOKEN=hunter2",
+        "X_UA_OPS_TOKEN=no\nUA_OPS_TOKEN=old\nexport UA_OPS_TOKEN='hunter2'\r\n",
+        " UA_OPS_TOKEN = \"hunter2\"\n#UA_OPS_TOKEN=no\n",
+    ] {
+        assert_eq!(ops(&vps, env), (0, "200\n".to_owned()), "{env}");
+    }
+    let heard = fs::read_to_string(vps.path("curl.heard")).unwrap();
+    assert_eq!(heard, "x-ua-ops-token: hunter2\n".repeat(3));
+    assert!(!vps.calls("curl").contains("hunter2"), "{}", vps.calls("curl"));
+    assert_eq!(ops(&vps, "OTHER=1\n").0, 3);
 }

@@ -42,7 +42,7 @@ pub fn health(
             let url = format!("{}{}", route.url(name), route.health_path);
             bar.set_message(format!("asking {url} (attempt {attempt} of {})", patience.attempts));
             let id = format!("staging.{}", route.part);
-            *check = Some(match status(&url, None, Way::Direct, EACH) {
+            *check = Some(match status(&url, Way::Direct, EACH) {
                 Ok(code) if route.healthy.contains(code) => {
                     Check::pass(id, format!("{url} answers {code}")).since(start)
                 }

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use rustls_platform_verifier::BuilderVerifierExt;
-use ua_common::ops::{TOKEN_HEADER, Token};
 use ureq::tls::{RootCerts, TlsConfig};
 
 /// Whether the proxy of the environment may be used: names of the tailnet mean nothing to it.
@@ -20,8 +19,8 @@ pub enum Way {
     Internet,
 }
 
-/// Asks `url` and gives the status, or why there is none. The token, if any, goes into a header only.
-pub fn status(url: &str, token: Option<&Token>, way: Way, limit: Duration) -> Result<u16, String> {
+/// Asks `url` and gives the status, or why there is none.
+pub fn status(url: &str, way: Way, limit: Duration) -> Result<u16, String> {
     let roots = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
     let mut config = ureq::Agent::config_builder()
         .timeout_global(Some(limit))
@@ -32,11 +31,7 @@ pub fn status(url: &str, token: Option<&Token>, way: Way, limit: Duration) -> Re
     if way == Way::Direct {
         config = config.proxy(None);
     }
-    let mut request = config.build().new_agent().get(url);
-    if let Some(token) = token {
-        request = request.header(TOKEN_HEADER, token.reveal());
-    }
-    match request.call() {
+    match config.build().new_agent().get(url).call() {
         Ok(response) => Ok(response.status().as_u16()),
         Err(ureq::Error::Timeout(_)) => Err(format!("no answer within {} s", limit.as_secs_f64())),
         Err(ureq::Error::HostNotFound) => Err("the name does not resolve on this machine".to_owned()),

@@ -57,7 +57,7 @@ fn wanted(view: &View, route: &Route, name: &str, local: Option<u16>) -> Row {
     let served =
         handler.map(crate::serve::Handler::words).or_else(|| listener.map(|it| it.kind().to_owned()));
     let answer = |url: String| {
-        http::status(&url, None, Way::Direct, EACH).map_or_else(|why| why, |status| status.to_string())
+        http::status(&url, Way::Direct, EACH).map_or_else(|why| why, |status| status.to_string())
     };
     let certificate = || match http::certificate_end(name, route.port, EACH) {
         Ok(end) => format!("{} days", end.duration_since(Timestamp::now()).as_hours() / 24),
