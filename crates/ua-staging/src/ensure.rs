@@ -359,7 +359,10 @@ impl Refusal {
     /// The failure of the run, given what is left of its changes.
     fn into_failure(self, left: String) -> Failure {
         match self {
-            Self::Disabled { said, url } => StagingError::Disabled { said, url }.into(),
+            Self::Disabled { said, url } => {
+                let said = if left == NOTHING { said } else { format!("{said}; {left}") };
+                StagingError::Disabled { said, url }.into()
+            }
             Self::Changing => StagingError::Restless { left }.into(),
             Self::Other { said } => StagingError::Refused { said, left }.into(),
             Self::Unchanged { action } => StagingError::Unchanged { action: action.to_string(), left }.into(),

@@ -94,20 +94,20 @@ mod tests {
     fn a_redirect_is_an_answer() {
         let (url, _server) =
             server("HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n");
-        assert_eq!(status(&url, None, Way::Direct, Duration::from_secs(5)), Ok(307));
+        assert_eq!(status(&url, Way::Direct, Duration::from_secs(5)), Ok(307));
     }
 
     #[test]
     fn an_error_status_is_an_answer() {
         let (url, _server) = server("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n");
-        assert_eq!(status(&url, None, Way::Direct, Duration::from_secs(5)), Ok(500));
+        assert_eq!(status(&url, Way::Direct, Duration::from_secs(5)), Ok(500));
     }
 
     #[test]
     fn p28_a_server_that_never_answers_is_not_waited_for() {
         let (url, _server) = server("");
         let start = Instant::now();
-        let error = status(&url, None, Way::Direct, Duration::from_millis(300)).unwrap_err();
+        let error = status(&url, Way::Direct, Duration::from_millis(300)).unwrap_err();
         assert!(error.contains("no answer within 0.3 s"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(3));
     }
