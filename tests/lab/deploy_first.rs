@@ -48,7 +48,6 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("p36_a_mission_is_not_killed_by_a_deploy", mission),
         ("a_rollback_is_a_deploy_of_what_served_before", rolled_back),
         ("unlock_ends_only_the_holder_and_only_by_force", unlocked),
-        ("staging_by_its_own_verbs", staging_verbs),
     ]
 }
 
@@ -710,48 +709,4 @@ fn unlocked(lab: &Lab) -> Result<()> {
     })?;
     ensure!([1, 33].contains(&done.output.code), "{:?}", done.output);
     app.good().map(drop)
-}
-
-fn staging_verbs(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let other = ["tailscale", "serve", "--bg", "--https=443", "--set-path=/docs", "http://127.0.0.1:4000"];
-    lab.vps().command(&other).run()?;
-    let staging = |args: &[&str]| {
-        let typed: Vec<&str> = ["ua-staging"].iter().chain(args).copied().collect();
-        lab.laptop()
-            .command(&typed)
-            .user(OPERATOR)
-            .env("UA_TAILNET_STAGING_HEALTH_MAX_ATTEMPTS", "1")
-            .output()
-    };
-    let expect = |args: &[&str], code: i32, words: &str| {
-        let output = staging(args)?;
-        ensure!(output.code == code && output.stdout.contains(words), "{args:?}: {output:?}");
-        anyhow::Ok(())
-    };
-    expect(&["verify"], 42, "yet to do: serve http://127.0.0.1:3000 on https port 443")?;
-    // Right routes, and nobody behind them.
-    expect(&["ensure"], 41, "both routes were set and read back")?;
-    expect(&["ensure"], 41, "both routes are as wanted")?;
-    app.good()?;
-    expect(&["verify"], 0, "answers 200")?;
-    expect(&["status"], 0, "443/docs")?;
-    expect(&["status"], 0, "http://127.0.0.1:4000")?;
-    expect(&["status"], 0, " days")?;
-    expect(&["url", "api"], 0, "https://srv1360701.taildcc090.ts.net:8443\n")?;
-    expect(&["verify", "--api-target", "http://127.0.0.1:8002"], 42, "`staging.api_target`")?;
-    expect(
-        &["ensure", "--replace", "--api-target", "http://127.0.0.1:8002"],
-        41,
-        "8443/api/health answers 404",
-    )?;
-    expect(&["ensure", "--replace"], 0, "were set and read back")?;
-    // p59: what others serve stays.
-    expect(&["reset"], 0, "were removed, read back")?;
-    let left = lab.vps().command(&["tailscale", "serve", "status", "--json"]).read()?;
-    ensure!(left.contains("/docs") && !left.contains("3000") && !left.contains("8001"), "{left}");
-    expect(&["reset", "--all"], 0, "were removed, read back")?;
-    let left = lab.vps().command(&["tailscale", "serve", "status", "--json"]).read()?;
-    ensure!(left.trim() == "{}", "{left}");
-    Ok(())
 }

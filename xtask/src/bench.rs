@@ -72,7 +72,7 @@ fn bench(tools: &[&str], measure: fn(&Lab) -> Result<Vec<Measure>>, progress: &P
 const COUNTER: &str = "#!/bin/sh\necho \"$*\" >>/tmp/ua-bench/calls\nexec /usr/bin/ssh \"$@\"\n";
 
 /// What the verbs cost: `(verb, connections, execs)`, in mode `tailscale_ssh`.
-const COSTS: [(&[&str], usize, usize); 8] = [
+const COSTS: [(&[&str], usize, usize); 9] = [
     (&["ua-preflight", "--ssh"], 0, 0),
     (&["ua-ssh-auth", "show"], 0, 0),
     (&["ua-ssh-auth", "args"], 0, 0),
@@ -80,6 +80,7 @@ const COSTS: [(&[&str], usize, usize); 8] = [
     (&["ua-ssh-auth", "status"], 0, 0),
     (&["ua-ssh-auth", "check"], 1, 1),
     (&["ua-ssh-auth", "canary"], 2, 10),
+    (&["ua-staging", "url"], 0, 0),
     (&["ua-staging", "verify"], 1, 1),
 ];
 

@@ -57,6 +57,8 @@ pub struct Printer {
     /// A person at a terminal sees both streams in one place.
     both_terminals: bool,
     progress: bool,
+    /// How wide the terminal is that stdout goes to.
+    columns: Option<usize>,
     failed: Cell<Option<io::ErrorKind>>,
 }
 
@@ -72,6 +74,7 @@ impl Printer {
             color_err: color.on(err),
             both_terminals: out && err,
             progress: err && !quiet,
+            columns: console::Term::stdout().size_checked().map(|(_, columns)| columns.into()),
             failed: Cell::new(None),
         }
     }
@@ -79,6 +82,11 @@ impl Printer {
     /// What went wrong with stdout, other than that its reader had seen enough.
     pub fn stdout_failure(&self) -> Option<io::ErrorKind> {
         self.failed.get()
+    }
+
+    /// How wide the terminal is that stdout goes to, if it goes to one.
+    pub fn columns(&self) -> Option<usize> {
+        self.columns
     }
 
     /// Is a report wanted as JSON?
@@ -163,6 +171,7 @@ impl Printer {
             Format::Human if self.quiet => {}
             Format::Human => reports.iter().for_each(|report| self.out(&self.human(report))),
         }
+        let mut hints: Vec<&str> = Vec::new();
         for report in reports {
             let shown = self.format == Format::Human && !self.quiet && self.both_terminals;
             for check in &report.checks {
@@ -173,9 +182,12 @@ impl Printer {
                     }
                     _ => {}
                 }
-                if let Some(hint) = &check.hint
+                // Two checks may call for one and the same command.
+                if let Some(hint) = check.hint.as_deref()
                     && (check.verdict == Verdict::Fail || !self.quiet)
+                    && !hints.contains(&hint)
                 {
+                    hints.push(hint);
                     self.hint(hint);
                 }
             }
@@ -201,7 +213,8 @@ impl Printer {
         let mut text = String::new();
         for Check { id, verdict, detail, .. } in &report.checks {
             // Writing into a string cannot fail.
-            let _ = writeln!(text, "{} {id:width$}  {}", self.word(*verdict), printable(detail));
+            let detail = hanging(&printable(detail), "FAIL ".len() + width + 2, self.columns);
+            let _ = writeln!(text, "{} {id:width$}  {detail}", self.word(*verdict));
         }
         let lane = report.lane();
         let (word, target) = (self.word(report.verdict()), printable(report.target()));
@@ -281,6 +294,30 @@ pub fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
+/// Text whose lines stay right of `indent` on a terminal of this width, as far as its words are short enough.
+fn hanging(text: &str, indent: usize, columns: Option<usize>) -> String {
+    let Some(room) = columns.and_then(|columns| columns.checked_sub(indent)).filter(|room| *room >= 30)
+    else {
+        return text.to_owned();
+    };
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.split('\n') {
+        let mut filled = 0;
+        for (nth, word) in line.split(' ').enumerate() {
+            let length = word.chars().count();
+            if let Some(last) = lines.last_mut().filter(|_| nth > 0 && filled + 1 + length <= room) {
+                last.push(' ');
+                last.push_str(word);
+                filled += 1 + length;
+            } else {
+                lines.push(word.to_owned());
+                filled = length;
+            }
+        }
+    }
+    lines.join(&format!("\n{:indent$}", ""))
+}
+
 /// Text from outside with its control characters made visible: a remote must not drive the operator's terminal.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -297,6 +334,20 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_detail_stays_in_its_column() {
+        let text = "port 443 serves `http://127.0.0.1:30001`, but `staging.ui_port` wants it";
+        assert_eq!(hanging(text, 10, None), text);
+        assert_eq!(hanging(text, 10, Some(200)), text);
+        assert_eq!(hanging(text, 60, Some(80)), text, "there is no room for a column");
+        assert_eq!(
+            hanging(text, 4, Some(44)),
+            "port 443 serves\n    `http://127.0.0.1:30001`, but\n    `staging.ui_port` wants it"
+        );
+        let url = "https://login.tailscale.com/f/serve?node=nXYZ";
+        assert_eq!(hanging(&format!("at {url}\nnow"), 2, Some(40)), format!("at\n  {url}\n  now"));
+    }
 
     #[test]
     fn control_characters_are_shown_not_obeyed() {

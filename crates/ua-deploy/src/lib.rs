@@ -331,7 +331,7 @@ impl Rest<'_> {
         Remote { transport: self.transport, settings: &self.context.settings, out: &self.context.out }
     }
 
-    /// The routes are applied to what they were seen to be; a change in between shows when they are read back.
+    /// Seen before the build: a port that was taken since is noticed, and left alone.
     fn staging(&self, view: &View) -> Result<Vec<Check>, Stopped> {
         let (settings, out) = (&self.context.settings, &self.context.out);
         ua_staging::ensure(&Vps::Remote(self.transport), settings, view, Conflict::Refuse, out)

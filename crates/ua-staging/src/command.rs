@@ -10,7 +10,7 @@ use ua_common::settings::table;
 use ua_common::settings::value::StagingMode;
 use ua_common::transport::Transport;
 
-use crate::plan::{Action, removal};
+use crate::plan::{Action, Route, removal};
 use crate::serve::{Actual, ServeConfig};
 use crate::{Conflict, View, Vps, ensure, legacy, status, view};
 
@@ -118,23 +118,20 @@ Examples:
 #[allow(clippy::unnecessary_wraps, reason = "the signature that every tool shares")]
 fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
-    match matches.subcommand() {
-        Some(("url", matches)) if !context.out.is_json() => {
-            match work("url", matches, context, &mut report) {
-                // The addresses are the whole output.
-                Ok(()) if report.exit() == Exit::Ok => return Ok(Exit::Ok),
-                Ok(()) => {}
-                Err(error) => drop(report.push(failed(&error))),
-            }
-        }
-        Some((verb, matches)) => {
-            if let Err(error) = work(verb, matches, context, &mut report) {
-                report.push(failed(&error));
-            }
-        }
-        None => return Ok(Exit::Usage),
+    let Some((verb, matches)) = matches.subcommand() else { return Ok(Exit::Usage) };
+    if let Err(error) = work(verb, matches, context, &mut report) {
+        report.push(failed(&error));
     }
-    Ok(context.finish(&[report]))
+    if verb != "url" {
+        return Ok(context.finish(&[report]));
+    }
+    // The addresses are the whole output, so that `$(…)` gets them or nothing.
+    let part = matches.get_one::<String>("PART").map(String::as_str);
+    let wanted = ["ui", "api"].into_iter().filter(|each| part.is_none_or(|part| part == *each));
+    let urls: Vec<&str> =
+        wanted.filter_map(|part| report.data.get(&format!("{part}_url"))?.as_str()).collect();
+    let urls = urls.join("\n");
+    Ok(context.finish_with(report, Some(&urls)))
 }
 
 /// From the way in to the verb's own part.
@@ -154,6 +151,11 @@ fn work(verb: &str, matches: &ArgMatches, context: &Context, report: &mut Report
         let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
         push(report, preflight.checks);
         let Some(place) = preflight.place else { return Ok(()) };
+        if verb == "url" && place.in_tailnet {
+            // The tailnet's word for the name is as good as the node's own.
+            urls(report, &Route::wanted(settings), &place.name);
+            return Ok(());
+        }
         if !place.myself {
             let target = place.ssh_target(settings);
             let open = Transport::open(target, settings.ssh_check_wait.value, &context.out)?;
@@ -164,30 +166,28 @@ fn work(verb: &str, matches: &ArgMatches, context: &Context, report: &mut Report
     let vps = transport.as_ref().map_or(Vps::Here, Vps::Remote);
     let conflict = if flag(matches, "replace") { Conflict::Replace } else { Conflict::Refuse };
     let view = view(&vps, settings, conflict)?;
-    let name = view.actual.node.name().to_owned();
-    for route in &view.wanted {
-        report.data.insert(format!("{}_url", route.part), route.url(&name).into());
-    }
+    urls(report, &view.wanted, view.actual.node.name());
     let dry_run = flag(matches, "dry-run");
     match verb {
         "ensure" if dry_run => {
             push(report, view.checks());
-            show_actions(context, report, &view.plan.actions);
+            let lines: Vec<String> = view.plan.actions.iter().map(ToString::to_string).collect();
+            show(context, report, &lines);
         }
         "ensure" => push(report, ensure(&vps, settings, &view, conflict, &context.out)?),
         "verify" => verify(context, &vps, &view, report)?,
         "reset" => reset(context, &vps, &view, matches, report)?,
         "status" => status(context, &vps, &view, report)?,
-        _ => {
-            let part = matches.get_one::<String>("PART").map(String::as_str);
-            for route in view.wanted.iter().filter(|route| part.is_none_or(|part| part == route.part)) {
-                if !context.out.is_json() {
-                    context.out.data(&route.url(&name));
-                }
-            }
-        }
+        _ => {}
     }
     Ok(())
+}
+
+/// Where staging is, for whoever reads the report.
+fn urls(report: &mut Report, wanted: &[Route; 2], name: &str) {
+    for route in wanted {
+        report.data.insert(format!("{}_url", route.part), route.url(name).into());
+    }
 }
 
 fn flag(matches: &ArgMatches, name: &str) -> bool {
@@ -207,10 +207,10 @@ fn failed(error: &anyhow::Error) -> Check {
     if let Some(hint) = hint { check.hint(hint) } else { check }
 }
 
-fn show_actions(context: &Context, report: &mut Report, actions: &[Action]) {
-    let lines: Vec<String> = actions.iter().map(ToString::to_string).collect();
+/// What would be changed, a line each.
+fn show(context: &Context, report: &mut Report, lines: &[String]) {
     if !context.out.is_json() {
-        for line in &lines {
+        for line in lines {
             context.out.data(&format!("would {line}"));
         }
     }
@@ -219,21 +219,19 @@ fn show_actions(context: &Context, report: &mut Report, actions: &[Action]) {
 
 /// Routes that are not as wanted are drift here, since nothing is changed.
 fn verify(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) -> Result<(), Failure> {
-    if view.plan.actions.is_empty() {
-        push(report, view.checks());
-        if view.plan.obstacles.is_empty() {
-            push(report, crate::healthy(vps, &context.settings, view, &context.out)?);
-        }
-        return Ok(());
-    }
-    push(report, view.checks().into_iter().filter(|check| check.exit != Exit::Ok).collect());
+    let right = view.plan.actions.is_empty();
+    push(report, view.checks().into_iter().filter(|check| right || check.id != "staging.plan").collect());
     for action in &view.plan.actions {
         let detail = format!("not as wanted; yet to do: {action}");
         report.push(Check::fail("staging.routes", Exit::StagingDrift, detail).hint("ua-staging ensure"));
     }
+    if right && view.plan.obstacles.is_empty() {
+        push(report, crate::healthy(vps, &context.settings, view, &context.out)?);
+    }
     Ok(())
 }
 
+/// Takes away what equals ours, or with `--all` everything, and tells line by line what goes.
 fn reset(
     context: &Context,
     vps: &Vps<'_>,
@@ -248,25 +246,32 @@ fn reset(
         false => removal(&view.wanted, actual),
     };
     let actions = left(&view.actual);
-    if flag(matches, "dry-run") {
-        show_actions(context, report, &actions);
-    } else if !actions.is_empty() {
-        ensure::change(vps, &actions)?;
-        if !left(&ensure::observe(vps)?).is_empty() {
-            let detail = "the routes are still there though every command succeeded";
-            report.push(Check::fail("staging.reset", Exit::StagingDrift, detail).hint("ua-staging status"));
-            return Ok(());
+    let lines: Vec<String> = if everything {
+        view.actual.serve.lines().iter().map(|line| format!("stop serving {line}")).collect()
+    } else {
+        actions.iter().map(ToString::to_string).collect()
+    };
+    let dry_run = flag(matches, "dry-run");
+    let detail = match (actions.is_empty(), everything) {
+        (true, true) => "nothing is served".to_owned(),
+        (true, false) => "there are no routes of ours".to_owned(),
+        (false, true) if dry_run => "all routes of the node would be removed".to_owned(),
+        (false, false) if dry_run => "routes of ours would be removed".to_owned(),
+        (false, _) => {
+            ensure::remove(vps, &view.actual, &|now| left(now).into_iter().next())?;
+            let whose = if everything { "all routes of the node" } else { "routes of ours" };
+            format!("{whose} were removed, read back")
         }
+    };
+    if dry_run {
+        show(context, report, &lines);
+    } else {
+        push(report, lines.iter().map(|line| Check::pass("staging.removed", line)).collect());
     }
-    let whose = if everything { "routes" } else { "routes of ours" };
-    report.push(Check::pass(
-        "staging.reset",
-        match (actions.is_empty(), flag(matches, "dry-run")) {
-            (true, _) => format!("there are no {whose}"),
-            (false, true) => format!("{whose} would be removed"),
-            (false, false) => format!("{whose} were removed, read back"),
-        },
-    ));
+    report.push(Check::pass("staging.reset", detail));
+    if !everything {
+        push(report, view.checks().into_iter().filter(|check| check.id == "staging.stale").collect());
+    }
     Ok(())
 }
 
@@ -277,7 +282,7 @@ fn status(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) ->
         status::rows(vps, view)?
     };
     if !context.out.is_json() {
-        for line in status::table(&rows) {
+        for line in status::table(&rows, context.out.columns()) {
             context.out.data(&line);
         }
     }
@@ -293,6 +298,13 @@ fn status(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) ->
     }
     for note in &view.plan.notes {
         report.push(Check::warn("staging.stale", note.clone()));
+    }
+    for (row, route) in rows.iter().zip(&view.wanted) {
+        push(report, row.trouble(route).into_iter().collect());
+        if let Some(why) = row.certificate.as_deref().filter(|text| !text.ends_with(" days")) {
+            let id = format!("staging.{}.certificate", route.part);
+            report.push(Check::warn(id, format!("{}: {why}", row.address)));
+        }
     }
     Ok(())
 }

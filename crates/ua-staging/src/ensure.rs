@@ -4,24 +4,31 @@ use std::time::Duration;
 
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
+use ua_common::interrupt;
 use ua_common::run::{Cmd, RunError};
 use ua_common::transport::{Script, Transport};
 
 use crate::Conflict;
 use crate::health::pause;
-use crate::plan::{Action, Obstacle, Plan, Route, plan, undo};
+use crate::plan::{Action, Obstacle, Route, plan, undo};
 use crate::serve::Actual;
 
-const OBSERVE: Script = Script { name: "observe", text: include_str!("../remote/observe.sh") };
+const OBSERVE: Script = Script {
+    name: "observe",
+    text: concat!(include_str!("../remote/look.sh"), include_str!("../remote/observe.sh")),
+};
 const LOOPBACK: Script = Script { name: "loopback", text: include_str!("../remote/loopback.sh") };
-const APPLY: Script = Script { name: "apply", text: include_str!("../remote/apply.sh") };
+const APPLY: Script = Script {
+    name: "apply",
+    text: concat!(include_str!("../remote/look.sh"), include_str!("../remote/apply.sh")),
+};
 
 /// What one `tailscale` command on the VPS may take. Where serve is not enabled it would wait for ever.
 const EACH: Duration = Duration::from_secs(10);
 
 /// How often routes that somebody else is changing are tried again, and how much longer each time.
 const TRIES: u32 = 5;
-const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Where the scripts run.
 pub enum Vps<'a> {
@@ -58,9 +65,18 @@ impl Vps<'_> {
 /// Why the routes could not be observed or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
+    /// There is nothing that could serve.
+    #[error("there is no `tailscale` command on the VPS")]
+    Missing,
     /// tailscaled on the VPS did not say what it serves.
     #[error("the VPS did not say what it serves: {said}")]
     Silent {
+        /// What was said instead.
+        said: String,
+    },
+    /// The VPS did not say what its own addresses answer.
+    #[error("the VPS did not say what its own addresses answer: {said}")]
+    Unasked {
         /// What was said instead.
         said: String,
     },
@@ -83,11 +99,19 @@ pub enum StagingError {
         /// What became of the changes before it.
         left: String,
     },
-    /// Every command succeeded and the routes still differ.
-    #[error("the routes were set, but the VPS does not serve them: {still}")]
+    /// A command succeeded and the routes are what they were.
+    #[error("`tailscale serve` succeeded and changed nothing, asked to {action}; {left}")]
     Unchanged {
-        /// The difference.
-        still: String,
+        /// What it was asked for.
+        action: String,
+        /// What became of the changes before it.
+        left: String,
+    },
+    /// Somebody else changes the routes again and again.
+    #[error("the serve routes never rest: {TRIES} times somebody else had changed them in between; {left}")]
+    Restless {
+        /// What became of our own changes.
+        left: String,
     },
 }
 
@@ -95,8 +119,10 @@ impl Fact for StagingError {
     fn exit(&self) -> Exit {
         match self {
             Self::Disabled { .. } => Exit::ServeDisabled,
-            Self::Refused { .. } | Self::Unchanged { .. } => Exit::StagingDrift,
-            Self::Silent { .. } | Self::Garbled(_) => Exit::Failed,
+            Self::Refused { .. } | Self::Unchanged { .. } | Self::Restless { .. } => Exit::StagingDrift,
+            Self::Missing => Exit::TailscaleMissing,
+            Self::Silent { .. } => Exit::TailscaleDown,
+            Self::Unasked { .. } | Self::Garbled(_) => Exit::Failed,
         }
     }
 
@@ -107,9 +133,12 @@ impl Fact for StagingError {
                 "enable HTTPS certificates for the tailnet, or use plain http inside it: --scheme http"
                     .to_owned(),
             ),
-            Self::Refused { .. } | Self::Unchanged { .. } => Some("ua-staging status".to_owned()),
-            Self::Silent { .. } => Some("tailscale serve status  # on the VPS".to_owned()),
-            Self::Garbled(_) => None,
+            Self::Refused { .. } | Self::Unchanged { .. } | Self::Restless { .. } => {
+                Some("ua-staging status".to_owned())
+            }
+            Self::Missing => Some("command -v tailscale  # on the VPS".to_owned()),
+            Self::Silent { .. } => Some("systemctl status tailscaled  # on the VPS".to_owned()),
+            Self::Unasked { .. } | Self::Garbled(_) => None,
         }
     }
 }
@@ -118,10 +147,19 @@ impl Fact for StagingError {
 pub fn observe(vps: &Vps<'_>) -> Result<Actual, Failure> {
     let seconds = EACH.as_secs().to_string();
     let ended = vps.script(OBSERVE, &[&seconds], EACH * 3)?;
-    if ended.code != 0 {
-        return Err(StagingError::Silent { said: ended.stderr }.into());
+    match ended.code {
+        0 => parse(&ended.stdout),
+        code => Err(silent(code, &ended.stderr)),
     }
-    Actual::parse(&ended.stdout).map_err(|error| StagingError::Garbled(error).into())
+}
+
+/// Why a script could not look, by its exit code.
+fn silent(code: i32, said: &str) -> Failure {
+    if code == 10 { StagingError::Missing.into() } else { StagingError::Silent { said: words(said) }.into() }
+}
+
+fn parse(json: &str) -> Result<Actual, Failure> {
+    Actual::parse(json).map_err(|error| StagingError::Garbled(error).into())
 }
 
 /// What the targets themselves answer, asked on the VPS: a status for each address, or nothing.
@@ -133,139 +171,233 @@ pub fn loopback(vps: &Vps<'_>, urls: &[String]) -> Result<Vec<Option<u16>>, Fail
     let statuses: Vec<_> =
         ended.stdout.lines().map(|line| line.parse().ok().filter(|code| *code > 0)).collect();
     if ended.code != 0 || statuses.len() != urls.len() {
-        return Err(StagingError::Silent { said: ended.stderr }.into());
+        return Err(StagingError::Unasked { said: ended.stderr }.into());
     }
     Ok(statuses)
 }
 
-/// Does what the plan says, reads the result back, and proves that nothing is left to do. If a change fails, the ones
-/// before it are taken back: no UI route without its API route. Where somebody else changes the routes at the same
-/// time, it looks and plans anew: two runs that want the same end with the same.
+/// Brings the routes to what is wanted; gives what was changed for it. Each change is made only if the routes still are
+/// what they were when it was decided on. Where somebody else changes them at the same time it looks and plans anew:
+/// runs that want the same end with the same, and a port that was taken in between is not repointed.
+///
+/// If it cannot come to its end, what it changed is taken back: no UI route without its API route.
 pub fn apply(
     vps: &Vps<'_>,
     wanted: &[Route; 2],
-    before: &Actual,
-    plan: &Plan,
+    seen: &Actual,
     conflict: Conflict,
-) -> Result<(), Failure> {
-    let mut plan = plan.clone();
-    // Whatever of all tries came through is taken back if the last one fails.
-    let mut tried = plan.actions.clone();
-    let mut again = 0;
-    while !plan.actions.is_empty() {
-        let Err(refusal) = run(vps, &plan.actions) else { break };
-        if !matches!(refusal, Refusal::Changing { .. }) || again == TRIES {
-            return Err(taken_back(vps, before, &tried, refusal)?);
-        }
-        again += 1;
-        pause(AGAIN * again)?;
-        plan = self::plan(wanted, &observe(vps)?, conflict == Conflict::Replace);
-        if let Some(obstacle) = plan.obstacles.first() {
-            return Err(taken_back(vps, before, &tried, Refusal::Lost(obstacle.clone().into()))?);
-        }
-        tried.extend(
-            plan.actions.iter().filter(|action| !tried.contains(action)).cloned().collect::<Vec<_>>(),
-        );
-    }
-    let still = self::plan(wanted, &observe(vps)?, false);
-    let mut words: Vec<String> = still.obstacles.iter().map(Obstacle::to_string).collect();
-    words.extend(still.actions.iter().map(|action| format!("yet to do: {action}")));
-    if words.is_empty() { Ok(()) } else { Err(StagingError::Unchanged { still: words.join("; ") }.into()) }
-}
-
-/// Takes back what came through of the changes that were tried, and says what failed and what is left.
-fn taken_back(
-    vps: &Vps<'_>,
-    before: &Actual,
-    tried: &[Action],
-    refusal: Refusal,
-) -> Result<Failure, Failure> {
-    // Which of them came through is seen by looking, not guessed from how far the script got.
-    let done = observe(vps)?;
-    let changed: Vec<Action> =
-        tried.iter().filter(|action| touched(action, before, &done)).cloned().collect();
-    let left = match undo(&changed, before) {
-        _ if changed.is_empty() => "nothing was changed".to_owned(),
-        back => match run(vps, &back) {
-            Ok(()) if observe(vps)?.serve == before.serve => {
-                "what was changed before it was put back".to_owned()
-            }
-            _ => format!("what was changed before it could not be put back: {}", shown(&changed)),
-        },
+) -> Result<Vec<Action>, Failure> {
+    let replace = conflict == Conflict::Replace;
+    let next = |now: &Actual| {
+        let plan = plan(wanted, now, replace);
+        // Whether serving https is enabled, and where it can be, is learnt by trying.
+        let stopped =
+            plan.obstacles.into_iter().find(|obstacle| !matches!(obstacle, Obstacle::Disabled { .. }));
+        stopped.map_or_else(|| Ok(plan.actions.into_iter().next()), |obstacle| Err(obstacle.into()))
     };
-    Ok(match refusal {
-        Refusal::Disabled { said, url } => StagingError::Disabled { said, url }.into(),
-        Refusal::Changing { said } | Refusal::Other { said } => StagingError::Refused { said, left }.into(),
-        Refusal::Lost(failure) => failure,
-    })
+    let mut run = Run::new(vps, seen.clone());
+    // What was right when it was seen may be long ago.
+    let begun = if matches!(next(seen), Ok(None)) { run.look() } else { Ok(()) };
+    match begun.map_err(Refusal::Lost).and_then(|()| run.until_done(&next)) {
+        Ok(()) => Ok(run.mine()),
+        Err(refusal) => {
+            // Short, and what a person who interrupts it wants too.
+            let _to_its_end = interrupt::defer();
+            let left = in_doubt(run.doubt.take(), run.take_back());
+            Err(refusal.into_failure(left))
+        }
+    }
 }
 
-fn touched(action: &Action, before: &Actual, now: &Actual) -> bool {
-    let Some(port) = action.port() else { return before.serve != now.serve };
-    let at = format!("{}:{port}", before.node.name());
-    before.serve.tcp.get(&port) != now.serve.tcp.get(&port)
-        || before.serve.web.get(&at) != now.serve.web.get(&at)
+/// Makes one change after the other until `left` names none; gives what was changed.
+pub(crate) fn remove(
+    vps: &Vps<'_>,
+    seen: &Actual,
+    left: &dyn Fn(&Actual) -> Option<Action>,
+) -> Result<Vec<Action>, Failure> {
+    let mut run = Run::new(vps, seen.clone());
+    match run.until_done(&|now| Ok(left(now))) {
+        Ok(()) => Ok(run.mine()),
+        Err(refusal) => {
+            let doubt = run.doubt.take();
+            let left = match run.mine() {
+                none if none.is_empty() => NOTHING.to_owned(),
+                done => format!("done before that: {}", shown(&done)),
+            };
+            Err(refusal.into_failure(in_doubt(doubt, left)))
+        }
+    }
+}
+
+/// A run of changes.
+struct Run<'a> {
+    vps: &'a Vps<'a>,
+    /// The routes when somebody else was last seen to have changed them.
+    base: Actual,
+    /// The routes as this run left them.
+    now: Actual,
+    /// What this run did since `base`: nobody came in between.
+    ours: Vec<Action>,
+    /// What it did before that. Somebody else may already build on it.
+    shared: Vec<Action>,
+    /// What it asked for and got no answer to.
+    doubt: Option<Action>,
+}
+
+const NOTHING: &str = "nothing was changed";
+
+/// Adds what is not known. It is not taken back: if it is there, another run may have done it.
+fn in_doubt(doubt: Option<Action>, left: String) -> String {
+    match doubt {
+        None => left,
+        Some(action) if left == NOTHING => format!("whether this was done is not known: {action}"),
+        Some(action) => format!("{left}; whether this was done is not known: {action}"),
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(vps: &'a Vps<'a>, seen: Actual) -> Self {
+        Self { vps, base: seen.clone(), now: seen, ours: Vec::new(), shared: Vec::new(), doubt: None }
+    }
+
+    /// Everything that this run did.
+    fn mine(self) -> Vec<Action> {
+        [self.shared, self.ours].concat()
+    }
+
+    /// Looks anew.
+    fn look(&mut self) -> Result<(), Failure> {
+        let seen = observe(self.vps)?;
+        if seen.mark != self.now.mark {
+            self.shared.append(&mut self.ours);
+            self.base = seen.clone();
+        }
+        self.now = seen;
+        Ok(())
+    }
+
+    /// Makes the changes that `next` names, as long as it names one.
+    fn until_done(
+        &mut self,
+        next: &dyn Fn(&Actual) -> Result<Option<Action>, Failure>,
+    ) -> Result<(), Refusal> {
+        let mut again = 0;
+        while let Some(action) = next(&self.now).map_err(Refusal::Lost)? {
+            match change(self.vps, &self.now.mark, &action) {
+                Ok(after) if after.mark != self.now.mark => {
+                    self.ours.push(action);
+                    self.now = after;
+                    continue;
+                }
+                // Or somebody else takes back what they think is theirs.
+                Ok(_) if again == TRIES => return Err(Refusal::Unchanged { action }),
+                Ok(_) => {}
+                Err(Refusal::Changing) if again < TRIES => {}
+                Err(refusal) => {
+                    self.doubt = matches!(refusal, Refusal::Lost(_)).then_some(action);
+                    return Err(refusal);
+                }
+            }
+            again += 1;
+            pause(AGAIN * again).and_then(|()| self.look()).map_err(Refusal::Lost)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what this run itself did, if the routes still are as it left them; says what became of them.
+    fn take_back(mut self) -> String {
+        if self.ours.is_empty() && self.shared.is_empty() {
+            return NOTHING.to_owned();
+        }
+        let stays = |what: &[Action]| {
+            format!("somebody else changed the routes meanwhile, so this stays as it is: {}", shown(what))
+        };
+        if let Err(failure) = self.look() {
+            return format!("what this run had changed is still there ({failure}): {}", shown(&self.mine()));
+        }
+        for action in undo(&self.ours, &self.base, &self.now) {
+            match change(self.vps, &self.now.mark, &action) {
+                Ok(after) => self.now = after,
+                Err(Refusal::Changing) => return stays(&self.mine()),
+                Err(_) => {
+                    return format!(
+                        "what this run had changed could not be put back: {}",
+                        shown(&self.mine())
+                    );
+                }
+            }
+        }
+        match () {
+            () if self.now.serve != self.base.serve => {
+                format!("what this run had changed could not all be put back: {}", shown(&self.mine()))
+            }
+            () if self.shared.is_empty() => "what this run had changed was put back".to_owned(),
+            () => stays(&self.shared),
+        }
+    }
 }
 
 fn shown(actions: &[Action]) -> String {
     actions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Why a change was not made.
 enum Refusal {
-    Disabled {
-        said: String,
-        url: Option<String>,
-    },
-    /// Another client changed the configuration meanwhile (HTTP 412 of tailscaled).
-    Changing {
-        said: String,
-    },
-    Other {
-        said: String,
-    },
+    /// Serving is not enabled.
+    Disabled { said: String, url: Option<String> },
+    /// The routes were others by then (our own look, or HTTP 412 of tailscaled).
+    Changing,
+    /// tailscale would not.
+    Other { said: String },
+    /// It said that it did.
+    Unchanged { action: Action },
+    /// It could not be asked for, or must not be.
     Lost(Failure),
 }
 
-/// Runs the changes in one exec.
-pub(crate) fn change(vps: &Vps<'_>, actions: &[Action]) -> Result<(), Failure> {
-    run(vps, actions).map_err(|refusal| match refusal {
-        Refusal::Disabled { said, url } => StagingError::Disabled { said, url }.into(),
-        Refusal::Changing { said } | Refusal::Other { said } => {
-            StagingError::Refused { said, left: "look at what is left".to_owned() }.into()
+impl Refusal {
+    /// The failure of the run, given what is left of its changes.
+    fn into_failure(self, left: String) -> Failure {
+        match self {
+            Self::Disabled { said, url } => {
+                let said = if left == NOTHING { said } else { format!("{said}; {left}") };
+                StagingError::Disabled { said, url }.into()
+            }
+            Self::Changing => StagingError::Restless { left }.into(),
+            Self::Other { said } => StagingError::Refused { said, left }.into(),
+            Self::Unchanged { action } => StagingError::Unchanged { action: action.to_string(), left }.into(),
+            Self::Lost(failure) => {
+                let told = Failure::new(failure.exit, format!("{failure}; {left}"));
+                if let Some(hint) = failure.hint { told.hint(hint) } else { told }
+            }
         }
-        Refusal::Lost(failure) => failure,
-    })
+    }
 }
 
-fn run(vps: &Vps<'_>, actions: &[Action]) -> Result<(), Refusal> {
-    let seconds = EACH.as_secs().to_string();
-    let mut args = vec![seconds];
-    for action in actions {
-        let (verb, kind, target) = match action {
-            Action::Set { scheme, target, .. } => ("set", *scheme, target.as_str()),
-            Action::Remove { scheme, .. } => ("remove", *scheme, "-"),
-            Action::Clear { kind, .. } => ("clear", *kind, "-"),
-            Action::Reset => ("reset", "-", "-"),
-        };
-        let port = action.port().map_or("-".to_owned(), |port| port.to_string());
-        args.extend([verb.to_owned(), kind.to_owned(), port, target.to_owned()]);
-    }
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let limit = EACH * u32::try_from(actions.len() + 2).unwrap_or(u32::MAX);
-    let ended = match vps.script(APPLY, &args, limit) {
-        Ok(ended) => ended,
-        Err(failure) => return Err(Refusal::Lost(failure)),
+/// Makes one change in one exec, if the routes still have this mark; gives what is served then.
+fn change(vps: &Vps<'_>, mark: &str, action: &Action) -> Result<Actual, Refusal> {
+    let (verb, kind, target) = match action {
+        Action::Set { scheme, target, .. } => ("set", *scheme, target.as_str()),
+        Action::Remove { scheme, .. } => ("remove", *scheme, "-"),
+        Action::Clear { kind, .. } => ("clear", *kind, "-"),
+        Action::Reset => ("reset", "-", "-"),
     };
+    let seconds = EACH.as_secs().to_string();
+    let port = action.port().map_or("-".to_owned(), |port| port.to_string());
+    let ended =
+        vps.script(APPLY, &[&seconds, mark, verb, kind, &port, target], EACH * 5).map_err(Refusal::Lost)?;
     // Where serve is not enabled tailscale says so and ends with 0 or waits for ever, depending on the tailnet.
-    let said = words(&ended.stdout);
+    let said = words(&ended.stderr);
     if let Some(url) = enable_url(&said) {
         return Err(Refusal::Disabled { said, url: Some(url) });
     }
     match ended.code {
-        0 => Ok(()),
+        0 => parse(&ended.stdout).map_err(Refusal::Lost),
+        3 => Err(Refusal::Changing),
+        code @ (10 | 11) => Err(Refusal::Lost(silent(code, &said))),
         _ if said.contains("enabling https feature") => Err(Refusal::Disabled { said, url: None }),
-        _ if said.contains("etag mismatch") => Err(Refusal::Changing { said }),
-        _ => Err(Refusal::Other { said: format!("{} ({said})", ended.stderr) }),
+        _ if said.contains("etag mismatch") => Err(Refusal::Changing),
+        _ => Err(Refusal::Other { said }),
     }
 }
 

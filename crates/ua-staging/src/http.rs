@@ -35,6 +35,7 @@ pub fn status(url: &str, way: Way, limit: Duration) -> Result<u16, String> {
         Ok(response) => Ok(response.status().as_u16()),
         Err(ureq::Error::Timeout(_)) => Err(format!("no answer within {} s", limit.as_secs_f64())),
         Err(ureq::Error::HostNotFound) => Err("the name does not resolve on this machine".to_owned()),
+        Err(ureq::Error::Io(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),
     }
 }

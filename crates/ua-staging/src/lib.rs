@@ -103,20 +103,22 @@ pub fn ensure(
         return Ok(checks);
     }
     let waiting = out.waiting("setting up the staging routes");
-    let applied = ensure::apply(vps, &view.wanted, &view.actual, &view.plan, conflict);
+    let applied = ensure::apply(vps, &view.wanted, &view.actual, conflict);
     drop(waiting);
     checks.retain(|check| check.id == "staging.stale");
-    if let Err(failure) = applied {
-        if failure.exit == Exit::Interrupted {
-            return Err(failure);
+    let changes = match applied {
+        Ok(changes) => changes,
+        Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
+        Err(failure) => {
+            checks.insert(0, Check::failure("staging.routes", failure));
+            return Ok(checks);
         }
-        checks.insert(0, Check::failure("staging.routes", failure));
-        return Ok(checks);
-    }
-    let done = if view.plan.actions.is_empty() {
-        "both routes are as wanted"
-    } else {
-        "both routes were set and read back"
+    };
+    let set = |route: &&Route| changes.iter().any(|change| change.port() == Some(route.port));
+    let done = match view.wanted.iter().filter(set).collect::<Vec<_>>().as_slice() {
+        [] => "both routes are as wanted".to_owned(),
+        [one] => format!("the {} route was set and read back, the other one is as wanted", one.part),
+        _ => "both routes were set and read back".to_owned(),
     };
     checks.insert(0, Check::pass("staging.routes", done));
     checks.extend(healthy(vps, settings, view, out)?);

@@ -5,7 +5,7 @@ use ua_common::exit::Exit;
 use ua_common::settings::Settings;
 use ua_common::settings::value::{Scheme, StatusSet};
 
-use crate::serve::{Actual, Handler, ServeConfig};
+use crate::serve::{Actual, Handler, Listener, ServeConfig};
 
 /// One private address of the app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub fn word(scheme: Scheme) -> &'static str {
 pub enum Action {
     /// Serve `target` at the root of a port.
     Set {
-        /// http or https.
+        /// http or https; in what is put back any kind of listener.
         scheme: &'static str,
         /// The port.
         port: u16,
@@ -165,6 +165,10 @@ pub enum Obstacle {
         name: String,
         /// The port.
         port: u16,
+        /// What listens there, as `tailscale` names it in its flags.
+        kind: &'static str,
+        /// Does a running command hold it open?
+        foreground: bool,
     },
     /// The tailnet hands out no certificates.
     #[error("serving https is not enabled on the tailnet of `{name}`; an admin enables it at {url}")]
@@ -203,14 +207,19 @@ impl Fact for Obstacle {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Taken { .. } => "take the port over: ua-staging ensure --replace".to_owned(),
+            Self::Taken { settings: [port, target], .. } => format!(
+                "take the port over: ua-staging ensure --replace; or leave it as it is, and give `{port}` another port or `{target}` what is served there"
+            ),
             Self::Foreground { name, .. } => {
                 format!("end that command on `{name}`; it is shown by: pgrep -a tailscale")
             }
             Self::Stale { .. } => {
                 "take every route of the node away, then set ours up: ua-staging reset --all".to_owned()
             }
-            Self::Public { port, .. } => format!("on the VPS: tailscale funnel --https={port} off"),
+            Self::Public { name, foreground: true, .. } => {
+                format!("end the `tailscale funnel` that runs on `{name}`: pgrep -a tailscale")
+            }
+            Self::Public { port, kind, .. } => format!("on the VPS: tailscale funnel --{kind}={port} off"),
             Self::Disabled { url, .. } => {
                 format!("open {url}, or use plain http inside the tailnet: --scheme http")
             }
@@ -267,11 +276,13 @@ pub fn plan(wanted: &[Route; 2], actual: &Actual, replace: bool) -> Plan {
 fn judge(route: &Route, name: &str, serve: &ServeConfig, replace: bool, plan: &mut Plan) {
     let port = route.port;
     let name_owned = || name.to_owned();
-    let everywhere = || std::iter::once(serve).chain(serve.foreground.values());
-    if everywhere()
-        .any(|config| config.allow_funnel.iter().any(|(at, open)| *open && port_of(at) == Some(port)))
-    {
-        plan.obstacles.push(Obstacle::Public { name: name_owned(), port });
+    let open = |config: &ServeConfig| {
+        config.allow_funnel.iter().any(|(at, open)| *open && port_of(at) == Some(port))
+    };
+    let foreground = serve.foreground.values().any(open);
+    if foreground || open(serve) {
+        let kind = serve.tcp.get(&port).map_or("https", Listener::kind);
+        plan.obstacles.push(Obstacle::Public { name: name_owned(), port, kind, foreground });
         return;
     }
     if serve.foreground.values().any(|session| session.tcp.contains_key(&port)) {
@@ -319,21 +330,38 @@ fn root_handler<'a>(serve: &'a ServeConfig, name: &str, port: u16) -> Option<&'a
     serve.web.get(&format!("{name}:{port}"))?.handlers.get("/")
 }
 
-/// The changes that bring the ports of `done` back to what `before` had there, where `serve` can express it.
-pub fn undo(done: &[Action], before: &Actual) -> Vec<Action> {
+/// The changes that bring the ports of `done` from what they are `now` back to what they were `before`, as far as
+/// `tailscale serve` can be told to.
+pub fn undo(done: &[Action], before: &Actual, now: &Actual) -> Vec<Action> {
     let mut ports: Vec<u16> = Vec::new();
     let mut back = Vec::new();
-    for action in done.iter().rev() {
-        let Some(port) = action.port().filter(|port| !ports.contains(port)) else { continue };
+    for port in done.iter().rev().filter_map(Action::port) {
+        if ports.contains(&port) {
+            continue;
+        }
         ports.push(port);
-        let listener = before.serve.tcp.get(&port);
-        let handler = root_handler(&before.serve, before.node.name(), port);
-        match (action, listener, handler) {
-            (Action::Set { scheme, .. }, None, _) => back.push(Action::Remove { scheme, port }),
-            (_, Some(listener), Some(handler)) if !handler.proxy.is_empty() => {
-                back.push(Action::Set { scheme: listener.kind(), port, target: handler.proxy.clone() });
-            }
-            _ => {}
+        let (was, is) = (before.serve.tcp.get(&port), now.serve.tcp.get(&port));
+        if let Some(is) = is
+            && was.is_none_or(|was| was.kind() != is.kind())
+        {
+            let kind = is.kind();
+            back.push(match was {
+                // What is mounted beside the root came from somebody else.
+                None => Action::Remove { scheme: kind, port },
+                Some(_) => Action::Clear { kind, port },
+            });
+        }
+        let Some(was) = was else { continue };
+        let root = |actual: &Actual| root_handler(&actual.serve, before.node.name(), port).cloned();
+        if is.is_some_and(|is| is.kind() == was.kind()) && root(before).is_none() && root(now).is_some() {
+            back.push(Action::Remove { scheme: was.kind(), port });
+        }
+        let target = match root(before) {
+            Some(handler) => handler.target(),
+            None => Some(&was.forward).filter(|to| !to.is_empty()).map(|to| format!("tcp://{to}")),
+        };
+        if let Some(target) = target {
+            back.push(Action::Set { scheme: was.kind(), port, target });
         }
     }
     back
@@ -343,7 +371,7 @@ pub fn undo(done: &[Action], before: &Actual) -> Vec<Action> {
 pub fn removal(wanted: &[Route; 2], actual: &Actual) -> Vec<Action> {
     let name = actual.node.name();
     let ours = |route: &&Route| {
-        let kind = actual.serve.tcp.get(&route.port).map(crate::serve::Listener::kind);
+        let kind = actual.serve.tcp.get(&route.port).map(Listener::kind);
         let handler = root_handler(&actual.serve, name, route.port);
         kind == Some(word(route.scheme))
             && handler.is_some_and(|handler| handler.proxy.trim_end_matches('/') == route.target)

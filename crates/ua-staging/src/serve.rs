@@ -11,6 +11,9 @@ pub struct Actual {
     pub serve: ServeConfig,
     /// The node.
     pub node: Node,
+    /// What tells this state of the routes from any other.
+    #[serde(default)]
+    pub mark: String,
 }
 
 /// `ipn.ServeConfig`.
@@ -29,6 +32,33 @@ pub struct ServeConfig {
     /// What running `tailscale serve` commands hold, by session.
     #[serde(deserialize_with = "or_default")]
     pub foreground: BTreeMap<String, ServeConfig>,
+    /// Services of the tailnet that this node hosts, by name.
+    #[serde(deserialize_with = "or_default")]
+    pub services: BTreeMap<String, serde_json::Value>,
+}
+
+impl ServeConfig {
+    /// Everything that is served, a line each, for a person.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (at, web) in &self.web {
+            let port = at.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+            let kind = port.and_then(|port: u16| self.tcp.get(&port)).map_or("web", Listener::kind);
+            let open = if self.allow_funnel.get(at) == Some(&true) { ", open to the internet" } else { "" };
+            for (mount, handler) in &web.handlers {
+                lines.push(format!("{} on {kind} {at}{mount}{open}", handler.words()));
+            }
+        }
+        for (port, listener) in self.tcp.iter().filter(|(_, listener)| !listener.forward.is_empty()) {
+            lines.push(format!("`{}` on {} port {port}", listener.forward, listener.kind()));
+        }
+        for (session, config) in &self.foreground {
+            let held = |line| format!("{line}, by a command in the foreground ({session})");
+            lines.extend(config.lines().into_iter().map(held));
+        }
+        lines.extend(self.services.keys().map(|name| format!("the service `{name}`")));
+        lines
+    }
 }
 
 /// `ipn.TCPPortHandler`.
@@ -92,6 +122,16 @@ impl Handler {
             Self { path, .. } if !path.is_empty() => format!("the files of `{path}`"),
             Self { redirect, .. } if !redirect.is_empty() => format!("a redirect to `{redirect}`"),
             _ => "a fixed text".to_owned(),
+        }
+    }
+
+    /// What `tailscale serve` is told to have it again, where it can be told.
+    pub fn target(&self) -> Option<String> {
+        match self {
+            Self { proxy, .. } if !proxy.is_empty() => Some(proxy.clone()),
+            Self { path, .. } if !path.is_empty() => Some(path.clone()),
+            Self { text, .. } if !text.is_empty() => Some(format!("text:{text}")),
+            _ => None,
         }
     }
 }

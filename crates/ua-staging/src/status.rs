@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
+use ua_common::output::printable;
+use ua_common::report::Check;
 use ua_common::settings::value::Scheme;
 
 use crate::View;
@@ -104,21 +106,117 @@ fn others(view: &View, name: &str) -> Vec<Row> {
     rows
 }
 
-/// The table, a line each, with a head.
-pub fn table(rows: &[Row]) -> Vec<String> {
-    let head = ["ROUTE", "ADDRESS", "WANTED", "SERVED", "HEALTH", "ON THE VPS", "CERTIFICATE"];
-    let head = head.map(str::to_owned);
-    let cells = |row: &Row| {
-        let or_dash = |cell: &Option<String>| cell.clone().unwrap_or_else(|| "-".to_owned());
-        [
-            row.route.unwrap_or("-").to_owned(),
-            row.address.clone(),
-            or_dash(&row.wanted),
-            row.served.clone().unwrap_or_else(|| "nothing".to_owned()),
-            or_dash(&row.health),
-            or_dash(&row.local.map(|status| status.to_string())),
-            or_dash(&row.certificate),
-        ]
+impl Row {
+    /// How its target does behind it, if not well.
+    pub fn trouble(&self, route: &Route) -> Option<Check> {
+        let health = self.health.as_deref()?;
+        if health.parse().is_ok_and(|code| route.healthy.contains(code)) {
+            return None;
+        }
+        let url = format!("{}{}", self.address, route.health_path);
+        let said = match health.parse::<u16>() {
+            Ok(code) => format!("{url} answers {code}"),
+            Err(_) => format!("{url}: {health}"),
+        };
+        let local = self.local.map_or("nothing".to_owned(), |code| code.to_string());
+        Some(Check::warn(
+            format!("staging.{}", route.part),
+            format!("{said}; on the VPS {} answers {local}", route.target),
+        ))
+    }
+}
+
+const HEAD: [&str; 7] = ["ROUTE", "ADDRESS", "WANTED", "SERVED", "HEALTH", "ON THE VPS", "CERTIFICATE"];
+/// The same in a row that stands by itself, after route and address.
+const NAMES: [&str; 5] = ["wanted", "served", "health", "on the VPS", "certificate"];
+
+/// The table, a line each, with a head. Where it does not fit into so many columns, one row below the other instead.
+pub fn table(rows: &[Row], columns: Option<usize>) -> Vec<String> {
+    let cells: Vec<[String; 7]> = rows.iter().map(cells).collect();
+    let head = HEAD.map(str::to_owned);
+    let lines =
+        ua_common::output::aligned(&std::iter::once(head).chain(cells.iter().cloned()).collect::<Vec<_>>());
+    let fits = |columns| lines.iter().all(|line| line.chars().count() <= columns);
+    if columns.is_none_or(fits) {
+        return lines;
+    }
+    let mut stacked = Vec::new();
+    for [route, address, rest @ ..] in &cells {
+        stacked.push([route.clone(), address.clone(), String::new()]);
+        for (name, cell) in NAMES.iter().zip(rest).filter(|(_, cell)| *cell != "-") {
+            stacked.push([String::new(), format!("  {name}"), cell.clone()]);
+        }
+    }
+    // The addresses are as wide as they are; only names and values stand in columns.
+    let width = NAMES.iter().map(|name| name.len() + 2).max().unwrap_or(0);
+    stacked
+        .iter()
+        .map(|[route, name, value]| printable(format!("{route:5}  {name:width$}  {value}").trim_end()))
+        .collect()
+}
+
+fn cells(row: &Row) -> [String; 7] {
+    let or_dash = |cell: &Option<String>| cell.clone().unwrap_or_else(|| "-".to_owned());
+    // Why there is no answer is told below the table.
+    let short = |cell: &Option<String>, right: fn(&str) -> bool| match cell {
+        Some(text) if !right(text) => "none".to_owned(),
+        cell => or_dash(cell),
     };
-    ua_common::output::aligned(&std::iter::once(head).chain(rows.iter().map(cells)).collect::<Vec<_>>())
+    [
+        row.route.unwrap_or("-").to_owned(),
+        row.address.clone(),
+        or_dash(&row.wanted),
+        row.served.clone().unwrap_or_else(|| "nothing".to_owned()),
+        short(&row.health, |text| text.parse::<u16>().is_ok()),
+        or_dash(&row.local.map(|status| status.to_string())),
+        short(&row.certificate, |text| text.ends_with(" days")),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_does_not_fit_is_stacked() {
+        let row = Row {
+            route: Some("api"),
+            address: "https://a.ts.net:8443".to_owned(),
+            wanted: Some("http://127.0.0.1:8001".to_owned()),
+            served: Some("http://127.0.0.1:8001".to_owned()),
+            health: Some("no answer within 10 s".to_owned()),
+            local: Some(200),
+            certificate: Some("89 days".to_owned()),
+        };
+        let other = Row {
+            route: None,
+            address: "a.ts.net:443/docs".to_owned(),
+            wanted: None,
+            served: Some("http://127.0.0.1:4000".to_owned()),
+            health: None,
+            local: None,
+            certificate: None,
+        };
+        let rows = [row, other];
+        let wide = [
+            "ROUTE  ADDRESS                WANTED                 SERVED                 HEALTH  ON THE VPS  CERTIFICATE",
+            "api    https://a.ts.net:8443  http://127.0.0.1:8001  http://127.0.0.1:8001  none    200         89 days",
+            "-      a.ts.net:443/docs      -                      http://127.0.0.1:4000  -       -           -",
+        ];
+        assert_eq!(table(&rows, None), wide);
+        assert_eq!(table(&rows, Some(200)), wide);
+        assert_eq!(
+            table(&rows, Some(80)),
+            [
+                "api    https://a.ts.net:8443",
+                "         wanted       http://127.0.0.1:8001",
+                "         served       http://127.0.0.1:8001",
+                "         health       none",
+                "         on the VPS   200",
+                "         certificate  89 days",
+                "-      a.ts.net:443/docs",
+                "         served       http://127.0.0.1:4000",
+            ]
+        );
+    }
 }

@@ -9,7 +9,8 @@ use ua_tests::Place;
 
 const BIN: &str = env!("CARGO_BIN_EXE_ua-staging");
 
-/// A `tailscale` in the state `before`, which a last `serve --bg` on port 8443 changes into `after`.
+/// A `tailscale` in the state `before`. Once both staging routes are set its state is `after`; what `serve` does comes
+/// before the second one is.
 fn tailscale(place: &Place, before: &str, after: &str, serve: &str) {
     tailscale_as(place, before, after, serve, "");
 }
@@ -20,26 +21,44 @@ const HERE: &str = "s/taildcc090.ts.net/localhost/g";
 /// The same, with what was captured edited by `sed`.
 fn tailscale_as(place: &Place, before: &str, after: &str, serve: &str, edit: &str) {
     let captured = ua_tests::fixtures().join("captured");
+    half(place, "ui", "8443");
+    half(place, "api", "443");
     let root = place.home();
     let (root, captured) = (root.display(), captured.display());
     place.program(
         "tailscale",
         &format!(
             r#"#!/bin/sh
-echo "$*" >>'{root}/calls'
-state='{captured}/{before}'
-[ ! -e '{root}/served' ] || state='{captured}/{after}'
+cd '{root}'
+echo "$*" >>calls
+case $(ls set 2>/dev/null | tr '\n' ' ') in
+    'api ui ') state='{captured}/{after}/serve-status.json' ;;
+    'ui ') state=ui.json ;;
+    'api ') state=api.json ;;
+    *) state='{captured}/{before}/serve-status.json' ;;
+esac
 case "$*" in
-    "serve status --json") sed '{edit}' "$state/serve-status.json" ;;
-    "status --json --peers=false") echo 'Warning: client version "1" != tailscaled server version "2"' >&2; sed '{edit}' "$state/vps-status.json" ;;
-    "serve --bg --https=8443 "*) {serve}; touch '{root}/served' ;;
-    "serve --bg --https=443 "*) echo 'Available within your tailnet:' ;;
-    "serve --https="*" --set-path=/ off") ;;
+    "serve status --json") sed '{edit}' "$state" ;;
+    "status --json --peers=false") echo 'Warning: client version "1" != tailscaled server version "2"' >&2; sed '{edit}' '{captured}/{before}/vps-status.json' ;;
+    "serve --bg --https=8443 "*) {serve}; mkdir -p set; touch set/api ;;
+    "serve --bg --https=443 "*) echo 'Available within your tailnet:'; mkdir -p set; touch set/ui ;;
+    "serve --https=443 --set-path=/ off") rm set/ui ;;
     *) echo "not captured: $*" >&2; exit 64 ;;
 esac
 "#
         ),
     );
+}
+
+/// What is served when of both routes only this one is: what was captured of both, without the other one's port.
+fn half(place: &Place, part: &str, without: &str) {
+    let both = ua_tests::fixtures().join("captured/serve-https/serve-status.json");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(both).unwrap()).unwrap();
+    config["TCP"].as_object_mut().unwrap().remove(without).unwrap();
+    let suffix = format!(":{without}");
+    config["Web"].as_object_mut().unwrap().retain(|at, _| !at.ends_with(&suffix));
+    place.file(&format!("home/{part}.json"), format!("{config:#}\n"));
 }
 
 fn calls(place: &Place) -> Vec<String> {
@@ -117,7 +136,8 @@ fn p58_p59_ensure_sets_what_the_settings_say_and_never_resets() {
         ["serve --bg --https=443 http://127.0.0.1:3000", "serve --bg --https=8443 http://127.0.0.1:8001"]
     );
     // Nothing left to do.
-    run(&place, &args);
+    let output = run(&place, &args);
+    assert!(said(&place, &output).contains("both routes are as wanted"), "{}", said(&place, &output));
     assert_eq!(changes(&place).len(), 2);
 }
 
@@ -133,7 +153,7 @@ fn a_taken_port_stops_before_the_other_is_set() {
     vps: FAIL root@srv1360701.taildcc090.ts.net: exit 42 (staging-drift)
     --- stderr
     error: staging.routes: port 443 of `srv1360701.taildcc090.ts.net` serves `http://127.0.0.1:30001`, but `staging.ui_port` and `staging.ui_target` want it for `http://127.0.0.1:3000`
-    hint: take the port over: ua-staging ensure --replace
+    hint: take the port over: ua-staging ensure --replace; or leave it as it is, and give `staging.ui_port` another port or `staging.ui_target` what is served there
     ");
     assert_eq!(changes(&place), [""; 0]);
 }
@@ -169,7 +189,7 @@ fn a_refusal_says_what_tailscale_said() {
     assert_eq!(output.status.code(), Some(42), "{}", said(&place, &output));
     let text = said(&place, &output);
     assert!(text.contains("sending serve config: updating config: want to serve"), "{text}");
-    assert!(text.contains("nothing was changed"), "{text}");
+    assert!(text.contains("was put back"), "{text}");
 }
 
 #[test]
@@ -209,8 +229,11 @@ fn without_tailscale_it_is_said() {
     let place = Place::new();
     place.program("tailscale", "#!/bin/sh\necho 'failed to connect to local tailscaled' >&2\nexit 1\n");
     let output = run(&place, &["status", "--local"]);
-    assert_eq!(output.status.code(), Some(1), "{}", said(&place, &output));
+    assert_eq!(output.status.code(), Some(11), "{}", said(&place, &output));
     assert!(said(&place, &output).contains("failed to connect to local tailscaled"));
+    place.program("tailscale", "#!/bin/sh\nexit 127\n");
+    let output = run(&place, &["status", "--local"]);
+    assert_eq!(output.status.code(), Some(10), "{}", said(&place, &output));
 }
 
 /// tailscaled's answer to a change that comes between another one's look and change.
@@ -221,12 +244,13 @@ const MISMATCH: &str = "echo 'Another client is changing the serve config; pleas
 fn two_runs_at_once_end_with_the_same_routes() {
     let place = Place::new();
     // The other run was quicker: what it set is what this one wants too.
-    let other = format!("touch '{}/served'; {MISMATCH}; exit 1", place.home().display());
+    let other = format!("touch set/api; {MISMATCH}; exit 1");
     tailscale_as(&place, "serve-none", "serve-https", &other, HERE);
     let output = run(&place, &["ensure", "--local", "--health-attempts", "1", "--json"]);
     assert_eq!(output.status.code(), Some(41), "{}", said(&place, &output));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["checks"][0]["detail"], "both routes were set and read back");
+    let detail = "the ui route was set and read back, the other one is as wanted";
+    assert_eq!(report["checks"][0]["detail"], detail);
     let changes = changes(&place);
     assert!(
         !changes.iter().any(|change| change.ends_with("off")),
@@ -235,13 +259,127 @@ fn two_runs_at_once_end_with_the_same_routes() {
     assert_eq!(changes.len(), 2, "{changes:?}");
 }
 
+/// Another target on port 8443, as `sed` makes it of what was captured.
+const TAKEN: &str = "s/127.0.0.1:8001/127.0.0.1:8002/";
+
+#[test]
+fn a_port_that_is_taken_in_the_middle_is_not_repointed() {
+    let place = Place::new();
+    // Between the look and the change of port 8443 somebody serves another target there.
+    tailscale_as(&place, "serve-none", "serve-https", ":", TAKEN);
+    let program = place.home().parent().unwrap().join("bin/tailscale");
+    let text = std::fs::read_to_string(&program).unwrap();
+    // The look that the second change begins with is the fourth.
+    let taken = "echo \"$*\" >>calls\n[ \"$(grep -c 'serve status' calls)\" -lt 4 ] || touch set/api";
+    place.program("tailscale", &text.replace("echo \"$*\" >>calls", taken));
+    let output = run(&place, &["ensure", "--local"]);
+    assert_eq!(output.status.code(), Some(42), "{}", said(&place, &output));
+    let text = said(&place, &output);
+    assert!(text.contains("serves `http://127.0.0.1:8002`"), "{text}");
+    // Whoever did that saw our other route: it may be what they build on.
+    assert!(
+        text.contains(
+            "somebody else changed the routes meanwhile, so this stays as it is: serve http://127.0.0.1:3000"
+        ),
+        "{text}"
+    );
+    assert_eq!(changes(&place), ["serve --bg --https=443 http://127.0.0.1:3000"]);
+}
+
+#[test]
+fn p60_what_was_set_before_a_failure_is_taken_back() {
+    let place = Place::new();
+    tailscale(&place, "serve-none", "serve-https", "echo 'no such luck' >&2; exit 1");
+    let output = run(&place, &["ensure", "--local"]);
+    assert_eq!(output.status.code(), Some(42), "{}", said(&place, &output));
+    let text = said(&place, &output);
+    assert!(
+        text.contains("no such luck") && text.contains("what this run had changed was put back"),
+        "{text}"
+    );
+    assert_eq!(
+        changes(&place),
+        [
+            "serve --bg --https=443 http://127.0.0.1:3000",
+            "serve --bg --https=8443 http://127.0.0.1:8001",
+            "serve --https=443 --set-path=/ off"
+        ]
+    );
+}
+
+#[test]
+fn what_another_run_set_at_the_same_moment_is_not_taken_back() {
+    let place = Place::new();
+    // This run fails, and in that moment the other one is done: with both routes, one of which this run had set.
+    tailscale(&place, "serve-none", "serve-https", "touch set/api; echo 'no such luck' >&2; exit 1");
+    let output = run(&place, &["ensure", "--local"]);
+    assert_eq!(output.status.code(), Some(42), "{}", said(&place, &output));
+    assert!(said(&place, &output).contains("somebody else changed the routes meanwhile"));
+    let changes = changes(&place);
+    assert!(!changes.iter().any(|change| change.ends_with("off")), "{changes:?}");
+}
+
+#[test]
+fn what_nobody_knows_is_told() {
+    let place = Place::new();
+    // The second change gets no answer, and nothing after it.
+    let gone = "printf '#!/bin/sh\\nexit 1\\n' >\"$0\"; exit 0";
+    tailscale(&place, "serve-none", "serve-https", gone);
+    let output = run(&place, &["ensure", "--local"]);
+    assert_eq!(output.status.code(), Some(11), "{}", said(&place, &output));
+    let text = said(&place, &output);
+    assert!(text.contains("what this run had changed is still there"), "{text}");
+    let doubt = "whether this was done is not known: serve http://127.0.0.1:8001 on https port 8443";
+    assert!(text.contains(doubt), "{text}");
+}
+
 #[test]
 fn routes_that_never_rest_are_given_up() {
     let place = Place::new();
     tailscale(&place, "serve-none", "serve-none", &format!("{MISMATCH}; exit 1"));
     let output = run(&place, &["ensure", "--local"]);
     assert_eq!(output.status.code(), Some(42), "{}", said(&place, &output));
-    assert!(said(&place, &output).contains("etag mismatch"), "{}", said(&place, &output));
+    let text = said(&place, &output);
+    assert!(text.contains("never rest") && text.contains("was put back"), "{text}");
+}
+
+#[test]
+fn reset_tells_what_goes_and_what_would() {
+    let place = Place::new();
+    tailscale(&place, "serve-path", "serve-path", ":");
+    let output = run(&place, &["reset", "--local", "--all", "--dry-run"]);
+    insta::assert_snapshot!(said(&place, &output), @r"
+    exit: 0
+    --- stdout
+    would stop serving `http://127.0.0.1:3000` on https srv1360701.taildcc090.ts.net:443/
+    would stop serving `http://127.0.0.1:4000` on https srv1360701.taildcc090.ts.net:443/docs
+    ok   staging.reset  all routes of the node would be removed
+    vps: ok   root@srv1360701.taildcc090.ts.net
+    --- stderr
+    ");
+    let output = run(&place, &["reset", "--local", "--dry-run"]);
+    insta::assert_snapshot!(said(&place, &output), @r"
+    exit: 0
+    --- stdout
+    would stop serving the root of https port 443
+    ok   staging.reset  routes of ours would be removed
+    vps: ok   root@srv1360701.taildcc090.ts.net
+    --- stderr
+    ");
+    assert_eq!(changes(&place), [""; 0]);
+}
+
+#[test]
+fn an_unknown_mode_is_a_mistake_that_asks_nobody() {
+    let place = Place::new();
+    tailscale(&place, "serve-https", "serve-https", ":");
+    let output = run(&place, &["ensure", "--local", "--staging", "maybe"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&place, &output));
+    let output =
+        place.run(BIN).args(["verify", "--local"]).env("UA_TAILNET_STAGING_MODE", "maybe").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&place, &output));
+    assert!(said(&place, &output).contains("UA_TAILNET_STAGING_MODE"), "{}", said(&place, &output));
+    assert_eq!(calls(&place), [""; 0]);
 }
 
 /// A backend on this machine that answers every request with 200.

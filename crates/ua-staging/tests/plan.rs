@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::slice;
 
 use ua_common::error::Fact as _;
 use ua_common::settings::{Layer, Origin, Raw, Settings, Surroundings};
-use ua_staging::plan::{Plan, Route, plan, removal, undo};
+use ua_staging::plan::{Action, Plan, Route, plan, removal, undo};
 use ua_staging::serve::Actual;
 
 fn captured(state: &str) -> Actual {
@@ -92,7 +93,7 @@ fn p60_ports_and_targets_are_compared_not_searched() {
     assert_eq!(
         planned("serve-other-target", &[]),
         [
-            "42 port 443 of `srv1360701.taildcc090.ts.net` serves `http://127.0.0.1:30001`, but `staging.ui_port` and `staging.ui_target` want it for `http://127.0.0.1:3000` | take the port over: ua-staging ensure --replace",
+            "42 port 443 of `srv1360701.taildcc090.ts.net` serves `http://127.0.0.1:30001`, but `staging.ui_port` and `staging.ui_target` want it for `http://127.0.0.1:3000` | take the port over: ua-staging ensure --replace; or leave it as it is, and give `staging.ui_port` another port or `staging.ui_target` what is served there",
             SET_API
         ]
     );
@@ -131,7 +132,25 @@ fn a_foreground_session_cannot_be_replaced() {
 fn funnel_is_refused_even_where_the_route_is_right() {
     let lines = replaced("serve-funnel", &[]);
     assert!(lines[0].starts_with("43 port 443 of") && lines[0].contains("open to the internet"), "{lines:?}");
+    assert!(lines[0].ends_with("| on the VPS: tailscale funnel --https=443 off"), "{lines:?}");
     assert_eq!(lines[1], "api is right");
+}
+
+#[test]
+fn everything_that_is_served_is_told() {
+    let lines = |state: &str| captured(state).serve.lines();
+    assert_eq!(
+        lines("serve-path"),
+        [
+            "`http://127.0.0.1:3000` on https srv1360701.taildcc090.ts.net:443/",
+            "`http://127.0.0.1:4000` on https srv1360701.taildcc090.ts.net:443/docs"
+        ]
+    );
+    assert_eq!(lines("serve-tcp"), ["`127.0.0.1:3000` on tcp port 443"]);
+    assert!(lines("serve-funnel")[0].ends_with(":443/, open to the internet"));
+    let foreground = lines("serve-foreground");
+    assert!(foreground[0].contains(":443/, by a command in the foreground ("), "{foreground:?}");
+    assert_eq!(lines("serve-none"), [""; 0]);
 }
 
 #[test]
@@ -167,17 +186,24 @@ fn one_port_for_both_is_a_mistake() {
 
 #[test]
 fn p60_a_ui_route_without_its_api_route_is_taken_back() {
-    let before = captured("serve-none");
-    let plan = plan(&wanted(&[]), &before, false);
-    let back: Vec<String> = undo(&plan.actions[..1], &before).iter().map(ToString::to_string).collect();
-    assert_eq!(back, ["stop serving the root of https port 443"]);
-    let before = captured("serve-other-target");
-    let plan = ua_staging::plan::plan(&wanted(&[]), &before, true);
-    let back: Vec<String> = undo(&plan.actions, &before).iter().map(ToString::to_string).collect();
+    let back = |done: &[Action], before: &str, now: &str| {
+        let back = undo(done, &captured(before), &captured(now));
+        back.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let set = |target: &str| Action::Set { scheme: "https", port: 443, target: target.to_owned() };
+    let ui = set("http://127.0.0.1:3000");
+    let away = "stop serving the root of https port 443";
+    let cleared = Action::Clear { kind: "tcp", port: 443 };
+    let one = slice::from_ref;
+    assert_eq!(back(one(&ui), "serve-none", "serve-https"), [away]);
+    // What had to give way comes back, whatever it was.
     assert_eq!(
-        back,
-        ["stop serving the root of https port 8443", "serve http://127.0.0.1:30001 on https port 443"]
+        back(one(&ui), "serve-other-target", "serve-https"),
+        ["serve http://127.0.0.1:30001 on https port 443"]
     );
+    let forward = "serve tcp://127.0.0.1:3000 on tcp port 443";
+    assert_eq!(back(one(&cleared), "serve-tcp", "serve-none"), [forward]);
+    assert_eq!(back(&[cleared, ui], "serve-tcp", "serve-https"), ["stop serving https on port 443", forward]);
 }
 
 #[test]
