@@ -390,7 +390,7 @@ fn token(lab: &Lab) -> Result<()> {
     let files = ["/home/op/.local/state/ua/**", "/tmp/ua-deploy-*/*"];
     let good = watched(lab, &files, || deploy(""))?;
     // It was used.
-    good.done.exit(0)?.says("public.ops_open", "pass", "with the token")?;
+    good.done.exit(0)?.says("public.ops_open", "pass", "own token, asked there")?;
     app.edit(&Edit::ApiBroken)?;
     // A failure shows logs.
     let bad = watched(lab, &files, || deploy("--ready-timeout 15"))?;

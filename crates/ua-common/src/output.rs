@@ -1,9 +1,8 @@
 //! The one place that prints. stdout is data, stderr is for a person.
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use console::Style;
@@ -59,7 +58,7 @@ pub struct Printer {
     progress: bool,
     /// How wide the terminal is that stdout goes to.
     columns: Option<usize>,
-    failed: Cell<Option<io::ErrorKind>>,
+    failed: OnceLock<io::ErrorKind>,
 }
 
 impl Printer {
@@ -75,13 +74,13 @@ impl Printer {
             both_terminals: out && err,
             progress: err && !quiet,
             columns: console::Term::stdout().size_checked().map(|(_, columns)| columns.into()),
-            failed: Cell::new(None),
+            failed: OnceLock::new(),
         }
     }
 
     /// What went wrong with stdout, other than that its reader had seen enough.
     pub fn stdout_failure(&self) -> Option<io::ErrorKind> {
-        self.failed.get()
+        self.failed.get().copied()
     }
 
     /// How wide the terminal is that stdout goes to, if it goes to one.
@@ -100,7 +99,8 @@ impl Printer {
         if let Err(error) = written
             && error.kind() != io::ErrorKind::BrokenPipe
         {
-            self.failed.set(Some(error.kind()));
+            // The first failure is the one to tell.
+            let _known = self.failed.set(error.kind());
         }
     }
 

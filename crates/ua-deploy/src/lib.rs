@@ -148,7 +148,14 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
 
     let waiting = context.out.waiting("looking at the VPS");
     let app = settings.deploy_app_dir.0.as_str();
-    let facts = survey::survey(&transport, STATE, app, &wish.profile, release).step("survey")?;
+    let on_vps = Vps::Remote(&transport);
+    // Both only look, and neither needs the other.
+    let (facts, staging) = std::thread::scope(|scope| {
+        let staging = scope.spawn(|| ua_staging::look(&on_vps, settings, Conflict::Refuse));
+        let facts = survey::survey(&transport, STATE, app, &wish.profile, release);
+        (facts, staging.join())
+    });
+    let facts = facts.step("survey")?;
     let target = contract::Target { ssh: &ssh, app };
     let mut plan = Plan::new(&wish.profile, release, &facts);
     push(vps, contract::judge(&wish.profile, &facts, target));
@@ -159,8 +166,7 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
                 .hint("ua-deploy history"),
         );
     }
-    let on_vps = Vps::Remote(&transport);
-    let staging = ua_staging::look(&on_vps, settings, Conflict::Refuse).step("staging.routes")?;
+    let staging = staging.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).step("staging.routes")?;
     drop(waiting);
     match &staging {
         Some(view) => push(vps, view.checks()),
@@ -217,18 +223,20 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
         return Ok(());
     }
 
-    let was =
-        Rest { context, profile: &wish.profile, transport: &transport, staging: staging.as_ref(), id: "" }
-            .smoke()
-            .before();
     let id = id(&release.commit);
     vps.data.insert("id".to_owned(), id.clone().into());
-    let base = base(context, wish, &id);
+    let base = base(context, wish, &id).to_string();
     let from = place.from.map_or_else(String::new, |from| from.to_string());
-    remote.begin(&id, &release.commit, &base.to_string(), &from).step("begin")?;
+    // The public side is asked meanwhile; what answers there is not touched yet.
+    let (begun, was) = std::thread::scope(|scope| {
+        let rest = || Rest { context, profile: &wish.profile, transport: &transport, staging: None, id: "" };
+        let was = scope.spawn(move || rest().smoke().before());
+        let begun =
+            remote.begin(&id, &release.commit, &base, &from).map(|()| upload(&remote, release, &plan));
+        (begun, was.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
     vps.data.insert("serving".to_owned(), "old".into());
-    let sent = upload(&remote, release, &plan);
-    match sent {
+    match begun.step("begin")? {
         Ok(took) => {
             let (sent, all) = (plan.upload.len(), release.items.len());
             let detail = format!("{sent} of {all} files were sent, the others are there");
@@ -286,17 +294,23 @@ impl Rest<'_> {
         if !told(activated, vps) {
             return Ok(());
         }
-        if let Some(view) = self.staging {
-            let checks = self.staging(view)?;
-            if !staged(&self.remote(), self.id, checks, vps)? {
-                return Ok(());
-            }
+        // The way in is proved while staging is asked: neither needs the other.
+        let (wait, out) = (self.context.settings.ssh_check_wait.value, &self.context.out);
+        let (fresh, checks) = std::thread::scope(|scope| {
+            let fresh = scope.spawn(|| self.transport.fresh(wait, out));
+            let checks = self.staging.map(|view| self.staging(view));
+            (fresh.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), checks)
+        });
+        if let Some(checks) = checks
+            && !staged(&self.remote(), self.id, checks?, vps)?
+        {
+            return Ok(());
         }
         if vps.first_failure().is_some() {
             vps.push(Check::warn("confirm", "not confirmed, since something above is wrong"));
             return Ok(());
         }
-        self.confirm(vps);
+        self.confirm(fresh, vps);
         if vps.first_failure().is_none() {
             self.public(was, public)?;
             if let Err(lost) = self.remote().smoked(self.id, word(public.verdict())) {
@@ -357,10 +371,9 @@ impl Rest<'_> {
     }
 
     /// Over a fresh connection: the one that is open proves nothing about the way in that the release leaves.
-    fn confirm(&self, vps: &mut Report) {
+    fn confirm(&self, fresh: anyhow::Result<Transport>, vps: &mut Report) {
         let (settings, out) = (&self.context.settings, &self.context.out);
         let start = std::time::Instant::now();
-        let fresh = self.transport.fresh(settings.ssh_check_wait.value, out);
         let transport = fresh.as_ref().unwrap_or(self.transport);
         let remote = Remote { transport, settings, out };
         let confirmed = match &fresh {

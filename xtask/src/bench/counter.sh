@@ -3,7 +3,7 @@
 #   SECONDS<TAB>{master|shared|alone}<TAB>SCRIPT
 
 now=$(date +%s.%N)
-dir=${0%/*}
+dir=${0%/*}/..
 case " $* " in
     *" -V "* | *" -G "* | *" -O "*) exec /usr/bin/ssh "$@" ;;
     *" -M -N "*) kind=master ;;
