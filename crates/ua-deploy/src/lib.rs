@@ -294,12 +294,13 @@ impl Rest<'_> {
         if !told(activated, vps) {
             return Ok(());
         }
-        // The way in is proved while staging is asked: neither needs the other.
+        // The way in is tried while staging is asked: neither needs the other. The connection is opened by this very
+        // thread, since its process ends with the thread that started it.
         let (wait, out) = (self.context.settings.ssh_check_wait.value, &self.context.out);
         let (fresh, checks) = std::thread::scope(|scope| {
-            let fresh = scope.spawn(|| self.transport.fresh(wait, out));
-            let checks = self.staging.map(|view| self.staging(view));
-            (fresh.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), checks)
+            let checks = scope.spawn(|| self.staging.map(|view| self.staging(view)));
+            let fresh = self.transport.fresh(wait, out);
+            (fresh, checks.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         if let Some(checks) = checks
             && !staged(&self.remote(), self.id, checks?, vps)?
@@ -310,7 +311,7 @@ impl Rest<'_> {
             vps.push(Check::warn("confirm", "not confirmed, since something above is wrong"));
             return Ok(());
         }
-        self.confirm(fresh, vps);
+        self.confirm(&fresh, vps);
         if vps.first_failure().is_none() {
             self.public(was, public)?;
             if let Err(lost) = self.remote().smoked(self.id, word(public.verdict())) {
@@ -371,12 +372,12 @@ impl Rest<'_> {
     }
 
     /// Over a fresh connection: the one that is open proves nothing about the way in that the release leaves.
-    fn confirm(&self, fresh: anyhow::Result<Transport>, vps: &mut Report) {
+    fn confirm(&self, fresh: &anyhow::Result<Transport>, vps: &mut Report) {
         let (settings, out) = (&self.context.settings, &self.context.out);
         let start = std::time::Instant::now();
         let transport = fresh.as_ref().unwrap_or(self.transport);
         let remote = Remote { transport, settings, out };
-        let confirmed = match &fresh {
+        let confirmed = match fresh {
             Ok(_) => remote.confirm(self.id, &self.context.around.who()).map_err(anyhow::Error::from),
             Err(error) => Err(anyhow::Error::from(again(error))),
         };
