@@ -62,8 +62,9 @@ forward() {
     begin drain 'waiting for busy workers'
     drain
     begin switch 'switching'
+    access >"$work/access" &
     look
-    access >"$work/access"
+    wait
     hold_watchdog
     switch
     begin restart 'restarting'
@@ -301,8 +302,9 @@ previous_manifests() {
     fi
 }
 
-# Paths for --files-from, which takes a line that begins with `#` or `;` for a comment even between NULs.
-for_rsync() { sed 's,^,./,' | tr '\n' '\0'; }
+# Paths for --files-from, which takes one that begins with `#` or `;` for a comment even between NULs. With `./` before
+# it the top directory is sent along, and its mode set.
+for_rsync() { sed 's,^[#;],./&,' | tr '\n' '\0'; }
 
 # What lies below FROM under the owner's name at TARGET; further arguments are for rsync.
 lay_out() {
@@ -463,6 +465,9 @@ switch() {
         lay_out "$tree" "$app" --delay-updates --temp-dir="$backup/temp" --backup --backup-dir="$backup/tree" \
             --files-from="$work/place0" --from0 ||
             undo 'the sources could not be put in place'
+        IFS=' ' read -r owner mode <"$release/app"
+        chown "$owner" "$app" || undo "the owner of $app could not be kept"
+        chmod "$mode" "$app" || undo "the mode of $app could not be kept"
         awk -F '\t' 'FILENAME == ARGV[1] { place[$1] = 1; next } $3 in place' "$work/place" "$release/manifest" |
             sort >"$work/wanted"
         (cd -P "$app" && lying "$(cat "$work/place")") | sort | cmp -s "$work/wanted" - ||
@@ -638,7 +643,7 @@ await_units() {
         [ "$now" -lt "$end" ] || return 1
         [ "$waiting" = "$told" ] || echo "== waiting for $waiting"
         told=$waiting
-        sleep 0.2
+        sleep 0.1
     done
 }
 
@@ -672,7 +677,9 @@ strangers() {
 prove() {
     end=$(($(date +%s) + $(order ready_timeout)))
     while :; do
+        access >"$work/access.now" &
         prove_once && same_access && return 0
+        wait
         [ "$(date +%s)" -lt "$end" ] || return 1
         sleep 0.3
     done
@@ -692,9 +699,9 @@ access() {
 # A release must not take away the way in that there was.
 same_access() {
     if [ "$verb" != forward ] || [ ! -s "$work/access" ]; then return 0; fi
-    access | grep -vxF -f - "$work/access" >"$work/lost" || :
+    grep -vxF -f "$work/access.now" "$work/access" >"$work/lost" || :
     [ -s "$work/lost" ] || return 0
-    wrong "no longer reached by $(joined <"$work/lost")"
+    echo "no longer reached by $(joined <"$work/lost")" >>"$work/wrong"
     return 1
 }
 

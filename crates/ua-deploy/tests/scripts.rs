@@ -426,7 +426,7 @@ fn p14_modes_of_the_laptop_never_reach_the_app() {
     );
     // What an operator set on the directory itself stays, forth and back.
     fs::set_permissions(vps.app(""), fs::Permissions::from_mode(0o750)).unwrap();
-    vps.deploy(&[("version", "2"), ("src/a.py", "b")]).1.is("unconfirmed", 0);
+    vps.deploy(&[("version", "2"), ("src/a.py", "b"), ("#odd", "")]).1.is("unconfirmed", 0);
     assert_eq!(mode(&vps.app("")), 0o750);
     fs::write(vps.path("broken"), "3\n").unwrap();
     vps.deploy(&[("version", "3")]).1.is("rolled-back", 33);
