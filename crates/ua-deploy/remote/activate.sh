@@ -8,14 +8,16 @@
 #   manifest     KIND<TAB>DIGEST-OR-TARGET<TAB>PATH; f file, x program, l link
 #   before       the same for what lay at those paths before the switch; - nothing, o something else
 #   backup/      tree/, outputs/ and units/ as they were; added, swapped and installed say what to take away
+#   touched      the paths that the switch was about; states: the units before it
 #   failed/      what a release that was taken back had written
 #   work/        lists of this run, gone at its end
 #   running      UNIT<TAB>COMMITS that are the same for it, the one it was started from first; running.before
+#   upon         the release that served before, if that is known
 #   env          digests of the keys of `.env` as the units were started with them
 #   deadline     when it is taken back unless it is confirmed, in seconds of the epoch
 #   base.json, record.json, checks, log, step (which is under way)
 #   switched     the app's directory holds something of this release; served: and it was proved to run
-# STATE/pending  the ID of a release about which something is left to do after a reboot
+# STATE/pending  the IDs of releases about which something is left to do after a reboot, a line each
 # STATE/reserve  room for the record of a deploy that filled the disk
 
 main() {
@@ -30,9 +32,12 @@ main() {
     # Nearly always there is nothing to recover, and nothing is said then.
     if [ "$verb" = recover ]; then
         cut_off || exit 0
+        # A machine on its way down starts nothing any more: it is recovered when it is up again.
+        [ "$(systemctl is-system-running)" != stopping ] || exit 0
         was=$(cat "$release/step")
     fi
     exec >>"$release/log" 2>&1 </dev/null
+    [ "$verb" != forward ] || recover_others
     begin lock 'taking the lock'
     take_lock
     [ "$verb" = forward ] || rm -f "$state/reserve"
@@ -63,9 +68,9 @@ forward() {
     drain
     begin switch 'switching'
     access >"$work/access" &
+    hold_watchdog
     look
     wait
-    hold_watchdog
     switch
     begin restart 'restarting'
     restart || undo 'systemd would not restart the units'
@@ -77,6 +82,7 @@ forward() {
     begin health 'asking for health, versions and sessions'
     prove || undo "not right on the VPS: $(joined <"$work/wrong")"
     pass health "$(joined <"$work/right")"
+    wait
     : >"$release/served"
     arm || undo 'the way back could not be scheduled'
     finish unconfirmed 0 new "release $id serves; its client has not confirmed it yet"
@@ -128,6 +134,14 @@ expire() {
 
 # ---- after a kill or a reboot
 
+# Whatever an earlier one was cut off from comes first; this one's plan is void then.
+recover_others() {
+    [ -f "$state/pending" ] || return 0
+    while IFS= read -r other; do
+        [ "$other" = "$id" ] || /bin/sh "$state/releases/$other/activate" "$state" "$other" recover
+    done <"$state/pending"
+}
+
 recorded() {
     case $(cat "$release/record.json") in
         *"\"verdict\":\"$1\""*) return 0 ;;
@@ -166,8 +180,6 @@ recover() {
     newest || finish broken 34 unknown 'the activation was cut off, and another release was put in place since'
     check fail "$step" 'the activation was cut off'
     hold_watchdog
-    # Whatever was started meanwhile read a tree that was half of each.
-    cp "$work/unit" "$work/restart"
     put_back 'the activation was cut off'
 }
 
@@ -200,6 +212,7 @@ count() { wc -l <"$1" | tr -d ' '; }
 fail() {
     check fail "$step" "$2"
     rm -rf "$state/build/$id" "$state/incoming/$(order commit)"
+    unstage
     finish failed "$1" old "$2"
 }
 
@@ -215,18 +228,13 @@ finish() {
     record "$@"
     # What can be lost comes after what must be known.
     case $1 in unconfirmed | rolled-back | broken) clean_up "$1" ;; esac
-    if [ "$1" != unconfirmed ] || [ ! -f "$release/deadline" ]; then settled; fi
+    if [ "$1" != unconfirmed ] || [ ! -f "$release/deadline" ]; then forget_pending; fi
     if [ "$verb" = recover ] && [ -n "$(order watchdog)" ] && systemctl is-enabled --quiet "$(order watchdog)"; then
         systemctl start --no-block "$(order watchdog)"
     fi
     rm -rf "$work"
     echo "== $1: $4"
     exit "$2"
-}
-
-# Nothing is left to do about this release after a reboot.
-settled() {
-    [ "$(cat "$state/pending" 2>/dev/null)" != "$id" ] || rm -f "$state/pending"
 }
 
 record() {
@@ -239,8 +247,9 @@ record() {
 
 take_lock() {
     exec 9<>"$state/lock" || fail 1 "cannot open $state/lock"
-    # Those who only look take it shared for an instant. What expires has to have its turn, however long that takes.
-    if [ "$verb" = expire ]; then
+    # Those who only look take it shared for an instant. What has to be put back
+    # has its turn, however long that takes.
+    if [ "$verb" = expire ] || [ "$verb" = recover ]; then
         flock 9 || exit 1
     elif ! flock --wait 5 9; then
         holder=$(head -n 1 "$state/lock")
@@ -295,6 +304,7 @@ previous_manifests() {
     done
     # A later one was neither proved nor put back: what it built may lie there, so everything is built anew.
     [ -z "$doubt" ] || served=''
+    printf '%s\n' "${served##*/}" >"$release/upon"
     if [ -n "$served" ] && [ -f "$served/running" ]; then
         cp "$served/running" "$release/running.before"
     else
@@ -339,6 +349,9 @@ build() {
     done 3<"$work/step"
     while IFS= read -r output; do
         made "$output" || fail 1 "the build made no $output, or put a link in its way"
+    done <"$work/fresh"
+    while IFS= read -r output; do
+        stage "$output" || fail 1 "the built $output could not be copied to the app's file system"
     done <"$work/fresh"
     [ -z "$done_steps" ] || pass build "built:$done_steps"
 }
@@ -433,8 +446,22 @@ look() {
         { print $3 >left }
     ' "$work/previous" "$release/manifest" "$release/before" >"$work/gone"
     # Was anything running that could serve again?
-    unit_states >"$work/states.before"
-    [ "$(awk -F '\t' '$2 == "active"' "$work/states.before" | wc -l)" -eq 0 ] || : >"$release/was_serving"
+    unit_states >"$release/states"
+    [ "$(awk -F '\t' '$2 == "active"' "$release/states" | wc -l)" -eq 0 ] || : >"$release/was_serving"
+    awk -F '\t' 'FILENAME == ARGV[1] { restarted[$1] = 1; next } !($1 in restarted) && $2 != "active" { print $1 " is " $2 }' \
+        "$work/restart" "$release/states" >"$work/down"
+    [ ! -s "$work/down" ] || fail 30 "not so when this deploy was planned: $(some "$work/down")"
+    # Who is not restarted goes on with the values it was started with.
+    env=$app/$(order env_file)
+    if [ "$(count "$work/restart")" -lt "$(count "$work/unit")" ] && [ -n "$served" ] && [ -f "$served/env" ]; then
+        [ "$(head -n 1 "$served/env")" = "=$tab$(sha256sum <"$env" | cut -c 1-64)" ] || same_values ||
+            fail 30 "$env changed since this deploy was planned"
+    fi
+}
+
+# Comments of `.env` do not count.
+same_values() {
+    env_digests "$env" | grep -v '^=' >"$work/env" && grep -v '^=' "$served/env" | cmp -s - "$work/env"
 }
 
 hold_watchdog() {
@@ -446,9 +473,13 @@ hold_watchdog() {
 
 switch() {
     # From here on it is put back if it is cut off: by this unit's own end, or after a reboot.
-    printf '%s\n' "$id" >"$state/pending" || undo 'our own marker could not be written'
-    record activating 34 unknown 'the activation ended in the middle of the switch'
+    note_pending || undo 'our own marker could not be written'
+    record activating 34 unknown 'the activation ended in the middle of the switch' ||
+        undo 'our own record could not be written'
+    sort -u "$work/place" "$work/gone" >"$release/touched" || undo 'our own lists could not be written'
     : >"$release/switched"
+    # Power may fail as well.
+    sync -f "$state" || undo 'our own lists could not be written'
     mkdir -p "$backup/tree" "$backup/outputs" "$backup/units" "$backup/temp" || undo 'the backup could not be made'
     like "$app" "$backup/tree" || undo 'the backup could not be made'
     touch "$backup/added" "$backup/swapped" "$backup/installed" || undo 'the backup could not be made'
@@ -457,9 +488,10 @@ switch() {
         nothing[$1]
     ' "$release/before" "$work/place" >"$backup/added.new" || undo 'the backup could not be made'
     mv "$backup/added.new" "$backup/added" || undo 'the backup could not be made'
-    while IFS= read -r output; do
-        stage "$output" || undo "the built $output could not be copied to the app's file system"
-    done <"$work/fresh"
+    # First, since a directory may have become a file, or a file a directory.
+    while IFS= read -r path; do
+        take_away "$path" "$backup/tree" || undo "a file of the last release could not be taken away: $path"
+    done <"$work/gone"
     for_rsync <"$work/place" >"$work/place0"
     if [ -s "$work/place0" ]; then
         lay_out "$tree" "$app" --delay-updates --temp-dir="$backup/temp" --backup --backup-dir="$backup/tree" \
@@ -473,14 +505,13 @@ switch() {
         (cd -P "$app" && lying "$(cat "$work/place")") | sort | cmp -s "$work/wanted" - ||
             undo 'not every source is in place as it was sent'
     fi
-    while IFS= read -r path; do
-        take_away "$path" "$backup/tree" || undo "a file of the last release could not be taken away: $path"
-    done <"$work/gone"
     while IFS= read -r output; do
         swap "$output" || undo "the built $output could not be put in place"
     done <"$work/fresh"
     make_directories || undo 'a directory could not be made'
     install_templates || undo 'a unit file could not be installed'
+    # It has time until the units are proved.
+    sync -f "$app" &
     [ ! -s "$work/kept" ] || pass switch.kept "changed on the server, so left as it is: $(some "$work/kept")"
     [ ! -s "$work/left" ] ||
         warn switch.left "not in this commit, but changed on the server, so left there: $(some "$work/left")"
@@ -551,9 +582,19 @@ swap() (
     fi
     mv -T "$new" "./$name" || exit 1
     if [ "$aside" != "$old" ] && exists "$aside"; then
-        cp -a -T "$aside" "$old" && rm -rf "$aside"
+        # What lies aside is whole until it goes by another name, and then the copy is.
+        rm -rf "$old" "./.$name.ua-trash" && cp -a -T "$aside" "$old" && mv -T "$aside" "./.$name.ua-trash" &&
+            rm -rf "./.$name.ua-trash"
     fi
 )
+
+# What lies beside the outputs where the app is on another file system.
+unstage() {
+    cut -f 2 "$work/output" >"$work/staged"
+    while IFS= read -r output; do
+        (enter "$output" && rm -rf "./.${output##*/}.ua-new" "./.${output##*/}.ua-trash")
+    done <"$work/staged"
+}
 
 make_directories() {
     while IFS= read -r directory; do
@@ -687,9 +728,9 @@ prove() {
 
 # By what others reach this machine, a line each.
 access() {
-    if ! tailscale status --peers=false >/dev/null 2>&1; then return 0; fi
+    if ! timeout 5 tailscale status --peers=false >/dev/null 2>&1; then return 0; fi
     echo 'the tailnet'
-    at=$(tailscale ip -4 2>/dev/null):$(order ssh_port)
+    at=$(timeout 5 tailscale ip -4 2>/dev/null):$(order ssh_port)
     # An ssh server greets whoever connects.
     case $(curl --silent --http0.9 --max-time 5 "http://$at/" 2>/dev/null </dev/null | head -c 4 | tr -d '\0') in
         SSH-) echo "ssh at $at" ;;
@@ -771,29 +812,55 @@ put_back() {
     esac
     # Room first: the disk may be what was full. But somebody may be uploading the same commit again.
     [ "$verb" = expire ] || rm -rf "$state/build/$id" "$state/incoming/$(order commit)"
-    printf '%s\n' "$id" >"$state/pending" || :
-    record activating 34 unknown 'the activation ended while it put things back'
+    note_pending || :
+    record activating 34 unknown 'the activation ended while it put things back' || :
     files_back || give_up "not everything could be put back"
+    sync -f "$app"
     snapshot "$release/after" || give_up "what is there now could not be read"
     unlike=$(awk -F '\t' '
         FILENAME == ARGV[1] { written[$1] = 1; next }
-        FILENAME == ARGV[2] { was[$3] = $1 FS $2; next }
-        !($3 in written) && was[$3] != $1 FS $2 { print $3 }
-    ' "$work/preserve" "$release/before" "$release/after" | head -n 5 | joined)
-    [ -z "$unlike" ] || give_up "these paths are not as they were before: $unlike"
+        FILENAME == ARGV[2] { touched[$1] = 1; next }
+        FILENAME == ARGV[3] { was[$3] = $1 FS $2; next }
+        ($3 in touched) && !($3 in written) && was[$3] != $1 FS $2 { print $3 }
+    ' "$work/preserve" "$release/touched" "$release/before" "$release/after" | head -n 5 | joined)
     [ -f "$release/was_serving" ] || give_up "what was there before is back, but none of its units ran before either"
     begin restore 'restarting what was there before'
+    running=$release/running.before
+    as_before
     restart || give_up "what was there before is back, but could not be restarted"
     await_units || give_up "what was there before is back, but does not run: $(not_ready)"
-    running=$release/running.before
     prove || give_up "what was there before is back, but is not right: $(joined <"$work/wrong")"
+    ordered=$release/orders
+    [ -z "$unlike" ] || give_up "what was there before serves, but these paths are not as they were: $unlike"
     rm -f "$release/served" "$release/switched"
     pass restore "what was there before serves again: $(joined <"$work/right")"
     step=$decided
     finish rolled-back 33 old "$reason; what was there before serves again"
 }
 
+# From here on it is about the units of the release before, as that one was told to prove them: those that ran. Restarted
+# is what this release restarted, and whatever is not as it was: it may have been started from a tree of both.
+as_before() {
+    old=$state/releases/$(cat "$release/upon")/orders
+    cp "$work/restart" "$work/ours" && cp "$work/unit" "$work/new" || return 1
+    [ ! -f "$old" ] || ordered=$old
+    read_orders || return 1
+    : >"$work/enable"
+    if [ "${ordered-}" = "$old" ]; then
+        # What came with this release goes with it.
+        grep -vxF -f "$work/unit" "$work/new" | xargs -r systemctl stop
+    fi
+    awk -F '\t' 'FILENAME == ARGV[1] { ran[$1] = ($2 == "active"); next } ran[$1]' "$release/states" "$work/unit" \
+        >"$work/ran" && mv "$work/ran" "$work/unit"
+    unit_states | awk -F '\t' '
+        FILENAME == ARGV[1] { ours[$1] = 1; next }
+        FILENAME == ARGV[2] { was[$1] = $4 FS $6; next }
+        ($1 in ours) || $2 != "active" || was[$1] != $4 FS $6 { print $1 }
+    ' "$work/ours" "$release/states" - >"$work/restart"
+}
+
 give_up() {
+    ordered=$release/orders
     check fail restore "$1"
     rm -f "$release/served"
     step=$decided
@@ -802,23 +869,31 @@ give_up() {
 
 # Whatever is taken away is kept with the release: the server may have written to it.
 files_back() {
-    [ -d "$backup/tree" ] || return 0
+    # Until all of these are there nothing of the app was touched.
+    [ -f "$backup/installed" ] || return 0
     away=$release/failed
     mkdir -p "$away/tree" "$away/outputs" || return 1
     while IFS= read -r path; do
         take_away "$path" "$away/tree" || return 1
     done <"$backup/added"
-    rm -rf "$backup/temp" && mkdir "$backup/temp" || return 1
-    rsync --archive --omit-dir-times --checksum --delay-updates --temp-dir="$backup/temp" "$backup/tree/" "$app/" ||
-        move_back || return 1
+    # Only what is not as it was: a copy in the backup may be half of one, where the file itself was not replaced yet.
+    snapshot "$work/now" || return 1
+    awk -F '\t' '
+        FILENAME == ARGV[1] { was[$3] = $1 FS $2; next }
+        was[$3] != $1 FS $2 { print $3 }
+    ' "$release/before" "$work/now" | while IFS= read -r path; do
+        if exists "$backup/tree/$path"; then printf '%s\n' "$path"; fi
+    done >"$work/back"
+    for_rsync <"$work/back" >"$work/back0"
+    rm -rf "$backup/temp"
+    mkdir "$backup/temp" || return 1
+    [ ! -s "$work/back0" ] || rsync --archive --omit-dir-times --checksum --delay-updates --temp-dir="$backup/temp" \
+        --files-from="$work/back0" --from0 "$backup/tree/" "$app/" || move_back || return 1
     sweep
     while IFS=$tab read -r had output; do
         output_back "$had" "$output" || return 1
     done <"$backup/swapped"
-    cut -f 2 "$work/output" >"$work/staged"
-    while IFS= read -r output; do
-        (enter "$output" && rm -rf "./.${output##*/}.ua-new")
-    done <"$work/staged"
+    unstage
     into=$(order unit_dir)
     while IFS=$tab read -r had name; do
         if [ "$had" = had ]; then
@@ -832,10 +907,9 @@ files_back() {
 # Where there is no room for copies the backup itself is moved.
 move_back() {
     rsync --recursive --owner --group --perms --include='*/' --exclude='*' "$backup/tree/" "$app/" || return 1
-    find "$backup/tree" ! -type d -printf '%P\n' >"$work/kept_back" || return 1
     while IFS= read -r path; do
         (enter "$path" && mv -f -T -- "$backup/tree/$path" "./${path##*/}") || return 1
-    done <"$work/kept_back"
+    done <"$work/back"
 }
 
 # What an rsync that was killed leaves in the directories it worked in.

@@ -25,7 +25,7 @@ main() {
         "${base%\}}" "$id" "$who" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
         "$(($(date +%s) - $(stat -c %Y "$release/base.json")))")
     write_record "$line" || exit 1
-    [ "$(cat "$state/pending" 2>/dev/null)" != "$id" ] || rm -f "$state/pending"
+    forget_pending
     [ ! -f "$release/deadline" ] || systemctl stop "ua-deploy-confirm-$id.timer" 2>/dev/null || :
 }
 

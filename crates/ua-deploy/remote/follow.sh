@@ -42,7 +42,7 @@ follow() {
 
 # What is being done about a release now; forward if nothing is.
 running() {
-    if [ "$(cat "$pending" 2>/dev/null)" = "$1" ] && { booting "$1" || works ua-deploy-recover.service; }; then
+    if grep -qxF -- "$1" "$pending" 2>/dev/null && { booting "$1" || works ua-deploy-recover.service; }; then
         echo recover
         return
     fi
@@ -61,7 +61,7 @@ works() {
 
 # Is there still something to recover once the machine is up?
 booting() {
-    [ "$(cat "$pending" 2>/dev/null)" = "$1" ] || return 1
+    grep -qxF -- "$1" "$pending" 2>/dev/null || return 1
     case $(systemctl is-system-running) in
         initializing | starting) return 0 ;;
     esac

@@ -43,11 +43,11 @@ After=multi-user.target
 
 [Service]
 Type=exec
-ExecStart=/bin/sh -c 'id=\$\$(cat $state/pending) && exec /bin/sh $state/releases/\$\$id/activate $state \$\$id recover'
+ExecStart=/bin/sh -c 'for id in \$\$(cat $state/pending); do /bin/sh $state/releases/\$\$id/activate $state \$\$id recover; done'
 
 [Install]
 WantedBy=multi-user.target"
-    [ "$(cat "$unit" 2>/dev/null)" != "$text" ] || return 0
+    if [ "$(cat "$unit" 2>/dev/null)" = "$text" ] && systemctl is-enabled --quiet ua-deploy-recover.service; then return 0; fi
     printf '%s\n' "$text" >"$unit.new" && chmod 0644 "$unit.new" && mv "$unit.new" "$unit" && systemctl daemon-reload &&
         systemctl enable --quiet ua-deploy-recover.service
 }

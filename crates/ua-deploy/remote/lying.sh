@@ -2,11 +2,14 @@
 # What lies in the app's directory, as against what a release put there. Sent together with the scripts that ask.
 
 # Prints KIND<TAB>DIGEST-OR-TARGET<TAB>PATH for each line of PATHS, below the current directory: f file, x program,
-# l link, o something else, - nothing. Only what is a file is opened.
+# l link, o something else or something behind a link, - nothing. Only what is a file is opened.
 lying() {
     [ -n "$1" ] || return 0
+    last='' through=''
     printf '%s\n' "$1" | while IFS= read -r path; do
-        if [ -L "./$path" ]; then
+        if linked "$path"; then
+            printf 'o\t-\t%s\n' "$path"
+        elif [ -L "./$path" ]; then
             printf 'l\t%s\t%s\n' "$(readlink -- "./$path")" "$path"
         elif [ -f "./$path" ]; then
             :
@@ -24,7 +27,26 @@ lying() {
     done | digests x
 }
 
-is_file() { [ -f "./$1" ] && [ ! -L "./$1" ]; }
+is_file() { [ -f "./$1" ] && [ ! -L "./$1" ] && ! linked "$1"; }
+
+# Does a link lead to the directory of PATH? Paths of one directory mostly follow each other.
+linked() {
+    case $1 in
+        */*) walk=${1%/*} ;;
+        *) return 1 ;;
+    esac
+    if [ "$walk" != "$last" ]; then
+        last=$walk through=''
+        while [ -n "$walk" ]; do
+            if [ -L "./$walk" ]; then through=yes; fi
+            case $walk in
+                */*) walk=${walk%/*} ;;
+                *) walk='' ;;
+            esac
+        done
+    fi
+    [ -n "$through" ]
+}
 
 # Should somebody put a pipe in the place of a file meanwhile, it is not waited for for ever.
 digests() {
@@ -65,4 +87,7 @@ env_digests() {
         assigns="^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}${key}[[:space:]]*="
         printf '%s\t%s\n' "$key" "$(grep "$assigns" "$1" | sha256sum | cut -c 1-64)"
     done
+    # Lines of a value that goes on, for instance.
+    printf '%s\t%s\n' 'a line that assigns nothing' "$(grep -v '^[[:space:]]*\(#.*\)\{0,1\}$' "$1" |
+        grep -v '^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}[A-Za-z_][A-Za-z0-9_]*[[:space:]]*=' | sha256sum | cut -c 1-64)"
 }

@@ -1,15 +1,15 @@
 # shellcheck shell=sh disable=SC2034,SC2154
 # What an activation was told, and proving that the app is right. Sent together with the scripts that do so; they set
-# $release (its orders), $work (lists of the run) and $running (UNIT<TAB>COMMITS that the unit may say it runs).
+# $release (its orders, or others in $ordered), $work (lists of the run) and $running (UNIT<TAB>COMMITS that the unit may say it runs).
 
 # The first field of a key.
 order() {
-    awk -F '\t' -v key="$1" '$1 == key { print $2; exit }' "$release/orders"
+    awk -F '\t' -v key="$1" '$1 == key { print $2; exit }' "${ordered:-$release/orders}"
 }
 
 # All fields of every line of a key.
 orders() {
-    awk -v key="$1$tab" 'index($0, key) == 1 { print substr($0, length(key) + 1) }' "$release/orders"
+    awk -v key="$1$tab" 'index($0, key) == 1 { print substr($0, length(key) + 1) }' "${ordered:-$release/orders}"
 }
 
 read_orders() {

@@ -6,6 +6,7 @@ main() {
     for verb in forward restore confirm; do
         systemctl stop "ua-deploy-$verb-$2.service" 2>/dev/null || :
     done
+    ! grep -qxF -- "$2" "$1/pending" 2>/dev/null || systemctl stop ua-deploy-recover.service 2>/dev/null || :
     if ! flock --shared --wait 5 "$1/lock" true; then
         echo "the lock is still held: $(head -n 1 "$1/lock")" >&2
         exit 1

@@ -303,7 +303,8 @@ impl Remote<'_> {
 
     /// Ends an activation that holds the lock.
     pub fn unlock(&self, id: &str) -> Result<(), Failure> {
-        let answer = self.transport.script(UNLOCK, &[STATE, id], LIMIT)?;
+        // What it was in the middle of is put back first.
+        let answer = self.transport.script(UNLOCK, &[STATE, id], self.limit())?;
         if answer.code == 0 {
             return Ok(());
         }
