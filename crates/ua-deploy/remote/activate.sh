@@ -6,7 +6,7 @@
 # STATE/releases/ID, all of it root's own:
 #   orders       KEY<TAB>FIELDS…, from the client
 #   manifest     KIND<TAB>DIGEST-OR-TARGET<TAB>PATH; f file, x program, l link
-#   before       the same for what lay at those paths before the switch; - nothing, o something else
+#   before       the same for what lay at those paths before the switch; - nothing, d directory, o something else
 #   backup/      tree/, outputs/ and units/ as they were; added, swapped and installed say what to take away
 #   touched      the paths that the switch was about; states: the units before it
 #   failed/      what a release that was taken back had written
@@ -415,17 +415,22 @@ look() {
     stat -c '%u:%g %a' "$app" >"$release/app"
     snapshot "$release/before" || fail 1 "files of $app changed while they were looked at"
     cut -f 3 "$release/manifest" | sort >"$work/placed"
-    # What the plan did not see coming.
-    if [ -n "$served" ]; then
-        orders drift >"$work/drift"
-        awk -F '\t' '
-            FILENAME == ARGV[1] || FILENAME == ARGV[2] { if ($1 == "preserve") preserve[$2] = 1; next }
-            FILENAME == ARGV[3] { seen[$0] = 1; next }
-            FILENAME == ARGV[4] { put[$3] = $1 FS $2; next }
-            ($3 in put) && !($3 in seen) && put[$3] != $1 FS $2 && (!($3 in preserve) || $1 == "-") { print $3 }
-        ' "$release/orders" "$served/orders" "$work/drift" "$served/manifest" "$release/before" >"$work/moved"
-        [ ! -s "$work/moved" ] || fail 30 "changed on the VPS since this deploy was planned: $(some "$work/moved")"
-    fi
+    # What the plan did not see coming: what was changed since, and what is not sent though it is not as in the commit.
+    orders drift >"$work/drift"
+    [ -z "$served" ] || cat "$served/orders" >"$work/before.orders"
+    touch "$work/before.orders"
+    awk -F '\t' -v served="$served" '
+        FILENAME == ARGV[1] || FILENAME == ARGV[2] { if ($1 == "preserve") preserve[$2] = 1; next }
+        FILENAME == ARGV[3] { seen[$0] = 1; next }
+        FILENAME == ARGV[4] { sent[$0] = 1; next }
+        FILENAME == ARGV[5] { put[$3] = $1 FS $2; next }
+        FILENAME == ARGV[6] { old[$3] = $1 FS $2; next }
+        ($3 in preserve) && $1 != "-" { next }
+        ($3 in put) && !($3 in sent) && put[$3] != $1 FS $2 { print $3; next }
+        served != "" && ($3 in old) && !($3 in seen) && old[$3] != $1 FS $2 { print $3 }
+    ' "$release/orders" "$work/before.orders" "$work/drift" "$work/sent" "$release/manifest" \
+        "${served:-$release}/manifest" "$release/before" >"$work/moved"
+    [ ! -s "$work/moved" ] || fail 30 "changed on the VPS since this deploy was planned: $(some "$work/moved")"
     # Kept: files that the server writes, unless they are as an earlier deploy put them there.
     awk -F '\t' '
         FILENAME == ARGV[1] { known[$2, $3] = 1; next }
@@ -484,9 +489,15 @@ switch() {
     like "$app" "$backup/tree" || undo 'the backup could not be made'
     touch "$backup/added" "$backup/swapped" "$backup/installed" || undo 'the backup could not be made'
     awk -F '\t' '
-        FILENAME == ARGV[1] { nothing[$3] = ($1 == "-"); next }
+        # Behind a link or a file that is taken away there is nothing either.
+        function vacated(path) {
+            while (sub(/\/[^\/]*$/, "", path)) if (path in gone) return 1
+            return 0
+        }
+        FILENAME == ARGV[1] { gone[$0] = 1; next }
+        FILENAME == ARGV[2] { nothing[$3] = ($1 == "-" || $1 == "d" || ($1 == "o" && vacated($3))); next }
         nothing[$1]
-    ' "$release/before" "$work/place" >"$backup/added.new" || undo 'the backup could not be made'
+    ' "$work/gone" "$release/before" "$work/place" >"$backup/added.new" || undo 'the backup could not be made'
     mv "$backup/added.new" "$backup/added" || undo 'the backup could not be made'
     # First, since a directory may have become a file, or a file a directory.
     while IFS= read -r path; do

@@ -2,7 +2,7 @@
 # What lies in the app's directory, as against what a release put there. Sent together with the scripts that ask.
 
 # Prints KIND<TAB>DIGEST-OR-TARGET<TAB>PATH for each line of PATHS, below the current directory: f file, x program,
-# l link, o something else or something behind a link, - nothing. Only what is a file is opened.
+# l link, d directory, o something else or something behind a link, - nothing. Only what is a file is opened.
 lying() {
     [ -n "$1" ] || return 0
     last='' through=''
@@ -13,6 +13,8 @@ lying() {
             printf 'l\t%s\t%s\n' "$(readlink -- "./$path")" "$path"
         elif [ -f "./$path" ]; then
             :
+        elif [ -d "./$path" ]; then
+            printf 'd\t-\t%s\n' "$path"
         elif [ -e "./$path" ]; then
             printf 'o\t-\t%s\n' "$path"
         else

@@ -191,6 +191,14 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
             format!("changed on the VPS since the last deploy, and overwritten: {}", listed(&plan.drift));
         vps.push(Check::warn("drift", detail));
     }
+    let units = wish.profile.units();
+    let runs = facts.known.iter().flat_map(|known| known.runs.keys());
+    let left: Vec<String> = runs.filter(|unit| !units.contains(unit)).cloned().collect();
+    if !left.is_empty() {
+        let detail = format!("not in the profile any more, and left running as they are: {}", listed(&left));
+        let stop = format!("ssh {ssh} systemctl disable --now {}", left.join(" "));
+        vps.push(Check::warn("units.left", detail).hint(stop));
+    }
     let remote = Remote { transport: &transport, settings, out: &context.out };
     let who = context.around.who();
     let orders = |plan: &Plan| {

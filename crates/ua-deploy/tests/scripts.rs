@@ -260,6 +260,7 @@ impl Vps {
         ]);
         fs::write(release.join("orders"), orders.join("\n") + "\n").unwrap();
         fs::write(release.join("manifest"), manifest + &self.rest).unwrap();
+        fs::write(release.join("activate"), script("activate")).unwrap();
         self.activate(&id, "forward")
     }
 
@@ -1506,4 +1507,236 @@ fn p43_the_ops_token_goes_to_curl_by_its_stdin() {
     assert_eq!(heard, "x-ua-ops-token: hunter2\n".repeat(3));
     assert!(!vps.calls("curl").contains("hunter2"), "{}", vps.calls("curl"));
     assert_eq!(ops(&vps, "OTHER=1\n").0, 3);
+}
+
+/// Replaces a program by a script that acts once, on behalf of who calls it.
+fn once(vps: &Vps, program: &str, script: &str) {
+    let path = vps.path("bin").join(program);
+    fs::write(&path, format!("#!/bin/sh\n{script}\nexec /usr/bin/{program} \"$@\"\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_file_may_become_a_directory_and_a_directory_a_file_or_a_link() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1"), ("a", "x"), ("b/x.py", "x"), ("c/x.py", "x")]).1.is("unconfirmed", 0);
+    let files = [("version", "2"), ("a/y.py", "y"), ("b", "y"), ("c", "->b")];
+    vps.deploy(&files).1.is("unconfirmed", 0);
+    assert_eq!((vps.read("a/y.py"), vps.read("b"), vps.read("c")), ("y".into(), "y".into(), "y".into()));
+    // And back again.
+    fs::write(vps.path("broken"), "3\n").unwrap();
+    vps.deploy(&[("version", "3"), ("a", "x"), ("b/x.py", "x"), ("c/x.py", "x")]).1.is("rolled-back", 33);
+    assert_eq!((vps.read("a/y.py"), vps.read("b"), vps.read("c")), ("y".into(), "y".into(), "y".into()));
+}
+
+#[test]
+fn what_was_changed_elsewhere_meanwhile_is_no_reason_to_leave_a_bad_release_standing() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1"), ("same.py", "s")]).1.is("unconfirmed", 0);
+    vps.order("upload\tversion");
+    vps.rest = vps.upload("scratch", &[("same.py", "s")]);
+    let (second, _) = vps.deploy(&[("version", "2")]);
+    vps.write("same.py", "by hand, after the switch");
+    vps.activate(&second, "restore").1.is("rolled-back", 33);
+    assert_eq!((vps.read("version"), vps.read("same.py")), ("1".into(), "by hand, after the switch".into()));
+}
+
+/// Where the app is on another file system rsync copies what it replaces into the backup.
+#[test]
+fn half_a_copy_in_the_backup_does_not_replace_the_whole_file() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1"), ("big.py", "old and whole")]).1.is("unconfirmed", 0);
+    let killed = "case $* in *--backup-dir=*)
+        for arg in \"$@\"; do case $arg in --backup-dir=*) dir=${arg#*=} ;; esac; done
+        printf 'old a' >\"$dir/big.py\"; rm -f \"$0\"; kill -9 $PPID; exit 1 ;; esac";
+    once(&vps, "rsync", killed);
+    vps.killed = true;
+    let (id, _) = vps.deploy(&[("version", "2"), ("big.py", "new")]);
+    vps.activate(&id, "recover").1.is("rolled-back", 33);
+    assert_eq!(vps.read("big.py"), "old and whole");
+}
+
+#[test]
+fn a_switch_that_had_not_begun_needs_nothing_put_back() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    once(&vps, "chown", "rm -f \"$0\"; kill -9 $PPID");
+    vps.killed = true;
+    let (id, _) = vps.deploy(&[("version", "2")]);
+    vps.activate(&id, "recover").1.is("rolled-back", 33);
+}
+
+#[test]
+fn a_directory_that_somebody_replaced_by_a_link_is_seen() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1"), ("docs/a.md", "a"), ("docs/b.md", "b")]).1.is("unconfirmed", 0);
+    // The operator moved it to the bigger disk.
+    fs::rename(vps.app("docs"), vps.path("bigdisk")).unwrap();
+    symlink(vps.path("bigdisk"), vps.app("docs")).unwrap();
+    assert_eq!(vps.drift(), "docs/a.md\ndocs/b.md\n");
+    vps.order("upload\tversion").order("upload\tdocs/a.md");
+    vps.rest = vps.upload("scratch", &[("docs/b.md", "b")]);
+    let (_, done) = vps.deploy(&[("version", "2"), ("docs/a.md", "a2")]);
+    assert!(done.is("failed", 30).checks.contains("docs/b.md"), "{}", done.checks);
+    vps.orders.clear();
+    vps.rest.clear();
+    vps.deploy(&[("version", "2"), ("docs/a.md", "a2"), ("docs/b.md", "b")]).1.is("unconfirmed", 0);
+    assert_eq!((vps.read("docs/a.md"), vps.read("docs/b.md")), ("a2".into(), "b".into()));
+    assert_eq!(fs::read_to_string(vps.path("bigdisk/a.md")).unwrap(), "a");
+}
+
+#[test]
+fn a_recovery_waits_for_its_turn_and_comes_before_the_next_deploy() {
+    let kill = "case $(tail -n 1 \"$ROOT/state/releases/20260102T000000Z-c/log\" 2>/dev/null) in
+        '== restarting') rm -f \"$0\"; kill -9 $PPID ;; esac";
+    let cut = || {
+        let mut vps = Vps::new();
+        vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+        once(&vps, "date", kill);
+        vps.killed = true;
+        let (id, _) = vps.deploy(&[("version", "2"), ("new.py", "n")]);
+        vps.killed = false;
+        (vps, id)
+    };
+    // Somebody has the lock for longer than anybody else would wait.
+    let (vps, id) = cut();
+    let mut holder = Command::new("flock").arg(vps.path("state/lock")).args(["sleep", "6"]).spawn().unwrap();
+    while Command::new("flock")
+        .args(["--nonblock"])
+        .arg(vps.path("state/lock"))
+        .arg("true")
+        .status()
+        .unwrap()
+        .success()
+    {}
+    vps.activate(&id, "recover").1.is("rolled-back", 33);
+    holder.wait().unwrap();
+    assert_eq!(vps.read("version"), "1");
+    // The next deploy finds it as it was left, and is bad itself.
+    let (mut vps, _) = cut();
+    fs::write(vps.path("broken"), "3\n").unwrap();
+    vps.deploy(&[("version", "3")]).1.is("rolled-back", 33);
+    assert_eq!(vps.read("version"), "1");
+    assert!(!vps.app("new.py").exists() && !vps.path("state/pending").exists());
+    // While the machine goes down nothing can be started, and nothing is given up.
+    let (vps, id) = cut();
+    let down = "case $1 in restart) exit 1 ;; is-system-running) echo stopping; exit 1 ;; esac\ncase $1 in\n";
+    fs::write(vps.path("bin/systemctl"), SYSTEMCTL.replacen("case $1 in\n", down, 1)).unwrap();
+    vps.activate(&id, "recover");
+    assert!(vps.path("state/pending").exists());
+    fs::write(vps.path("bin/systemctl"), SYSTEMCTL).unwrap();
+    vps.activate(&id, "recover").1.is("rolled-back", 33);
+}
+
+#[test]
+fn a_deadline_is_not_forgotten_for_a_later_release_that_failed() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    vps.order("confirm\t90");
+    let (second, _) = vps.deploy(&[("version", "2")]);
+    vps.orders.pop();
+    fs::write(vps.path("broken"), "3\n").unwrap();
+    vps.deploy(&[("version", "3")]).1.is("rolled-back", 33);
+    assert_eq!(fs::read_to_string(vps.path("state/pending")).unwrap(), format!("{second}\n"));
+}
+
+/// Has units answer with what they were started from; `down.UNIT` does not run, nor does new.service without its program.
+fn real_units(vps: &Vps) {
+    let started = "echo \"$(wc -l <\"$ROOT/restarts\")\" >\"$ROOT/start.$unit\"";
+    let answers = "; cp \"$ROOT/app/answer\" \"$ROOT/runs.$unit\" 2>/dev/null; rm -f \"$ROOT/down.$unit\"";
+    let text = SYSTEMCTL.replace(started, &format!("{started}{answers}")).replace(
+        "if grep -qx",
+        "[ ! -e \"$ROOT/down.$unit\" ] || state=failed
+            [ \"$unit\" != new.service ] || [ -e \"$ROOT/app/new.py\" ] || state=failed
+            if grep -qx",
+    );
+    fs::write(vps.path("bin/systemctl"), text).unwrap();
+    let curl = CURL.replace(
+        "if [ -e \"$ROOT/app/answer\" ]; then cat \"$ROOT/app/answer\"",
+        "file=$ROOT/runs.${arg##*/}\nif [ -e \"$file\" ]; then cat \"$file\"",
+    );
+    fs::write(vps.path("bin/curl"), curl).unwrap();
+}
+
+#[test]
+fn the_way_back_restarts_whatever_started_since_and_judges_by_what_was_there_before() {
+    let answer = |commit: &str| format!("{{\"version\":\"{commit}\"}}");
+    let world = || {
+        let mut vps = Vps::new();
+        real_units(&vps);
+        vps.order("unit\tgateway.service")
+            .order("version\tgateway\tgateway.service\tversion\thttp://127.0.0.1/gateway.service");
+        vps.deploy(&[("version", "1"), ("answer", &answer("commit1"))]).1.is("unconfirmed", 0);
+        vps.order("restart\tapp.service");
+        vps
+    };
+    // A unit that the release did not restart crashed, and was started again from its tree.
+    let mut vps = world();
+    let (second, _) = vps.deploy(&[("version", "2"), ("answer", &answer("commit2"))]);
+    let path = format!("{}:/usr/bin:/bin", vps.path("bin").display());
+    let restart = Command::new(vps.path("bin/systemctl"))
+        .args(["restart", "gateway.service"])
+        .env("PATH", path)
+        .env("ROOT", vps.root.path())
+        .status();
+    assert!(restart.unwrap().success());
+    vps.activate(&second, "restore").1.is("rolled-back", 33);
+    // A later release was put back before this one is.
+    let mut vps = world();
+    let (second, _) = vps.deploy(&[("version", "2"), ("answer", &answer("commit2"))]);
+    vps.orders.pop();
+    fs::write(vps.path("broken"), "3\n").unwrap();
+    vps.deploy(&[("version", "3"), ("answer", &answer("commit3"))]).1.is("rolled-back", 33);
+    vps.activate(&second, "expire").1.is("rolled-back", 33);
+    assert_eq!(vps.read("version"), "1");
+    // One that died after the plan stops the deploy before anything is touched.
+    let mut vps = world();
+    fs::write(vps.path("down.gateway.service"), "").unwrap();
+    let (_, done) = vps.deploy(&[("version", "2"), ("answer", "")]);
+    assert!(done.is("failed", 30).checks.contains("gateway.service is failed"), "{}", done.checks);
+    // What the release brought along is gone with it, and is not waited for.
+    let mut vps = world();
+    vps.orders.pop();
+    vps.order("unit\tnew.service");
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let files = [("version", "2"), ("new.py", "n"), ("answer", &answer("commit2"))];
+    vps.deploy(&files).1.is("rolled-back", 33);
+    assert!(vps.calls("systemctl").contains("stop new.service"), "{}", vps.calls("systemctl"));
+}
+
+#[test]
+fn values_that_changed_after_the_plan_stop_a_deploy_that_would_leave_units_with_the_old_ones() {
+    let mut vps = Vps::new();
+    vps.order("env_file\t.env").order("unit\tgateway.service");
+    vps.write(".env", "A=\"x\ny\"\n");
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    vps.order("restart\tapp.service");
+    // A comment is no value, but a line that a value goes on with is one.
+    vps.write(".env", "# note\nA=\"x\ny\"\n");
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
+    vps.write(".env", "A=\"x\nz\"\n");
+    let (_, done) = vps.deploy(&[("version", "3")]);
+    assert!(done.is("failed", 30).checks.contains(".env changed since"), "{}", done.checks);
+    assert_eq!(vps.read("version"), "2");
+}
+
+#[test]
+fn a_tailscaled_that_does_not_answer_is_not_waited_for() {
+    let mut vps = Vps::new();
+    let asleep = vps.path("bin/tailscale");
+    fs::write(&asleep, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    fs::set_permissions(&asleep, fs::Permissions::from_mode(0o755)).unwrap();
+    let start = std::time::Instant::now();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    assert!(start.elapsed().as_secs() < 50, "{:?}", start.elapsed());
+}
+
+#[test]
+fn only_a_deploy_that_never_came_to_its_activation_is_closed() {
+    let mut vps = Vps::new();
+    let (id, _) = vps.deploy(&[("version", "1")]);
+    let closed = vps.sh("close", &[&vps.state(), &id, "\"verdict\":\"failed\""]);
+    assert!(closed.status.success());
+    let record = fs::read_to_string(vps.path("state/releases").join(&id).join("record.json")).unwrap();
+    assert!(record.contains("\"verdict\":\"unconfirmed\""), "{record}");
 }
