@@ -32,8 +32,8 @@ main() {
     # Nearly always there is nothing to recover, and nothing is said then.
     if [ "$verb" = recover ]; then
         cut_off || exit 0
-        # A machine on its way down starts nothing any more: it is recovered when it is up again.
-        [ "$(systemctl is-system-running)" != stopping ] || exit 0
+        # A machine on its way down starts nothing any more: what needs that is recovered when it is up again.
+        if touched_nothing || [ "$(systemctl is-system-running)" != stopping ]; then :; else exit 0; fi
         was=$(cat "$release/step")
     fi
     exec >>"$release/log" 2>&1 </dev/null
@@ -58,6 +58,8 @@ main() {
 }
 
 forward() {
+    # If it is cut off, its record is ended, or what it changed is put back: by this unit's own end, or after a reboot.
+    note_pending || fail 1 'our own marker could not be written'
     record activating 1 old 'the activation ended before the switch'
     : >"$release/checks"
     begin verify 'verifying the upload'
@@ -154,6 +156,14 @@ cut_off() {
     recorded activating || { recorded unconfirmed && [ -f "$release/deadline" ] && ! armed; }
 }
 
+# Was it cut off before the switch?
+touched_nothing() {
+    case $(cat "$release/record.json") in
+        *'"verdict":"activating","exit_code":1,'*) return 0 ;;
+    esac
+    return 1
+}
+
 armed() {
     for kind in timer service; do
         case $(systemctl show --property=ActiveState --value "ua-deploy-confirm-$id.$kind") in
@@ -173,10 +183,7 @@ recover() {
     fi
     if ! recorded activating; then leave; fi
     begin "${was:-recover}" 'the activation was cut off'
-    case $(cat "$release/record.json") in
-        *'"verdict":"activating","exit_code":34,'*) ;;
-        *) fail 1 'the activation was cut off before the switch' ;;
-    esac
+    ! touched_nothing || fail 1 'the activation was cut off before the switch'
     newest || finish broken 34 unknown 'the activation was cut off, and another release was put in place since'
     check fail "$step" 'the activation was cut off'
     hold_watchdog
@@ -477,8 +484,6 @@ hold_watchdog() {
 # ---- the switch
 
 switch() {
-    # From here on it is put back if it is cut off: by this unit's own end, or after a reboot.
-    note_pending || undo 'our own marker could not be written'
     record activating 34 unknown 'the activation ended in the middle of the switch' ||
         undo 'our own record could not be written'
     sort -u "$work/place" "$work/gone" >"$release/touched" || undo 'our own lists could not be written'
