@@ -284,11 +284,7 @@ impl Remote<'_> {
 
     /// Adds to a record how the public side was found.
     pub fn smoked(&self, id: &str, word: &str) -> Result<(), Failure> {
-        let answer = self.transport.script(SMOKED, &[STATE, id, word], LIMIT)?;
-        if answer.code == 0 {
-            return Ok(());
-        }
-        Err(RemoteError::Script { script: SMOKED.name, code: answer.code, said: answer.stderr }.into())
+        self.run(SMOKED, &[STATE, id, word], LIMIT).map(drop)
     }
 
     /// The status of `url`, asked on the VPS with the token of its own `.env`; nothing if it has none.
@@ -304,20 +300,13 @@ impl Remote<'_> {
     /// Ends an activation that holds the lock.
     pub fn unlock(&self, id: &str) -> Result<(), Failure> {
         // What it was in the middle of is put back first.
-        let answer = self.transport.script(UNLOCK, &[STATE, id], self.limit())?;
-        if answer.code == 0 {
-            return Ok(());
-        }
-        Err(RemoteError::Script { script: UNLOCK.name, code: answer.code, said: answer.stderr }.into())
+        self.run(UNLOCK, &[STATE, id], self.limit()).map(drop)
     }
 
     /// Paths that are not as a release put them there.
     pub fn drift(&self, id: &str) -> Result<Vec<String>, Failure> {
-        let answer = self.transport.script(DRIFT, &[STATE, id], Duration::from_mins(10))?;
-        if answer.code == 0 {
-            return Ok(answer.stdout.lines().map(str::to_owned).collect());
-        }
-        Err(RemoteError::Script { script: DRIFT.name, code: answer.code, said: answer.stderr }.into())
+        let paths = self.run(DRIFT, &[STATE, id], Duration::from_mins(10))?;
+        Ok(paths.lines().map(str::to_owned).collect())
     }
 
     /// Longer than anything an activation may take on its own: build, two rounds of waiting forth, two back, and
@@ -333,11 +322,7 @@ impl Remote<'_> {
     pub fn close(&self, id: &str, fields: &str) -> Result<(), Failure> {
         // Ctrl-C ended the step before; this one is short and makes the record true.
         let _deferred = ua_common::interrupt::defer();
-        let answer = self.transport.script(CLOSE, &[STATE, id, fields], LIMIT)?;
-        if answer.code == 0 {
-            return Ok(());
-        }
-        Err(RemoteError::Script { script: CLOSE.name, code: answer.code, said: answer.stderr }.into())
+        self.run(CLOSE, &[STATE, id, fields], LIMIT).map(drop)
     }
 
     /// Every record there is.
@@ -347,12 +332,18 @@ impl Remote<'_> {
 
     /// Every record there is, and who holds the lock.
     pub fn state(&self) -> Result<(Vec<Record>, Option<String>), Failure> {
-        let answer = self.transport.script(HISTORY, &[STATE], LIMIT)?;
-        if answer.code == 0 {
-            let holder = answer.stdout.lines().find_map(|line| line.strip_prefix("busy\t")).map(printable);
-            return Ok((crate::history::fold(&answer.stdout), holder));
+        let lines = self.run(HISTORY, &[STATE], LIMIT)?;
+        let holder = lines.lines().find_map(|line| line.strip_prefix("busy\t")).map(printable);
+        Ok((crate::history::fold(&lines), holder))
+    }
+
+    /// What a script prints that must end with 0.
+    fn run(&self, script: Script, args: &[&str], limit: Duration) -> Result<String, Failure> {
+        let answer = self.transport.script(script, args, limit)?;
+        match answer.code {
+            0 => Ok(answer.stdout),
+            code => Err(RemoteError::Script { script: script.name, code, said: answer.stderr }.into()),
         }
-        Err(RemoteError::Script { script: HISTORY.name, code: answer.code, said: answer.stderr }.into())
     }
 }
 
