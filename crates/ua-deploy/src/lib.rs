@@ -136,7 +136,7 @@ fn plain_app_dir(dir: &str) -> Result<(), &'static str> {
 fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
     let settings = &context.settings;
     let release = &wish.release;
-    source(release, vps);
+    source(release, &settings.deploy_include.0, vps);
 
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
     push(vps, preflight.checks);
@@ -428,13 +428,17 @@ fn again(error: &anyhow::Error) -> Failure {
 }
 
 /// What is shipped, and what is not.
-fn source(release: &Release, vps: &mut Report) {
+fn source(release: &Release, include: &[String], vps: &mut Report) {
     let branch =
         release.branch.as_deref().map_or("no branch".to_owned(), |branch| format!("branch `{branch}`"));
     let files = release.items.len();
     let commit =
         format!("commit {} ({branch}): {files} files, {} KiB", release.commit, release.bytes.div_ceil(1024));
     vps.push(Check::pass("source.commit", commit));
+    if !include.is_empty() {
+        let detail = format!("shipped beside the commit (deploy.include): {}", listed(include));
+        vps.push(Check::warn("source.include", detail));
+    }
     if !release.left_out.is_empty() {
         let detail = format!("not in the commit, so not shipped: {}", listed(&release.left_out));
         vps.push(Check::warn("source.dirty", detail));

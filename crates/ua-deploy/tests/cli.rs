@@ -128,6 +128,16 @@ fn a_profile_is_read_strictly() {
     place.file("cwd/profile.toml", text);
     let said = refused(&place, &["--profile", "profile.toml"], &[]);
     assert!(said.contains("profile.toml:") && said.contains("unknown field `stabel_seconds`"), "{said}");
+    let text = include_str!("../profiles/universal-agent.toml");
+    for (from, to) in [
+        ("units = [\"universal-agent-webui\"]", "units = [\"no-such-unit\"]"),
+        ("unit = \"universal-agent-api\"", "unit = \"no-such-unit\""),
+        ("unit = \"universal-agent-vp-worker@\"", "unit = \"no-such-unit@\""),
+    ] {
+        place.file("cwd/profile.toml", text.replace(from, to));
+        let said = refused(&place, &["--profile", "profile.toml"], &[]);
+        assert!(said.contains("`no-such-unit") && said.contains("is not one of `units.names`"), "{said}");
+    }
 }
 
 #[test]
