@@ -10,14 +10,20 @@ write_record() {
     printf '%s\n' "$1" >>"$state/history.jsonl" && mv "$release/record.json.new" "$release/record.json"
 }
 
-# After a reboot something is left to do about this release.
+# After a reboot something is left to do about this release. Half a line would hide the next one, so it is all or nothing.
 note_pending() {
-    grep -qxF -- "$id" "$state/pending" 2>/dev/null || printf '%s\n' "$id" >>"$state/pending"
+    ! grep -qxF -- "$id" "$state/pending" 2>/dev/null || return 0
+    { [ ! -f "$state/pending" ] || cat "$state/pending"; } >"$state/pending.new" &&
+        printf '%s\n' "$id" >>"$state/pending.new" && mv "$state/pending.new" "$state/pending"
 }
 
-# Or nothing is any more.
+# Or nothing is any more. Where the others cannot be written anew all of them stay: recovering once more does no harm.
 forget_pending() {
     [ -f "$state/pending" ] || return 0
     grep -vxF -- "$id" "$state/pending" >"$state/pending.new"
-    if [ -s "$state/pending.new" ]; then mv "$state/pending.new" "$state/pending"; else rm -f "$state/pending" "$state/pending.new"; fi
+    case $? in
+        0) mv "$state/pending.new" "$state/pending" ;;
+        1) rm -f "$state/pending" "$state/pending.new" ;;
+        *) rm -f "$state/pending.new" ;;
+    esac
 }

@@ -1638,6 +1638,10 @@ fn a_deadline_is_not_forgotten_for_a_later_release_that_failed() {
     fs::write(vps.path("broken"), "3\n").unwrap();
     vps.deploy(&[("version", "3")]).1.is("rolled-back", 33);
     assert_eq!(fs::read_to_string(vps.path("state/pending")).unwrap(), format!("{second}\n"));
+    // Nor because the list could not be written anew.
+    once(&vps, "grep", "case $* in *-vxF*/pending) exit 2 ;; esac");
+    vps.deploy(&[("version", "3")]).1.is("rolled-back", 33);
+    assert!(fs::read_to_string(vps.path("state/pending")).unwrap().contains(&second));
 }
 
 /// Has units answer with what they were started from; `down.UNIT` does not run, nor does new.service without its program.
