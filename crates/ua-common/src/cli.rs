@@ -57,8 +57,9 @@ pub struct Tool {
     pub legacy: fn(Vec<OsString>) -> Vec<OsString>,
     /// Settings that are typed as something else than their flag, such as a positional host.
     pub layer: fn(&ArgMatches) -> Layer,
-    /// What stdout says when the run fails, where a command substitution must not go on with nothing.
-    pub on_failure: fn(&[OsString]) -> Option<String>,
+    /// What stdout says when the run fails, where a caller must not go on with nothing. It is told the error of a run
+    /// that ended without a report of its own.
+    pub on_failure: fn(&[OsString], Option<&str>) -> Option<String>,
     /// The work.
     pub run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
 }
@@ -71,7 +72,7 @@ impl Tool {
         command: Command,
         run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
     ) -> Self {
-        Self { name, lane, command, legacy: |argv| argv, layer: |_| Layer::new(), on_failure: |_| None, run }
+        Self { name, lane, command, legacy: |argv| argv, layer: |_| Layer::new(), on_failure: |_, _| None, run }
     }
 }
 
@@ -128,7 +129,10 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
             let _nobody_listens = error.print();
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
             if exit != Exit::Ok {
-                say((tool.on_failure)(&argv), &Printer::new(Format::Human, true, false, Color::Never));
+                let text = error.to_string();
+                let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                let out = Printer::new(Format::Human, true, false, Color::Never);
+                say((tool.on_failure)(&argv, Some(line)), &out);
             }
             return ExitCode::from(exit.code());
         }
@@ -153,17 +157,20 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
         Ok(context) => context,
         Err(failure) => {
             let out = Printer::new(format, matches.get_flag("quiet"), false, color);
-            let exit = fail(&out, tool.name, tool.lane, "settings", &failure.into());
-            say((tool.on_failure)(&argv), &out);
+            let error = failure.into();
+            let exit = fail(&out, tool.name, tool.lane, "settings", &error);
+            say((tool.on_failure)(&argv, Some(&format!("{error:#}"))), &out);
             return ExitCode::from(exit.code());
         }
     };
-    let mut exit = match (tool.run)(&matches, &context) {
-        Ok(exit) => exit,
-        Err(error) => fail(&context.out, tool.name, tool.lane, "run", &error),
+    let (mut exit, error) = match (tool.run)(&matches, &context) {
+        Ok(exit) => (exit, None),
+        Err(error) => {
+            (fail(&context.out, tool.name, tool.lane, "run", &error), Some(format!("{error:#}")))
+        }
     };
     if exit != Exit::Ok {
-        say((tool.on_failure)(&argv), &context.out);
+        say((tool.on_failure)(&argv, error.as_deref()), &context.out);
     }
     if let Some(kind) = context.out.stdout_failure() {
         context.out.error(&format!("cannot write to stdout: {kind}"));

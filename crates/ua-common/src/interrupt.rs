@@ -7,6 +7,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static TERMINATED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static DEFERRED: AtomicUsize = AtomicUsize::new(0);
 
 /// Starts noticing. The first signal asks the run to end in order; a second one ends it at once with 130
@@ -18,7 +19,13 @@ pub fn install() -> std::io::Result<()> {
         flag::register_conditional_shutdown(signal, 130, Arc::clone(seen))?;
         flag::register(signal, Arc::clone(seen))?;
     }
+    flag::register(SIGTERM, Arc::clone(TERMINATED.get_or_init(Arc::default)))?;
     Ok(())
+}
+
+/// Was it SIGTERM, as a service manager sends it, that asked the run to end?
+pub fn terminated() -> bool {
+    TERMINATED.get().is_some_and(|seen| seen.load(Ordering::Relaxed))
 }
 
 /// Was the run asked to end?

@@ -259,6 +259,20 @@ impl Printer {
     }
 }
 
+impl Printer {
+    /// A bar over so many bytes, with their rate. Hidden where nobody looks.
+    pub fn transfer(&self, bytes: u64) -> ProgressBar {
+        let target = if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(bytes), target);
+        let template = "{spinner:.cyan} {msg} {wide_bar:.cyan/dim} {bytes} of {total_bytes} {bytes_per_sec}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    }
+}
+
 fn spinner(target: ProgressDrawTarget, what: String) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target);
     if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {wide_msg} {elapsed:.dim}") {
@@ -278,6 +292,67 @@ impl Drop for Waiting {
             drop(done);
             // A panic in the drawing thread has nothing to tell us.
             let _drawn = thread.join();
+        }
+    }
+}
+
+/// The rows of a list-like verb.
+pub struct Records<const N: usize> {
+    /// Names of the columns.
+    pub head: [&'static str; N],
+    /// One each.
+    pub rows: Vec<Record<N>>,
+}
+
+/// One row of a list-like verb.
+pub struct Record<const N: usize> {
+    /// What it is called.
+    pub id: String,
+    /// Its cells.
+    pub cells: [String; N],
+    /// All of it.
+    pub json: serde_json::Value,
+}
+
+impl<const N: usize> Records<N> {
+    /// The arguments by which a verb lets its rows be formatted.
+    pub fn args() -> [clap::Arg; 2] {
+        use clap::{Arg, ArgAction};
+        [
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .value_parser(["table", "tsv", "json", "ids"])
+                .help("One record per line as table (the default), tsv, json or ids")
+                .conflicts_with("json"),
+            Arg::new("null")
+                .short('0')
+                .action(ArgAction::SetTrue)
+                .help("End each record with NUL instead of a line break"),
+        ]
+    }
+
+    /// Prints them as these arguments say.
+    pub fn print(&self, matches: &clap::ArgMatches, out: &Printer) {
+        let format = matches.get_one::<String>("format").map_or("table", String::as_str);
+        let end = if matches.get_flag("null") { "\0" } else { "\n" };
+        out.text(&self.lines(format).into_iter().map(|line| line + end).collect::<String>());
+    }
+
+    /// One line per record.
+    pub fn lines(&self, format: &str) -> Vec<String> {
+        match format {
+            "ids" => self.rows.iter().map(|row| row.id.clone()).collect(),
+            "json" => self.rows.iter().map(|row| row.json.to_string()).collect(),
+            "tsv" => {
+                let plain = |cell: &String| cell.replace(['\t', '\n'], " ");
+                self.rows.iter().map(|row| row.cells.each_ref().map(plain).join("\t")).collect()
+            }
+            _ => {
+                let head = self.head.map(str::to_owned);
+                let rows = self.rows.iter().map(|row| row.cells.clone());
+                aligned(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+            }
         }
     }
 }

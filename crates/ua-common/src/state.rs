@@ -41,13 +41,13 @@ pub fn private(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts a file in place as a whole: a reader sees the old text or the new one, and so does the next run after a crash.
-pub fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+/// Puts a file in place as a whole: a reader sees the old content or the new one, and so does the next run after a crash.
+pub fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
     let dir = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(content.as_ref())?;
     file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path)?;

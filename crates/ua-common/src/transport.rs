@@ -219,9 +219,24 @@ impl Transport {
 
     /// Runs a script to its end. A code other than 0 is not an error here.
     pub fn script(&self, script: Script, args: &[&str], limit: Duration) -> Result<Answer, TransportError> {
+        let (answer, stdout) = self.bytes(script, args, limit)?;
+        Ok(Answer { stdout: String::from_utf8_lossy(&stdout).into_owned(), ..answer })
+    }
+
+    /// Runs a script whose stdout is not text, and gives that beside its answer.
+    pub fn bytes(
+        &self,
+        script: Script,
+        args: &[&str],
+        limit: Duration,
+    ) -> Result<(Answer, Vec<u8>), TransportError> {
         let (text, end) = wrap(script, args)?;
-        let finished = self.shell(limit).stdin(text).output()?;
-        read_answer(&finished.stdout, &end, finished.err()).ok_or_else(|| self.lost(script, &finished))
+        let mut finished = self.shell(limit).stdin(text).output()?;
+        let Some((length, code)) = read_end(&finished.stdout, &end) else {
+            return Err(self.lost(script, &finished));
+        };
+        finished.stdout.truncate(length);
+        Ok((Answer { code, stdout: String::new(), stderr: finished.err() }, finished.stdout))
     }
 
     /// Runs a script and hands on each line of its stdout as it comes. It has failed when it says nothing for `idle`.
@@ -465,11 +480,17 @@ fn ssh_cmd(dir: &RunDir, options: &[&str], limit: Duration) -> Cmd {
     Cmd::new("ssh", limit).arg("-F").arg(dir.path().join("config")).args(options.iter().copied())
 }
 
-/// What a script wrote, if it proves by its last line that it came to its end.
+/// How much a script wrote, and its code, if it proves by its last line that it came to its end.
+fn read_end(stdout: &[u8], end: &str) -> Option<(usize, i32)> {
+    let line = format!("\n{end} ");
+    let length = stdout.windows(line.len()).rposition(|window| window == line.as_bytes())?;
+    let code = std::str::from_utf8(&stdout[length + line.len()..]).ok()?;
+    Some((length, code.trim_end().parse().ok()?))
+}
+
 fn read_answer(stdout: &[u8], end: &str, stderr: String) -> Option<Answer> {
-    let stdout = String::from_utf8_lossy(stdout);
-    let (stdout, code) = stdout.rsplit_once(&format!("\n{end} "))?;
-    Some(Answer { code: code.trim_end().parse().ok()?, stdout: stdout.to_owned(), stderr })
+    let (length, code) = read_end(stdout, end)?;
+    Some(Answer { code, stdout: String::from_utf8_lossy(&stdout[..length]).into_owned(), stderr })
 }
 
 /// The text that is sent, and the word that its last line begins with. The arguments are set inside the script,

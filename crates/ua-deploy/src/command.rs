@@ -4,6 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 use ua_common::cli::{Context, Tool};
 use ua_common::exit::Exit;
+use ua_common::output::{self, Records};
 use ua_common::report::{Check, Lane, Report};
 use ua_common::settings::table;
 
@@ -100,20 +101,7 @@ pub fn tool() -> Tool {
             Command::new("history")
                 .about("Every deploy, oldest first")
                 .after_help(HISTORY_EXAMPLES)
-                .arg(
-                    Arg::new("format")
-                        .long("format")
-                        .value_name("FORMAT")
-                        .value_parser(["table", "tsv", "json", "ids"])
-                        .help("One record per line as table (the default), tsv, json or ids")
-                        .conflicts_with("json"),
-                )
-                .arg(
-                    Arg::new("null")
-                        .short('0')
-                        .action(ArgAction::SetTrue)
-                        .help("End each record with NUL instead of a line break"),
-                )
+                .args(Records::<8>::args())
                 .args(table::flags(&["host", "ssh", "preflight"])),
         );
     Tool::new(NAME, Lane::Vps, command, dispatch)
@@ -193,10 +181,7 @@ fn history(matches: &ArgMatches, context: &Context) -> Exit {
     let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     match records(context, &mut report) {
         Ok(Some(records)) if !context.out.is_json() => {
-            let format = matches.get_one::<String>("format").map_or("table", String::as_str);
-            let end = if matches.get_flag("null") { "\0" } else { "\n" };
-            let text: String = rows(&records, format).into_iter().map(|row| row + end).collect();
-            context.out.text(&text);
+            rows(&records).print(matches, &context.out);
             return Exit::Ok;
         }
         Ok(Some(records)) => {
@@ -209,8 +194,7 @@ fn history(matches: &ArgMatches, context: &Context) -> Exit {
     context.finish(&[report])
 }
 
-/// One line per record.
-fn rows(records: &[Record], format: &str) -> Vec<String> {
+fn rows(records: &[Record]) -> Records<8> {
     let short = |record: &Record| record.commit.get(..12).unwrap_or(&record.commit).to_owned();
     let cells = |record: &Record| {
         let branch = record.branch.clone().unwrap_or_default();
@@ -227,20 +211,13 @@ fn rows(records: &[Record], format: &str) -> Vec<String> {
             detail,
         ]
     };
-    match format {
-        "ids" => records.iter().map(|record| record.id.clone()).collect(),
-        "json" => records.iter().map(|record| json!(record).to_string()).collect(),
-        "tsv" => records
-            .iter()
-            .map(|record| cells(record).map(|cell| cell.replace(['\t', '\n'], " ")).join("\t"))
-            .collect(),
-        _ => {
-            let head =
-                ["ID", "VPS", "PUBLIC", "TOOK", "COMMIT", "BRANCH", "WHO", "DETAIL"].map(str::to_owned);
-            let table: Vec<[String; 8]> = std::iter::once(head).chain(records.iter().map(cells)).collect();
-            ua_common::output::aligned(&table)
-        }
-    }
+    let row = |record: &Record| output::Record {
+        id: record.id.clone(),
+        cells: cells(record),
+        json: json!(record),
+    };
+    let head = ["ID", "VPS", "PUBLIC", "TOOK", "COMMIT", "BRANCH", "WHO", "DETAIL"];
+    Records { head, rows: records.iter().map(row).collect() }
 }
 
 #[cfg(test)]
@@ -251,12 +228,12 @@ mod tests {
     fn one_record_is_one_line_in_every_format() {
         let line = r#"{"id":"20260101T000000Z-abc","commit":"abcdefabcdefabcdef","branch":"main","who":"op@laptop","verdict":"rolled-back","seconds":71,"detail":"a\tb\u001b[2J"}"#;
         let records = crate::history::fold(line);
-        assert_eq!(rows(&records, "ids"), ["20260101T000000Z-abc"]);
+        assert_eq!(rows(&records).lines("ids"), ["20260101T000000Z-abc"]);
         assert_eq!(
-            rows(&records, "tsv"),
+            rows(&records).lines("tsv"),
             ["20260101T000000Z-abc\trolled-back\t-\t71 s\tabcdefabcdef\tmain\top@laptop\ta b\u{1b}[2J"]
         );
-        let table = rows(&records, "table");
+        let table = rows(&records).lines("table");
         assert_eq!(table.len(), 2);
         assert!(table[1].contains("\\u{1b}[2J"), "{}", table[1]);
     }

@@ -161,7 +161,7 @@ fn mode_word(text: &str) -> Result<AuthMode, String> {
 }
 
 /// What a command substitution gets where it would otherwise get nothing and go on.
-fn closed(argv: &[OsString]) -> Option<String> {
+fn closed(argv: &[OsString], _: Option<&str>) -> Option<String> {
     argv.iter().skip(1).find_map(|word| match word.to_str()? {
         "args" => Some(client::CLOSED.to_owned()),
         "rsh" => Some(client::rsh(client::CLOSED)),

@@ -1,4 +1,20 @@
 //! The mirror: finished workspaces of the VPS, copied whole, proved, and never lost.
+mod artifacts;
+pub mod config;
+pub mod id;
+pub mod listing;
+mod lock;
+pub mod manifest;
+pub mod marker;
+pub mod mirror;
+pub mod plan;
+mod progress;
+pub mod prune;
+pub mod ready;
+pub mod run;
+pub mod staging;
+pub mod transfer;
+pub mod tree;
 
 use clap::Command;
 use ua_common::cli::Tool;

@@ -1,0 +1,171 @@
+//! The manifest: which run of which workspace the mirror holds complete. A line is `<id>` or `<id>|<signature>`; the
+//! old script wrote the same, and goes on reading it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ua_common::state;
+
+use crate::id::{self, Name};
+use crate::marker::{self, TERMINAL};
+
+/// The manifest as it was read.
+#[derive(Debug)]
+pub struct Manifest {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    recorded: BTreeMap<String, BTreeSet<String>>,
+    /// Lines that are none of ours, as text. They are kept.
+    pub foreign: Vec<String>,
+}
+
+impl Manifest {
+    /// Reads it; none is an empty one.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        // Written through a link, not over it.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            bytes => bytes?,
+        };
+        let mut manifest = Self { path, bytes, recorded: BTreeMap::new(), foreign: Vec::new() };
+        for line in manifest.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match std::str::from_utf8(line).ok().and_then(record) {
+                Some((id, signature)) => {
+                    manifest.recorded.entry(id.to_owned()).or_default().insert(signature.to_owned());
+                }
+                None => manifest.foreign.push(String::from_utf8_lossy(line).into_owned()),
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Is anything recorded of a workspace?
+    pub fn knows(&self, id: &str) -> bool {
+        self.recorded.contains_key(id)
+    }
+
+    /// Is this run of it recorded? The old script wrote no signature for ids that no marker speaks for; such a line
+    /// counts until there is one with a signature, since it cannot tell one run from another.
+    pub fn holds(&self, id: &str, signature: &str) -> bool {
+        let Some(signatures) = self.recorded.get(id) else { return false };
+        let bare = signature.starts_with("plain_") && signatures.iter().all(String::is_empty);
+        bare || signatures.contains(signature)
+    }
+
+    /// Every workspace that it knows.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.recorded.keys().map(String::as_str)
+    }
+
+    /// The latest end of a run among its lines, in seconds since 1970.
+    pub fn latest(&self) -> Option<f64> {
+        let epoch = |signature: &String| marker::seconds(signature.split_once('_')?.0);
+        self.recorded.values().flatten().filter_map(epoch).max_by(f64::total_cmp)
+    }
+
+    /// Records that these runs are complete: the file has all of them afterwards, or is as it was.
+    pub fn record<'a>(&mut self, runs: impl IntoIterator<Item = (&'a str, &'a str)>) -> io::Result<()> {
+        let mut bytes = self.bytes.clone();
+        // A line that was cut short must not swallow the first of ours.
+        if bytes.last().is_some_and(|last| *last != b'\n') {
+            bytes.push(b'\n');
+        }
+        let mut added = Vec::new();
+        for (id, signature) in runs {
+            if !self.recorded.get(id).is_some_and(|signatures| signatures.contains(signature)) {
+                bytes.extend_from_slice(format!("{id}|{signature}\n").as_bytes());
+                added.push((id.to_owned(), signature.to_owned()));
+            }
+        }
+        if added.is_empty() {
+            return Ok(());
+        }
+        if let Some(dir) = self.path.parent() {
+            fs_err::create_dir_all(dir)?;
+        }
+        state::write(&self.path, &bytes, 0o644)?;
+        self.bytes = bytes;
+        for (id, signature) in added {
+            self.recorded.entry(id).or_default().insert(signature);
+        }
+        Ok(())
+    }
+}
+
+/// The id and the signature of a line of ours; the signature is empty where the line has none.
+fn record(line: &str) -> Option<(&str, &str)> {
+    let (id, signature) = match line.split_once('|') {
+        Some((id, signature)) if known(signature) => (id, signature),
+        Some(_) => return None,
+        None => (line, ""),
+    };
+    (id::judge(id) == Name::Workspace).then_some((id, signature))
+}
+
+/// Is this a signature that anybody ever wrote?
+fn known(signature: &str) -> bool {
+    let Some((first, rest)) = signature.split_once('_') else { return false };
+    match first {
+        "legacy" => rest.strip_suffix("_runlog").is_some_and(number),
+        "plain" => number(rest),
+        epoch => marker::seconds(epoch).is_some() && TERMINAL.contains(&rest),
+    }
+}
+
+fn number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(text: &[u8]) -> (tempfile::TempDir, Manifest) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("synced_workspaces.txt");
+        std::fs::write(&path, text).unwrap();
+        let manifest = Manifest::read(&path).unwrap();
+        (dir, manifest)
+    }
+
+    #[test]
+    fn old_lines_count_and_foreign_ones_are_kept() {
+        let text = b"cron_1\nsession_1|1771650000.12_completed\nsession_1|1771650099_failed\n\
+            # a note of mine\nsession_2|legacy_1771650000_runlog\nsession_3|1771650\n../x\n\xff\xfe\nsession_4|17716500";
+        let (_dir, mut manifest) = manifest(text);
+        assert!(manifest.holds("session_1", "1771650000.12_completed"));
+        assert!(manifest.holds("session_1", "1771650099_failed"));
+        assert!(!manifest.holds("session_1", "1771650100_failed"));
+        assert!(manifest.holds("session_2", "legacy_1771650000_runlog"));
+        assert!(!manifest.knows("session_3") && !manifest.knows("session_4"));
+        assert_eq!(manifest.latest(), Some(1_771_650_099.0));
+        assert_eq!(manifest.foreign.len(), 4, "{:?}", manifest.foreign);
+        manifest.record([("session_5", "1_completed"), ("session_1", "1771650099_failed")]).unwrap();
+        let expected = [text.as_slice(), b"\nsession_5|1_completed\n"].concat();
+        assert_eq!(std::fs::read(&manifest.path).unwrap(), expected);
+        let again = Manifest::read(&manifest.path).unwrap();
+        assert!(again.holds("session_5", "1_completed") && again.holds("session_1", "1771650000.12_completed"));
+    }
+
+    #[test]
+    fn p118_a_bare_line_does_not_count_for_ever() {
+        let (_dir, mut manifest) = manifest(b"cron_1\n");
+        assert!(manifest.holds("cron_1", "plain_1771650000.1"));
+        assert!(!manifest.holds("cron_1", "1771650000_completed"));
+        manifest.record([("cron_1", "plain_1771650000.1")]).unwrap();
+        assert!(manifest.holds("cron_1", "plain_1771650000.1"));
+        assert!(!manifest.holds("cron_1", "plain_1771650001.1"));
+    }
+
+    #[test]
+    fn a_link_is_written_through() {
+        let (dir, manifest) = manifest(b"a\n");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&manifest.path, &link).unwrap();
+        Manifest::read(&link).unwrap().record([("b", "plain_1")]).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read_to_string(&manifest.path).unwrap(), "a\nb|plain_1\n");
+    }
+}

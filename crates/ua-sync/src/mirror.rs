@@ -1,0 +1,271 @@
+//! The mirror on this machine: what it holds, what of that is as it was put there, and the marker that proves which
+//! mirror it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use ua_common::error::{Fact, Failure};
+use ua_common::exit::Exit;
+use ua_common::state;
+
+use crate::id::{self, Name};
+use crate::tree::{Thing, Tree};
+
+/// The one file of ours in the mirror.
+pub const MARKER: &str = ".ua-mirror.json";
+
+/// Why the mirror cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// It is not a directory.
+    #[error("the mirror `{}` is not a directory", .0.display())]
+    NoDirectory(PathBuf),
+    /// It is a link that leads nowhere.
+    #[error("the mirror `{}` is a link to `{}`, where there is nothing", .0.display(), .1.display())]
+    Dangling(PathBuf, PathBuf),
+    /// The system did not let us.
+    #[error("{what}: {why}")]
+    Local {
+        /// What was tried, with the path.
+        what: String,
+        /// What the system said.
+        why: io::Error,
+    },
+}
+
+impl Fact for MirrorError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoDirectory(_) | Self::Dangling(..) => Exit::Usage,
+            Self::Local { .. } => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoDirectory(path) => Some(format!("ls -ld {}", path.display())),
+            Self::Dangling(_, target) => Some(format!("mkdir -p {}  # or mount it", target.display())),
+            Self::Local { .. } => None,
+        }
+    }
+}
+
+/// Words for an error of the system.
+pub(crate) fn local(what: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
+    let what = what.into();
+    |why| MirrorError::Local { what, why }.into()
+}
+
+/// What binds a mirror to what it mirrors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// `ua.mirror/1`.
+    pub schema: String,
+    /// Name of the VPS on the tailnet.
+    pub host: String,
+    /// The workspaces there.
+    pub remote_dir: String,
+    /// The manifest of the mirror.
+    pub manifest: PathBuf,
+}
+
+impl Binding {
+    /// Binds to these.
+    pub fn new(host: &str, remote_dir: &str, manifest: &Path) -> Self {
+        let manifest = manifest.canonicalize().unwrap_or_else(|_| manifest.to_path_buf());
+        Self {
+            schema: "ua.mirror/1".to_owned(),
+            host: host.to_owned(),
+            remote_dir: remote_dir.to_owned(),
+            manifest,
+        }
+    }
+}
+
+/// What the mirror has under the name of a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// A directory of which nobody wrote down what was put there.
+    Unindexed,
+    /// A copy as it was put there, of the run with this signature.
+    Whole(String),
+    /// A copy that is not as it was put there, and what is wrong.
+    Damaged(String),
+    /// A file or a link.
+    NoDirectory,
+}
+
+/// What is here.
+#[derive(Clone, Debug, Default)]
+pub struct Local {
+    /// By name of the workspace.
+    pub copies: BTreeMap<String, Copy>,
+    /// Those that we put there, or were about to when a run was cut off.
+    pub ours: BTreeSet<String>,
+}
+
+/// The mirror and where its state is kept.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// Its root, links resolved. It need not be there.
+    pub root: PathBuf,
+    state: PathBuf,
+    key: String,
+}
+
+impl Mirror {
+    /// The mirror at `dir`. Nothing is made.
+    pub fn at(dir: &Path, state: &Path) -> Result<Self, MirrorError> {
+        let root = match dir.canonicalize() {
+            Ok(root) if root.is_dir() => root,
+            Ok(_) => return Err(MirrorError::NoDirectory(dir.to_path_buf())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match std::fs::read_link(dir) {
+                Ok(target) => return Err(MirrorError::Dangling(dir.to_path_buf(), target)),
+                Err(_) => dir.to_path_buf(),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(MirrorError::NoDirectory(dir.to_path_buf()));
+            }
+            Err(why) => {
+                return Err(MirrorError::Local { what: format!("cannot look at `{}`", dir.display()), why });
+            }
+        };
+        let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
+        let key = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { root, state: state.to_path_buf(), key })
+    }
+
+    /// Makes it and the folders of its state.
+    pub fn make(&self) -> Result<(), Failure> {
+        for dir in [&self.root, &self.indexes(), &self.journals()] {
+            fs_err::create_dir_all(dir).map_err(local("cannot make a folder"))?;
+        }
+        Ok(())
+    }
+
+    /// Where copies are staged if that is on the mirror's file system.
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.state.join("incoming").join(&self.key)
+    }
+
+    /// What was put into each workspace.
+    pub(crate) fn indexes(&self) -> PathBuf {
+        self.state.join("index").join(&self.key)
+    }
+
+    /// What is about to be put into a workspace; while it is there, the workspace may be half exchanged.
+    pub(crate) fn journals(&self) -> PathBuf {
+        self.state.join("staged").join(&self.key)
+    }
+
+    /// Where local work goes that would be in the way.
+    pub(crate) fn replaced(&self) -> PathBuf {
+        self.state.join("replaced")
+    }
+
+    /// What was put into a workspace and for which run, if that is known.
+    pub(crate) fn index(&self, id: &str) -> Option<(String, Tree)> {
+        Tree::parse(&std::fs::read(self.indexes().join(id)).ok()?)
+    }
+
+    /// What is here. Every file that was put here is looked at.
+    pub fn look(&self) -> Result<Local, Failure> {
+        let cannot = || local(format!("cannot look into the mirror `{}`", self.root.display()));
+        let names = |dir: &Path| -> io::Result<Vec<String>> {
+            let entries = match std::fs::read_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                entries => entries?,
+            };
+            let mut names = Vec::new();
+            for entry in entries {
+                // A name that is no text is no id.
+                names.extend(entry?.file_name().into_string().ok());
+            }
+            Ok(names)
+        };
+        let mut here = names(&self.root).map_err(cannot())?;
+        here.retain(|name| id::judge(name) == Name::Workspace);
+        let mut ours = BTreeSet::new();
+        for dir in [self.indexes(), self.journals()] {
+            ours.extend(names(&dir).map_err(cannot())?);
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let each = here.len().div_ceil(threads).max(1);
+        let copies = std::thread::scope(|scope| {
+            let parts: Vec<_> = here
+                .chunks(each)
+                .map(|part| {
+                    scope.spawn(|| {
+                        part.iter().map(|id| Ok((id.clone(), self.copy(id)?))).collect::<io::Result<Vec<_>>>()
+                    })
+                })
+                .collect();
+            let join = |part: std::thread::ScopedJoinHandle<'_, io::Result<Vec<_>>>| {
+                part.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+            };
+            parts.into_iter().map(join).collect::<io::Result<Vec<_>>>()
+        });
+        Ok(Local { copies: copies.map_err(cannot())?.into_iter().flatten().collect(), ours })
+    }
+
+    fn copy(&self, id: &str) -> io::Result<Copy> {
+        let at = self.root.join(id);
+        if Thing::at(&at)? != Some(Thing::Directory) {
+            return Ok(Copy::NoDirectory);
+        }
+        Ok(match self.index(id) {
+            None => Copy::Unindexed,
+            Some((signature, tree)) => match tree.damage(&at)? {
+                None => Copy::Whole(signature),
+                Some(path) => Copy::Damaged(format!("`{}` is not as it was copied", path.display())),
+            },
+        })
+    }
+
+    /// How much content a directory of the mirror holds, as the listing of the VPS counts it.
+    pub fn sum(&self, id: &str, database: bool) -> io::Result<crate::listing::Sum> {
+        let mut tree = Tree::walk(&self.root.join(id))?;
+        if !database {
+            tree.0.retain(|path, _| !is_database(path));
+        }
+        Ok(tree.sum())
+    }
+
+    /// What its marker binds it to; nothing without one.
+    pub fn binding(&self) -> Result<Option<Binding>, Failure> {
+        let path = self.root.join(MARKER);
+        let text = match fs_err::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(local("cannot read the marker of the mirror"))?,
+        };
+        let garbled = |error| {
+            Failure::new(Exit::Refused, format!("the marker `{}` is garbled: {error}", path.display()))
+                .hint("ua-sync adopt")
+        };
+        serde_json::from_str(&text).map(Some).map_err(garbled)
+    }
+
+    /// Writes its marker.
+    pub fn bind(&self, binding: &Binding) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(binding).unwrap_or_default() + "\n";
+        state::write(&self.root.join(MARKER), text, 0o644)
+            .map_err(local(format!("cannot write the marker of the mirror `{}`", self.root.display())))
+    }
+
+    /// Is there nothing at all in it?
+    pub fn is_empty(&self) -> bool {
+        std::fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_none())
+    }
+}
+
+/// Is it one of the databases of a running session, which are left out?
+pub fn is_database(path: &Path) -> bool {
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+    name.is_some_and(|name| DATABASES.contains(&name))
+}
+
+/// Names of the databases of a running session.
+pub const DATABASES: [&str; 3] = ["runtime_state.db", "runtime_state.db-shm", "runtime_state.db-wal"];

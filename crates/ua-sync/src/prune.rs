@@ -1,0 +1,326 @@
+//! Deleting on the VPS what the mirror holds, proved. In doubt nothing is deleted.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use ua_common::error::{Fact, Failure};
+use ua_common::exit::Exit;
+use ua_common::output::{Printer, printable};
+use ua_common::report::{Check, Report};
+use ua_common::transport::{Script, Transport};
+
+use crate::config::Config;
+use crate::listing::{RECORDS, Wanted};
+use crate::manifest::Manifest;
+use crate::marker;
+use crate::mirror::{Binding, MARKER, Mirror};
+use crate::plan::{Row, State};
+use crate::run::{self, LISTING, Options, View};
+use crate::transfer::Source;
+use crate::tree::Thing;
+
+const PRUNE: Script = Script { name: "prune", text: include_str!("../remote/prune.sh") };
+
+/// How many workspaces a run deletes at most, unless it is told another number.
+pub const MOST: usize = 20;
+/// How many are deleted by one exec.
+const AT_ONCE: usize = 200;
+/// Longest that one exec may take.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// What may be deleted on the VPS.
+#[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
+pub struct Delete {
+    /// What this run copied.
+    pub after_sync: bool,
+    /// What was recorded, and somebody has removed from the mirror since.
+    pub local_missing: bool,
+    /// What the mirror holds.
+    pub held: bool,
+    /// Was deletion allowed in so many words?
+    pub allowed: bool,
+    /// At most so many.
+    pub most: Option<usize>,
+}
+
+impl Delete {
+    /// Is anything to be deleted at all?
+    pub fn any(&self) -> bool {
+        self.after_sync || self.local_missing || self.held
+    }
+
+    /// Deletion is never a default.
+    pub fn permitted(&self) -> Result<(), PruneError> {
+        if self.any() && !self.allowed { Err(PruneError::Unasked) } else { Ok(()) }
+    }
+}
+
+/// Why nothing was deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// Nobody allowed it.
+    #[error("nothing is deleted on the VPS without --allow-remote-delete")]
+    Unasked,
+    /// The mirror has no marker: it may be another one, or not mounted.
+    #[error("the mirror `{}` has no marker `{MARKER}`, so nothing proves that it is the mirror", .0.display())]
+    Unmarked(std::path::PathBuf),
+    /// It is the mirror of something else.
+    #[error("the mirror `{}` is bound to {found}, not to {wanted}", .root.display())]
+    Other {
+        /// The mirror.
+        root: std::path::PathBuf,
+        /// What its marker says.
+        found: String,
+        /// What the settings say.
+        wanted: String,
+    },
+    /// More than the limit.
+    #[error("{found} workspaces would be deleted, and the limit is {most}; none was")]
+    TooMany {
+        /// How many.
+        found: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The script failed.
+    #[error("the deletion ended with code {code}: {said}")]
+    Script {
+        /// Its code.
+        code: i32,
+        /// What it said.
+        said: String,
+    },
+}
+
+impl Fact for PruneError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Script { .. } => Exit::Failed,
+            _ => Exit::Refused,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unasked => Some("ua-sync prune --dry-run  # see what it would delete".to_owned()),
+            Self::Unmarked(_) => Some("is it mounted? then, for a mirror of the old script: ua-sync adopt".to_owned()),
+            Self::Other { .. } => Some("ua-sync status".to_owned()),
+            Self::TooMany { found, .. } => Some(format!("ua-sync prune --dry-run, then --max-delete {found}")),
+            Self::Script { .. } => None,
+        }
+    }
+}
+
+/// Takes out of a run what was recorded and is not in the mirror any more; gives these ids.
+pub fn missing(rows: &mut Vec<Row>) -> Vec<String> {
+    let ids = rows.iter().filter(|row| row.missing).map(|row| row.id.clone()).collect();
+    rows.retain(|row| !row.missing);
+    ids
+}
+
+/// What deletion works with.
+pub struct Prune<'a> {
+    /// The places.
+    pub config: &'a Config,
+    /// What was asked.
+    pub options: &'a Options,
+    /// The connection.
+    pub transport: &'a Transport,
+    /// The mirror.
+    pub mirror: &'a Mirror,
+    /// What it holds.
+    pub manifest: &'a Manifest,
+    /// Where to print.
+    pub out: &'a Printer,
+}
+
+impl Prune<'_> {
+    /// Deletes what of these workspaces may go; says of every other one why not. With nothing named, all are looked at.
+    pub fn delete(&self, ids: &[String], report: &mut Report) -> Result<(), Failure> {
+        let delete = &self.options.delete;
+        if !self.options.dry_run {
+            delete.permitted()?;
+        }
+        self.bound()?;
+        let view =
+            run::look(self.config, self.transport, self.mirror, self.manifest, self.options, LISTING, self.out)?;
+        let (mut rows, mut kept) = (Vec::new(), Vec::new());
+        for row in &view.rows {
+            let asked = ids.contains(&row.id) || (delete.held && ids.is_empty());
+            match self.may_go(row, &view) {
+                _ if !asked => {}
+                Ok(()) => rows.push(row),
+                Err(why) => kept.push((row.id.clone(), why)),
+            }
+        }
+        let held: Vec<&str> = rows.iter().filter(|row| !row.missing).map(|row| row.id.as_str()).collect();
+        if !held.is_empty() {
+            let _waiting = self.out.waiting("comparing the copies with the VPS, byte by byte");
+            let differing = self.source(&view).differing(&held, &self.mirror.root, true)?;
+            rows.retain(|row| {
+                let differs = differing.contains(&row.id);
+                if differs {
+                    kept.push((row.id.clone(), "the VPS has something of it that the mirror has not".to_owned()));
+                }
+                !differs
+            });
+        }
+        let most = delete.most.unwrap_or(MOST);
+        if rows.len() > most {
+            return Err(PruneError::TooMany { found: rows.len(), most }.into());
+        }
+        let mut deleted: Vec<String> = Vec::new();
+        if self.options.dry_run {
+            for row in &rows {
+                let why = if row.missing { "it was removed from the mirror" } else { "the mirror holds it, proved" };
+                if !self.out.is_json() {
+                    self.out.data(&printable(&format!("would delete {}: {why}", row.id)));
+                }
+            }
+        } else {
+            for part in rows.chunks(AT_ONCE) {
+                self.remove(part, &view, &mut deleted, &mut kept)?;
+            }
+        }
+        for id in &deleted {
+            report.push(Check::pass("prune.deleted", format!("{id} is gone from the VPS")));
+        }
+        for (id, why) in &kept {
+            report.push(Check::skip("prune.kept", format!("{}: {why}", printable(id))));
+        }
+        let summary = if self.options.dry_run {
+            format!("{} would be deleted, {} kept; nothing was changed", rows.len(), kept.len())
+        } else {
+            format!("deleted {}, kept {}", deleted.len(), kept.len())
+        };
+        report.push(Check::pass("prune", summary));
+        let would: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        let kept: serde_json::Map<String, serde_json::Value> =
+            kept.into_iter().map(|(id, why)| (id, why.into())).collect();
+        report.data.insert("prune".to_owned(), json!({"chosen": would, "deleted": deleted, "kept": kept}));
+        Ok(())
+    }
+
+    fn source(&self, view: &View) -> Source<'_> {
+        Source {
+            transport: self.transport,
+            root: &self.config.settings.sync_remote_dir.value.0,
+            idle: self.config.settings.transfer_idle_timeout.0,
+            banner: view.listing.banner,
+        }
+    }
+
+    /// Is the mirror the one that belongs to this VPS, this directory and this manifest?
+    fn bound(&self) -> Result<(), Failure> {
+        let root = &self.mirror.root;
+        let Some(found) = self.mirror.binding()? else {
+            return Err(PruneError::Unmarked(root.clone()).into());
+        };
+        let host = &self.transport.opening().target.name;
+        let wanted = Binding::new(host, &self.config.settings.sync_remote_dir.value.0, &self.config.manifest);
+        if found == wanted {
+            return Ok(());
+        }
+        let words = |binding: &Binding| {
+            format!("`{}:{}` by `{}`", binding.host, binding.remote_dir, binding.manifest.display())
+        };
+        Err(PruneError::Other { root: root.clone(), found: words(&found), wanted: words(&wanted) }.into())
+    }
+
+    /// Why a workspace must stay, as far as that is seen without comparing contents.
+    fn may_go(&self, row: &Row, view: &View) -> Result<(), String> {
+        let (Some(listed), Some(ready)) = (&row.listed, &row.ready) else {
+            return Err(format!("{}: {}", row.state.word(), row.why));
+        };
+        let gone = row.missing && self.options.delete.local_missing;
+        if row.state != State::Synced && !gone {
+            return Err(format!("{}, not synced: {}", row.state.word(), row.why));
+        }
+        let settings = &self.config.settings;
+        let age = view.listing.now - ready.epoch.unwrap_or(0.0).max(listed.active);
+        if age < settings.sync_prune_min_age.as_secs_f64() {
+            return Err(format!("it was written {age:.0} s ago"));
+        }
+        // A time that lies ahead says nothing about its age.
+        if marker::seconds(&listed.newest).is_none_or(|newest| newest > view.listing.now) {
+            return Err("its newest time lies ahead of now".to_owned());
+        }
+        if gone {
+            return Ok(());
+        }
+        let index = self.mirror.index(&row.id).ok_or("nobody wrote down what was copied of it")?.1;
+        let links = index.0.values().filter(|thing| matches!(thing, Thing::Link(_))).count();
+        if u64::try_from(links).ok() != Some(listed.others) {
+            return Err("it has links or special files that are not mirrored".to_owned());
+        }
+        Ok(())
+    }
+
+    fn remove(
+        &self,
+        rows: &[&Row],
+        view: &View,
+        deleted: &mut Vec<String>,
+        kept: &mut Vec<(String, String)>,
+    ) -> Result<(), Failure> {
+        let wanted = Wanted::of(&self.config.settings, self.options.database);
+        let database = if wanted.database { "yes" } else { "no" };
+        let mut args = vec![wanted.root, wanted.marker, database, &view.listing.clock, RECORDS];
+        for row in rows {
+            let record = row.listed.as_ref().map_or("", |listed| listed.record.as_str());
+            args.extend([row.id.as_str(), record]);
+        }
+        let _waiting = self.out.waiting("deleting on the VPS");
+        let answer = self.transport.script(PRUNE, &args, LIMIT)?;
+        for line in answer.stdout.lines() {
+            match line.split_once(' ') {
+                Some(("deleted", id)) => deleted.push(id.to_owned()),
+                Some((word, id)) => kept.push((id.to_owned(), format!("on the VPS: {word}"))),
+                None => {}
+            }
+        }
+        if answer.code != 0 {
+            return Err(PruneError::Script { code: answer.code, said: answer.stderr }.into());
+        }
+        Ok(())
+    }
+}
+
+/// Proves an old mirror: at least one of its copies is, byte by byte, what the VPS has.
+pub fn adopt(
+    config: &Config,
+    transport: &Transport,
+    mirror: &Mirror,
+    manifest: &Manifest,
+    out: &Printer,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let root: &Path = &mirror.root;
+    let view = run::look(config, transport, mirror, manifest, &Options::default(), LISTING, out)?;
+    let held: Vec<&str> =
+        view.rows.iter().filter(|row| row.state.is_held()).map(|row| row.id.as_str()).collect();
+    let source = Source {
+        transport,
+        root: &config.settings.sync_remote_dir.value.0,
+        idle: config.settings.transfer_idle_timeout.0,
+        banner: view.listing.banner,
+    };
+    let differing = if held.is_empty() { Default::default() } else { source.differing(&held, root, false)? };
+    let proved = held.len() - differing.len();
+    if proved == 0 {
+        let detail = format!(
+            "none of the {} recorded workspaces in `{}` is what the VPS has; this is not shown to be its mirror",
+            held.len(),
+            root.display()
+        );
+        report.push(Check::fail("mirror.adopt", Exit::Refused, detail).hint("ua-sync once"));
+        return Ok(());
+    }
+    let host = &transport.opening().target.name;
+    mirror.bind(&Binding::new(host, &config.settings.sync_remote_dir.value.0, &config.manifest))?;
+    let detail = format!("`{}` is bound to `{host}`: {proved} of {} copies are proved", root.display(), held.len());
+    report.push(Check::pass("mirror.adopt", detail));
+    Ok(())
+}

@@ -1,0 +1,567 @@
+//! One run of the mirror: look, compare, copy what is missing, prove it, write it down.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use ua_common::error::Failure;
+use ua_common::exit::Exit;
+use ua_common::interrupt;
+use ua_common::output::{Printer, printable};
+use ua_common::report::{Check, Report};
+use ua_common::run::RunError;
+use ua_common::state;
+use ua_common::transport::Transport;
+
+use crate::config::Config;
+use crate::id;
+use crate::listing::{self, Listed, Listing, Wanted};
+use crate::manifest::Manifest;
+use crate::mirror::{Binding, Copy, Local, Mirror, local};
+use crate::plan::{self, Row, State};
+use crate::progress::Progress;
+use crate::ready::{self, Policy, Readiness};
+use crate::staging::{Keep, Staging};
+use crate::transfer::{Look, Source};
+use crate::artifacts;
+use crate::prune::{self, Prune};
+
+/// Longest that one listing may take.
+pub const LISTING: Duration = Duration::from_mins(10);
+/// How often a workspace is copied again while it changes.
+const ROUNDS: usize = 3;
+/// Most that is copied before it is put in place, in bytes and in workspaces. What a broken line costs is bounded by it.
+const BATCH: (u64, usize) = (1 << 30, 2000);
+
+/// What is asked of a run beyond the settings.
+#[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
+pub struct Options {
+    /// Only these; nothing is all that are ready.
+    pub ids: Option<Vec<String>>,
+    /// Whatever their markers say.
+    pub force: bool,
+    /// Compare every byte of what is there already.
+    pub recheck: bool,
+    /// Copy databases, too.
+    pub database: bool,
+    /// Keep what vanished on the VPS.
+    pub keep_deleted: bool,
+    /// Print what would be done.
+    pub dry_run: bool,
+    /// What is deleted on the VPS afterwards.
+    pub delete: prune::Delete,
+}
+
+/// What is at both ends, and how it compares.
+pub struct View {
+    /// The VPS.
+    pub listing: Listing,
+    /// The mirror.
+    pub local: Local,
+    /// Each workspace.
+    pub rows: Vec<Row>,
+}
+
+/// What the last run left to be known.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Last {
+    /// Workspaces that could not be copied, and why.
+    pub failed: BTreeMap<String, String>,
+}
+
+impl Last {
+    /// Reads it; what cannot be read is not known.
+    pub fn read(config: &Config) -> Self {
+        let text = std::fs::read_to_string(config.state.join("last.json")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn write(&self, config: &Config) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
+        state::write(&config.state.join("last.json"), text, 0o644)
+            .map_err(local("cannot write down how the run went"))
+    }
+}
+
+/// Looks at both ends at the same time.
+pub fn look(
+    config: &Config,
+    transport: &Transport,
+    mirror: &Mirror,
+    manifest: &Manifest,
+    options: &Options,
+    limit: Duration,
+    out: &Printer,
+) -> Result<View, Failure> {
+    let wanted = Wanted::of(&config.settings, options.database);
+    let _waiting = out.waiting("listing the workspaces");
+    let (listing, local) = std::thread::scope(|scope| {
+        let here = scope.spawn(|| mirror.look());
+        // ssh is run from this thread, which lives on.
+        let listing = listing::list(transport, &wanted, &[], limit);
+        let here = here.join().unwrap_or_else(|_| Err(Failure::new(Exit::Failed, "a thread panicked")));
+        (listing, here)
+    });
+    let (listing, local) = (listing?, local?);
+    let policy = Policy::of(&config.settings);
+    let failed = Last::read(config).failed;
+    let force = plan::Options { force: options.force };
+    let mut rows = plan::compare(&listing, manifest, &local, &failed, &policy, force);
+    for row in rows.iter_mut().filter(|row| row.unrecorded) {
+        unrecorded(row, mirror, options.database).map_err(crate::mirror::local("cannot look into the mirror"))?;
+    }
+    Ok(View { listing, local, rows })
+}
+
+/// A directory here that nobody recorded: it may be the very same, or somebody's own.
+fn unrecorded(row: &mut Row, mirror: &Mirror, database: bool) -> std::io::Result<()> {
+    let Some(listed) = &row.listed else { return Ok(()) };
+    let here = mirror.sum(&row.id, database)?;
+    if (here.files, here.bytes) != (listed.sum.files, listed.sum.bytes) {
+        row.state = State::Conflict;
+        row.why = CONFLICT.to_owned();
+    }
+    Ok(())
+}
+
+const CONFLICT: &str = "the mirror has another directory of that name, which nobody recorded";
+
+/// How a run goes on and how it ended.
+pub struct Run<'a> {
+    config: &'a Config,
+    options: &'a Options,
+    transport: &'a Transport,
+    mirror: &'a Mirror,
+    out: &'a Printer,
+    /// Copied and recorded.
+    pub copied: Vec<String>,
+    /// Recorded without a copy: the mirror had it.
+    pub proved: Vec<String>,
+    /// Changed while they were copied, so that they are not ready any more.
+    pub resumed: Vec<String>,
+    /// Not copied, and why.
+    pub failed: BTreeMap<String, String>,
+    /// Links that led out of their workspace.
+    left_out: usize,
+    /// Local changes that were put aside.
+    aside: usize,
+}
+
+/// What of the rows a run is about.
+pub fn select(rows: Vec<Row>, ids: Option<&[String]>) -> Result<Vec<Row>, Failure> {
+    let Some(ids) = ids else { return Ok(rows) };
+    for id in ids {
+        if !rows.iter().any(|row| row.id == *id) {
+            let near = id::nearest(id, rows.iter().map(|row| row.id.as_str()));
+            let near: Vec<String> = near.iter().map(|id| format!("`{id}`")).collect();
+            let near =
+                if near.is_empty() { String::new() } else { format!("; the nearest are {}", near.join(", ")) };
+            let message = format!("there is no workspace `{}`{near}", printable(id));
+            return Err(Failure::new(Exit::Failed, message).hint("ua-sync list"));
+        }
+    }
+    Ok(rows.into_iter().filter(|row| ids.contains(&row.id)).collect())
+}
+
+/// Copies what is missing and says how it went. The caller holds the lock.
+pub fn run(
+    config: &Config,
+    options: &Options,
+    transport: &Transport,
+    mirror: &Mirror,
+    out: &Printer,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let start = Instant::now();
+    let mut manifest = Manifest::read(&config.manifest)
+        .map_err(local(format!("cannot read the manifest `{}`", config.manifest.display())))?;
+    let fresh = manifest.ids().next().is_none() && (!mirror.root.exists() || mirror.is_empty());
+    let staging = if options.dry_run {
+        None
+    } else {
+        let (staging, recovered) = Staging::open(mirror)?;
+        let runs = recovered.iter().map(|(id, signature)| (id.as_str(), signature.as_str()));
+        manifest.record(runs).map_err(local("cannot write the manifest"))?;
+        Some(staging)
+    };
+    let view = look(config, transport, mirror, &manifest, options, LISTING, out)?;
+    let View { listing, local: here, rows } = view;
+    let mut rows = select(rows, options.ids.as_deref())?;
+    if !manifest.foreign.is_empty() {
+        let detail = format!(
+            "{} lines of `{}` are not of the mirror and were kept, such as `{}`",
+            manifest.foreign.len(),
+            config.manifest.display(),
+            printable(&manifest.foreign[0])
+        );
+        report.push(Check::warn("sync.manifest", detail));
+    }
+    if here.copies.is_empty() && manifest.ids().next().is_some() {
+        let detail =
+            format!("the mirror `{}` is empty, though the manifest is not; is it mounted?", mirror.root.display());
+        report.push(Check::warn("sync.mirror", detail));
+    }
+    for row in rows.iter_mut().filter(|row| options.recheck && row.state == State::Synced) {
+        row.state = State::Unproved;
+    }
+    let mut candidates = if options.delete.local_missing { prune::missing(&mut rows) } else { Vec::new() };
+    let mut run = Run {
+        config,
+        options,
+        transport,
+        mirror,
+        out,
+        copied: Vec::new(),
+        proved: Vec::new(),
+        resumed: Vec::new(),
+        failed: BTreeMap::new(),
+        left_out: 0,
+        aside: 0,
+    };
+    let Some(staging) = staging else {
+        run.tell_plan(&rows, &candidates, report);
+        return Ok(());
+    };
+    if fresh {
+        let host = &transport.opening().target.name;
+        mirror.bind(&Binding::new(host, &config.settings.sync_remote_dir.value.0, &config.manifest))?;
+    }
+    let copied = run.copy_all(&staging, &listing, &mut rows, &mut manifest);
+    let kept: Vec<&str> = run.failed.keys().map(String::as_str).collect();
+    if copied.is_ok() {
+        staging.clear(&kept).map_err(local("cannot clear the staging place"))?;
+    }
+    run.remember(&rows)?;
+    run.tell(&rows, start, report);
+    copied?;
+    artifacts::step(config, transport, &listing, out, report)?;
+    if options.delete.after_sync {
+        candidates.extend(run.copied.iter().cloned());
+    }
+    if !options.delete.any() {
+        return Ok(());
+    }
+    if !run.failed.is_empty() {
+        report.push(Check::skip("prune", "nothing is deleted on the VPS while a copy fails"));
+        return Ok(());
+    }
+    let prune = Prune { config, options, transport, mirror, manifest: &manifest, out };
+    prune.delete(&candidates, report)
+}
+
+impl Run<'_> {
+    /// What would be done, a line each.
+    fn tell_plan(&self, rows: &[Row], gone: &[String], report: &mut Report) {
+        let mut lines = Vec::new();
+        for row in rows.iter().filter(|row| row.state.is_wanted()) {
+            let verb = if row.unrecorded || row.state == State::Unproved { "compare" } else { "copy" };
+            let (files, bytes) = row.listed.as_ref().map_or((0, 0), |it| (it.sum.files, it.sum.bytes));
+            let why = if row.why.is_empty() { String::new() } else { format!(": {}", row.why) };
+            lines.push(format!("{verb} {}: {files} files, {bytes} bytes{why}", row.id));
+        }
+        lines.extend(gone.iter().map(|id| format!("delete {id} on the VPS: the mirror does not have it any more")));
+        if !self.out.is_json() {
+            for line in &lines {
+                self.out.data(&printable(&format!("would {line}")));
+            }
+        }
+        report.data.insert("plan".to_owned(), json!(lines));
+        report.push(Check::pass("sync.plan", format!("{} to do; nothing was changed", lines.len())));
+        self.troubles(rows, report);
+    }
+
+    fn copy_all(
+        &mut self,
+        staging: &Staging<'_>,
+        listing: &Listing,
+        rows: &mut [Row],
+        manifest: &mut Manifest,
+    ) -> Result<(), Failure> {
+        let source = Source {
+            transport: self.transport,
+            root: &self.config.settings.sync_remote_dir.value.0,
+            idle: self.config.settings.transfer_idle_timeout.0,
+            banner: listing.banner,
+        };
+        self.settle(&source, rows)?;
+        let wanted: Vec<&Row> = rows.iter().filter(|row| row.state.is_wanted()).collect();
+        self.room(staging, &wanted)?;
+        let listed: Vec<&Listed> = wanted.iter().filter_map(|row| row.listed.as_ref()).collect();
+        let bytes = listed.iter().map(|listed| listed.sum.bytes).sum();
+        let progress = Progress::new(self.out, listed.len(), bytes);
+        for batch in batches(&listed) {
+            self.copy_batch(&source, staging, &batch, manifest, &progress)?;
+        }
+        Ok(())
+    }
+
+    /// Directories here that nobody recorded count as copied if they are the very same, byte by byte.
+    fn settle(&self, source: &Source<'_>, rows: &mut [Row]) -> Result<(), Failure> {
+        let open = |row: &Row| row.unrecorded && row.state.is_wanted();
+        let ids: Vec<&str> = rows.iter().filter(|row| open(row)).map(|row| row.id.as_str()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let differing = source.differing(&ids, &self.mirror.root, self.options.database)?;
+        for row in rows.iter_mut().filter(|row| open(row)) {
+            if differing.contains(&row.id) {
+                row.state = State::Conflict;
+                row.why = CONFLICT.to_owned();
+            }
+        }
+        Ok(())
+    }
+
+    /// Is there room for what is new?
+    fn room(&self, staging: &Staging<'_>, wanted: &[&Row]) -> Result<(), Failure> {
+        let new = |row: &&&Row| !self.mirror.root.join(&row.id).exists();
+        let needed: u64 = wanted.iter().filter(new).filter_map(|row| Some(row.listed.as_ref()?.sum.bytes)).sum();
+        let room = staging.room().map_err(local("cannot see how much room there is"))?;
+        if needed > room {
+            let message = format!(
+                "no room for the copies: {needed} bytes are new, and `{}` has {room} left; nothing was copied",
+                self.mirror.root.display()
+            );
+            return Err(Failure::new(Exit::Transfer, message)
+                .hint(format!("df -h {}", self.mirror.root.display())));
+        }
+        Ok(())
+    }
+
+    /// Copies some workspaces, compares what came with what the VPS has then, and puts those in place that are equal.
+    fn copy_batch(
+        &mut self,
+        source: &Source<'_>,
+        staging: &Staging<'_>,
+        batch: &[&str],
+        manifest: &mut Manifest,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let look = if self.options.recheck { Look::Content } else { Look::Quick };
+        let wanted = Wanted::of(&self.config.settings, self.options.database);
+        let mut open: Vec<&str> = batch.to_vec();
+        let mut proved: Vec<(&str, String)> = Vec::new();
+        for round in 1..=ROUNDS {
+            if open.is_empty() {
+                break;
+            }
+            let complaint = source.copy(
+                &open,
+                &staging.stage(),
+                &staging.partial(),
+                &self.mirror.root,
+                self.options.database,
+                look,
+                &mut |line| progress.line(line),
+            )?;
+            let listing = listing::list(self.transport, &wanted, &open, LISTING)?;
+            let mut again: Vec<(&str, String)> = Vec::new();
+            let mut equal: Vec<(&str, String)> = Vec::new();
+            for id in open {
+                match self.judge(staging, &listing, id) {
+                    Judged::Equal(signature) => equal.push((id, signature)),
+                    Judged::Open(why) => self.not_ready(id, &why),
+                    Judged::Differs(why) => again.push((id, why)),
+                }
+            }
+            // A complaint that no difference explains may be about anything.
+            if let Some(said) = complaint.as_ref().filter(|_| again.is_empty()) {
+                again = equal.drain(..).map(|(id, _)| (id, said.clone())).collect();
+            }
+            proved.append(&mut equal);
+            if round == ROUNDS {
+                for (id, why) in again {
+                    let said = complaint.as_ref().map_or(String::new(), |said| format!(" ({said})"));
+                    self.failed.insert(id.to_owned(), format!("{why}{said}"));
+                }
+                break;
+            }
+            open = again.into_iter().map(|(id, _)| id).collect();
+        }
+        self.put(staging, &proved, manifest)
+    }
+
+    /// Is what was staged what the VPS has?
+    fn judge(&mut self, staging: &Staging<'_>, listing: &Listing, id: &str) -> Judged {
+        let Some(listed) = listing.entries.iter().find(|listed| listed.id == id) else {
+            return Judged::Open("it vanished on the VPS".to_owned());
+        };
+        let readiness = if self.options.force {
+            Readiness::Ready(ready::unmarked(listed))
+        } else {
+            ready::judge(listed, &Policy::of(&self.config.settings), listing.now)
+        };
+        let ready = match readiness {
+            Readiness::Ready(ready) => ready,
+            Readiness::Running(why) | Readiness::TooYoung(why) | Readiness::BadMarker(why) => {
+                return Judged::Open(why);
+            }
+        };
+        match staging.look(id) {
+            Ok(Some(staged)) if staged.tree.sum() == listed.sum && listed.unreadable == 0 => {
+                if let Err(error) = staging.announce(id, &ready.signature, &staged.tree) {
+                    return Judged::Differs(format!("it cannot be written down: {error}"));
+                }
+                self.left_out += staged.left_out;
+                Judged::Equal(ready.signature)
+            }
+            Ok(Some(staged)) => {
+                let (came, there) = (staged.tree.sum(), listed.sum);
+                Judged::Differs(format!(
+                    "the copy is not what the VPS has, which may still change: {} of {} files, {} of {} bytes",
+                    came.files, there.files, came.bytes, there.bytes
+                ))
+            }
+            Ok(None) => Judged::Differs("nothing of it came".to_owned()),
+            Err(error) => Judged::Differs(format!("its copy cannot be looked at: {error}")),
+        }
+    }
+
+    fn not_ready(&mut self, id: &str, why: &str) {
+        self.out.detail(&format!("{id} was not ready any more when it was copied: {why}"));
+        self.resumed.push(id.to_owned());
+    }
+
+    fn put(
+        &mut self,
+        staging: &Staging<'_>,
+        proved: &[(&str, String)],
+        manifest: &mut Manifest,
+    ) -> Result<(), Failure> {
+        if interrupt::requested() {
+            return Err(RunError::Interrupted { program: "ua-sync".to_owned() }.into());
+        }
+        let keep = Keep { database: self.options.database, deleted: self.options.keep_deleted };
+        let mut done: Vec<(&str, &str)> = Vec::new();
+        for (id, signature) in proved {
+            match staging.put(id, keep) {
+                Ok(put) => {
+                    self.aside += put.aside;
+                    done.push((id, signature));
+                    let list = if put.copied { &mut self.copied } else { &mut self.proved };
+                    list.push((*id).to_owned());
+                }
+                Err(error) => {
+                    self.failed.insert((*id).to_owned(), format!("it cannot be put in place: {error}"));
+                }
+            }
+        }
+        if !self.copied.is_empty() {
+            artifacts::owe(self.config).map_err(local("cannot write down that the artifacts are owed"))?;
+        }
+        // What is recorded must outlive a loss of power.
+        staging.sync().map_err(local("cannot have the copies written to disk"))?;
+        manifest.record(done).map_err(local("cannot write the manifest"))
+    }
+
+    /// For the next run and for `list`: what failed and still fails.
+    fn remember(&self, rows: &[Row]) -> Result<(), Failure> {
+        let mut last = Last::read(self.config);
+        let whole = self.options.ids.is_none();
+        last.failed.retain(|id, _| !whole && !rows.iter().any(|row| row.id == *id));
+        last.failed.extend(self.failed.clone());
+        last.write(self.config)
+    }
+
+    fn count(rows: &[Row], states: &[State]) -> usize {
+        rows.iter().filter(|row| states.contains(&row.state)).count()
+    }
+
+    /// Says how it went.
+    fn tell(&self, rows: &[Row], start: Instant, report: &mut Report) {
+        let running = Self::count(rows, &[State::Running, State::TooYoung]) + self.resumed.len();
+        let unchanged = Self::count(rows, &[State::Synced]) + self.proved.len();
+        let mut failed = self.failed.clone();
+        for row in rows.iter().filter(|row| {
+            matches!(row.state, State::Conflict | State::Unreadable)
+                || (self.options.ids.is_some() && !row.state.is_held() && !row.state.is_wanted())
+        }) {
+            failed.insert(row.id.clone(), format!("{}: {}", row.state.word(), row.why));
+        }
+        for id in self.resumed.iter().filter(|_| self.options.ids.is_some()) {
+            failed.insert(id.clone(), "running: it was resumed while it was copied".to_owned());
+        }
+        let summary = format!(
+            "copied {}, unchanged {unchanged}, running {running}, failed {}",
+            self.copied.len(),
+            failed.len()
+        );
+        let check = if failed.is_empty() {
+            Check::pass("sync.workspaces", summary)
+        } else {
+            Check::fail("sync.workspaces", Exit::Partial, summary).hint("ua-sync list --failed")
+        };
+        report.push(check.since(start));
+        for (id, why) in &failed {
+            report.push(Check::fail("sync.failed", Exit::Partial, format!("{id}: {why}")));
+        }
+        if self.left_out > 0 {
+            let detail = format!("{} links that lead out of their workspace were left out", self.left_out);
+            report.push(Check::warn("sync.links", detail));
+        }
+        if self.aside > 0 {
+            let detail = format!(
+                "{} files that were changed here are now in `{}`",
+                self.aside,
+                self.mirror.replaced().display()
+            );
+            report.push(Check::warn("sync.replaced", detail));
+        }
+        let unclear = |row: &&Row| {
+            matches!(row.state, State::UnsupportedName | State::BadMarker) && !failed.contains_key(&row.id)
+        };
+        for row in rows.iter().filter(unclear) {
+            let detail = format!("`{}` is not mirrored: {}", printable(&row.id), row.why);
+            report.push(Check::warn("sync.skipped", detail));
+        }
+        let others = Self::count(rows, &[State::MirrorOnly]);
+        report.data.insert(
+            "workspaces".to_owned(),
+            json!({
+                "copied": self.copied,
+                "unchanged": unchanged,
+                "running": running,
+                "mirror_only": others,
+                "failed": failed,
+            }),
+        );
+    }
+
+    /// What a person has to look at, though nothing was tried.
+    fn troubles(&self, rows: &[Row], report: &mut Report) {
+        for row in rows.iter().filter(|row| row.state.is_trouble() || row.state == State::UnsupportedName) {
+            let detail = format!("{}: {}: {}", printable(&row.id), row.state.word(), row.why);
+            report.push(Check::warn("sync.failed", detail));
+        }
+    }
+}
+
+/// What comparing a staged copy with the VPS says.
+enum Judged {
+    /// It is the same; ready as this.
+    Equal(String),
+    /// It is not ready any more.
+    Open(String),
+    /// It is not the same.
+    Differs(String),
+}
+
+/// Portions of bounded size; a workspace that is larger by itself is a portion of its own.
+fn batches<'a>(listed: &[&'a Listed]) -> Vec<Vec<&'a str>> {
+    let mut batches: Vec<Vec<&str>> = Vec::new();
+    let mut bytes = 0;
+    for it in listed {
+        let fits = bytes + it.sum.bytes <= BATCH.0;
+        match batches.last_mut() {
+            Some(batch) if fits && batch.len() < BATCH.1 => batch.push(&it.id),
+            _ => {
+                bytes = 0;
+                batches.push(vec![&it.id]);
+            }
+        }
+        bytes += it.sum.bytes;
+    }
+    batches
+}

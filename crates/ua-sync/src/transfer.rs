@@ -1,0 +1,245 @@
+//! rsync over the one connection: copies into the staging place, and compares contents.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use ua_common::error::{Fact, Failure};
+use ua_common::exit::Exit;
+use ua_common::run::RunError;
+use ua_common::tool::rsync;
+use ua_common::transport::{Transport, TransportError};
+
+use crate::mirror::DATABASES;
+
+/// Why a transfer did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// rsync failed as a whole.
+    #[error("the transfer failed: {} (rsync {code}){}", rsync::meaning(*.code), after(.said))]
+    Rsync {
+        /// Its code.
+        code: i32,
+        /// What it said last.
+        said: String,
+        /// Does a login there print something, which is in rsync's way?
+        banner: bool,
+    },
+    /// It was silent for too long.
+    #[error("the transfer stalled: {0}")]
+    Stalled(TransportError),
+}
+
+fn after(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}
+
+impl Fact for TransferError {
+    fn exit(&self) -> Exit {
+        Exit::Transfer
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Rsync { banner: true, .. } => Some(
+                "a login on the VPS prints something; its start-up files must be silent where no terminal is".to_owned(),
+            ),
+            Self::Rsync { code: 11, .. } => Some("df -h".to_owned()),
+            Self::Rsync { code: 127, .. } => Some("sudo apt-get install rsync  # on the VPS".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// How a transfer looks at what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// By size and time.
+    Quick,
+    /// By content.
+    Content,
+}
+
+/// The other end.
+pub struct Source<'a> {
+    /// The connection.
+    pub transport: &'a Transport,
+    /// The directory there.
+    pub root: &'a str,
+    /// A transfer that is silent for this long has failed.
+    pub idle: Duration,
+    /// Does a login there print something?
+    pub banner: bool,
+}
+
+impl Source<'_> {
+    /// Copies the named workspaces into `stage`. What `mirror` already has is linked from there. Whether all of it
+    /// came is for the caller to see: gives what rsync complained about, if it did.
+    pub fn copy(
+        &self,
+        ids: &[&str],
+        stage: &Path,
+        partial: &Path,
+        mirror: &Path,
+        database: bool,
+        look: Look,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<Option<String>, Failure> {
+        let rules = rules(ids, database)?;
+        let mut args = neutral();
+        args.extend(["--perms", "--times", "--safe-links", "--delete", "--compress"].map(OsString::from));
+        // Nothing of its owner's is in the way of its next change, and nobody else writes to it.
+        args.push("--chmod=Du+rwx,Dgo-w,D-s,Fu+rw,Fgo-w,Fu-s,Fg-s".into());
+        args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
+        if look == Look::Content {
+            args.push("--checksum".into());
+        }
+        args.push(joined("--link-dest=", mirror));
+        args.push(joined("--partial-dir=", partial));
+        args.push(joined("--filter=merge ", rules.path()));
+        args.push(self.transport.remote(&format!("{}/", self.root)));
+        args.push(stage.into());
+        self.run(args, on_line)
+    }
+
+    /// Copies a whole tree over what is in `to`, where nothing is deleted.
+    pub fn tree(
+        &self,
+        to: &Path,
+        partial: &Path,
+        excluded: &str,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<Option<String>, Failure> {
+        let mut args = neutral();
+        args.extend(["--perms", "--times", "--safe-links", "--compress"].map(OsString::from));
+        args.push("--chmod=Du+rwx,Dgo-w,D-s,Fu+rw,Fgo-w,Fu-s,Fg-s".into());
+        args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
+        args.push(format!("--exclude=/{excluded}").into());
+        args.push(joined("--partial-dir=", partial));
+        args.push(self.transport.remote(&format!("{}/", self.root)));
+        args.push(to.into());
+        self.run(args, on_line)
+    }
+
+    /// Those of the named workspaces of which the VPS has something that `mirror` does not have with the same
+    /// content. Links and special files count, and databases unless they are left to the mirror.
+    pub fn differing(
+        &self,
+        ids: &[&str],
+        mirror: &Path,
+        databases_too: bool,
+    ) -> Result<BTreeSet<String>, Failure> {
+        let rules = rules(ids, databases_too)?;
+        let mut args = neutral();
+        args.extend(["--dry-run", "--devices", "--specials", "--checksum"].map(OsString::from));
+        args.push("--out-format=%i %n".into());
+        args.push(joined("--filter=merge ", rules.path()));
+        args.push(self.transport.remote(&format!("{}/", self.root)));
+        args.push(mirror.into());
+        let mut differing = BTreeSet::new();
+        let mut unclear = false;
+        let complaint = self.run(args, &mut |line| {
+            let Some((change, name)) = line.split_once(' ') else { return };
+            if change.starts_with('.') || name == "./" {
+                return;
+            }
+            let id = name.split('/').next().unwrap_or_default();
+            match ids.iter().find(|known| **known == id) {
+                Some(id) => {
+                    differing.insert((*id).to_owned());
+                }
+                None => unclear = true,
+            }
+        })?;
+        // What could not be read or attributed may be anything.
+        if unclear || complaint.is_some() {
+            differing.extend(ids.iter().map(|id| (*id).to_owned()));
+        }
+        Ok(differing)
+    }
+
+    fn run(
+        &self,
+        mut args: Vec<OsString>,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<Option<String>, Failure> {
+        args.push(format!("--timeout={}", self.idle.as_secs().max(1)).into());
+        let finished = self.transport.rsync(args, self.idle, on_line).map_err(|error| match error {
+            error @ TransportError::Run(RunError::Timeout { .. }) => {
+                Failure::from(TransferError::Stalled(error))
+            }
+            error => error.into(),
+        })?;
+        let said = finished.err();
+        match finished.code {
+            0 => Ok(None),
+            // Some files could not be read, or vanished: which, the comparison with the VPS shows.
+            code @ (23 | 24) => Ok(Some(format!("{} (rsync {code}): {}", rsync::meaning(code), last(&said)))),
+            code => {
+                let said = last(&said).to_owned();
+                Err(TransferError::Rsync { code, said, banner: self.banner }.into())
+            }
+        }
+    }
+}
+
+/// The last line that says what went wrong, and not just that it did.
+fn last(said: &str) -> &str {
+    let mut lines = said.lines().filter(|line| !line.starts_with("rsync error:"));
+    lines.next_back().unwrap_or_else(|| said.lines().next_back().unwrap_or_default())
+}
+
+/// What holds for every run: nothing of the source's owners, devices or names has power here.
+fn neutral() -> Vec<OsString> {
+    ["--recursive", "--links", "--secluded-args", "--8-bit-output", "--no-human-readable", "--from0"]
+        .map(OsString::from)
+        .into()
+}
+
+fn joined(option: &str, path: &Path) -> OsString {
+    let mut word = OsString::from(option);
+    word.push(path);
+    word
+}
+
+/// Filter rules that choose these workspaces and nothing beside them. Chosen this way the source is walked while it is
+/// sent, which a list of names would forbid.
+fn rules(ids: &[&str], database: bool) -> Result<tempfile::NamedTempFile, Failure> {
+    let mut text = Vec::new();
+    let mut rule = |words: &str| {
+        text.extend_from_slice(words.as_bytes());
+        text.push(0);
+    };
+    if !database {
+        DATABASES.iter().for_each(|name| rule(&format!("- {name}")));
+    }
+    // Whatever lies deeper is settled by its workspace.
+    rule("+ /*/**");
+    ids.iter().for_each(|id| rule(&format!("+ /{}", pattern(id))));
+    rule("- /*");
+    write(&text).map_err(crate::mirror::local("cannot write rules for rsync"))
+}
+
+fn write(text: &[u8]) -> std::io::Result<tempfile::NamedTempFile> {
+    use std::io::Write as _;
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(text)?;
+    file.flush()?;
+    Ok(file)
+}
+
+/// A name as rsync's pattern. A backslash means itself unless there is a wildcard.
+fn pattern(name: &str) -> String {
+    if !name.contains(['*', '?', '[']) {
+        return name.to_owned();
+    }
+    let mut pattern = String::new();
+    for c in name.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
