@@ -13,6 +13,7 @@ pub mod host;
 pub mod host_keys;
 pub mod http;
 pub mod interrupt;
+pub mod ops;
 pub mod output;
 pub mod place;
 pub mod report;
