@@ -1,5 +1,9 @@
 //! The mirror: finished workspaces of the VPS, copied whole, proved, and never lost.
 
+pub mod timer;
+pub mod toggle;
+pub mod unit;
+
 use clap::Command;
 use ua_common::cli::Tool;
 use ua_common::exit::Exit;
