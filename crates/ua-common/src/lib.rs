@@ -1,9 +1,9 @@
 //! The vocabulary that every `ua-*` tool shares.
 //!
 //! A run reads top to bottom: [`cli`] takes the arguments, [`settings`] layers them over environment and files,
-//! [`host`] and [`place`] say which machine is meant by looking at one [`tailnet::Tailnet`] snapshot, [`run`] and
-//! [`transport`] are the only two ways to touch the world, [`tool`] knows the programs we wrap, and the outcome is a
-//! [`report::Report`] that [`output::Printer`] prints and whose [`exit::Exit`] the process returns.
+//! [`host`] and [`place`] say which machine is meant by looking at one [`tailnet::Tailnet`] snapshot, [`run`],
+//! [`transport`] and [`http`] are the only ways to touch the world, [`tool`] knows the programs we wrap, and the outcome
+//! is a [`report::Report`] that [`output::Printer`] prints and whose [`exit::Exit`] the process returns.
 
 pub mod cli;
 pub mod env_file;
@@ -11,7 +11,9 @@ pub mod error;
 pub mod exit;
 pub mod host;
 pub mod host_keys;
+pub mod http;
 pub mod interrupt;
+pub mod ops;
 pub mod output;
 pub mod place;
 pub mod report;

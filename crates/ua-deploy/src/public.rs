@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
+use ua_common::http::{Way, status};
 use ua_common::output::Printer;
 use ua_common::report::Check;
 use ua_common::settings::Settings;
 use ua_common::settings::value::{Base, StatusSet, Value as _};
 use ua_staging::health::pause;
-use ua_staging::http::{Way, status};
 
 /// What one request may take.
 const EACH: Duration = Duration::from_secs(10);

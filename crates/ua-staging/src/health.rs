@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
+use ua_common::http::{Way, status};
 use ua_common::interrupt;
 use ua_common::output::Printer;
 use ua_common::report::Check;
 
 use crate::ensure::{Vps, interrupted, loopback};
-use crate::http::{Way, status};
 use crate::plan::Route;
 
 /// What one request may take: a first https request makes the node fetch its certificate.

@@ -7,7 +7,6 @@
 mod command;
 pub mod ensure;
 pub mod health;
-pub mod http;
 mod legacy;
 pub mod plan;
 pub mod serve;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
+use ua_common::http::{self, Way};
 use ua_common::output::printable;
 use ua_common::report::Check;
 use ua_common::settings::value::Scheme;
@@ -11,7 +12,6 @@ use ua_common::settings::value::Scheme;
 use crate::View;
 use crate::ensure::{Vps, loopback};
 use crate::health::EACH;
-use crate::http::{self, Way};
 use crate::plan::Route;
 
 /// One line of the table.

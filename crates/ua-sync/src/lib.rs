@@ -16,6 +16,10 @@ pub mod staging;
 pub mod transfer;
 pub mod tree;
 
+pub mod timer;
+pub mod toggle;
+pub mod unit;
+
 use clap::Command;
 use ua_common::cli::Tool;
 use ua_common::exit::Exit;

@@ -5,4 +5,5 @@ pub mod rsync;
 pub mod ssh;
 pub mod ssh_keygen;
 pub mod ssh_keyscan;
+pub mod systemd;
 pub mod tailscale;

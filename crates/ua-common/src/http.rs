@@ -1,5 +1,6 @@
 //! One HTTP question with a time limit. Certificates are judged by the system's own roots; redirects are answers.
 
+use std::io::Read as _;
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,40 @@ pub enum Way {
     Internet,
 }
 
+/// The longest body that is read; what we ask for is far shorter.
+const LONGEST_BODY: usize = 64 * 1024;
+
+/// What a server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body; nothing if it is longer than any that we ask for.
+    pub body: Option<Vec<u8>>,
+}
+
 /// Asks `url` and gives the status, or why there is none.
 pub fn status(url: &str, way: Way, limit: Duration) -> Result<u16, String> {
+    call(url, &[], way, limit).map(|response| response.status().as_u16()).map_err(|error| said(&error, limit))
+}
+
+/// Asks `url` with these headers and gives the whole answer, or why there is none. They go to this address alone, since
+/// a redirect is not followed.
+pub fn ask(url: &str, headers: &[(&str, &str)], way: Way, limit: Duration) -> Result<Answer, String> {
+    let mut response = call(url, headers, way, limit).map_err(|error| said(&error, limit))?;
+    let mut body = Vec::new();
+    let mut reader = response.body_mut().as_reader().take(LONGEST_BODY as u64 + 1);
+    reader.read_to_end(&mut body).map_err(|error| said(&error.into(), limit))?;
+    let body = (body.len() <= LONGEST_BODY).then_some(body);
+    Ok(Answer { status: response.status().as_u16(), body })
+}
+
+fn call(
+    url: &str,
+    headers: &[(&str, &str)],
+    way: Way,
+    limit: Duration,
+) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
     let roots = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
     let mut config = ureq::Agent::config_builder()
         .timeout_global(Some(limit))
@@ -31,12 +64,16 @@ pub fn status(url: &str, way: Way, limit: Duration) -> Result<u16, String> {
     if way == Way::Direct {
         config = config.proxy(None);
     }
-    match config.build().new_agent().get(url).call() {
-        Ok(response) => Ok(response.status().as_u16()),
-        Err(ureq::Error::Timeout(_)) => Err(format!("no answer within {} s", limit.as_secs_f64())),
-        Err(ureq::Error::HostNotFound) => Err("the name does not resolve on this machine".to_owned()),
-        Err(ureq::Error::Io(error)) => Err(error.to_string()),
-        Err(error) => Err(error.to_string()),
+    let request = config.build().new_agent().get(url);
+    headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).call()
+}
+
+fn said(error: &ureq::Error, limit: Duration) -> String {
+    match error {
+        ureq::Error::Timeout(_) => format!("no answer within {} s", limit.as_secs_f64()),
+        ureq::Error::HostNotFound => "the name does not resolve on this machine".to_owned(),
+        ureq::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 
@@ -110,5 +147,32 @@ mod tests {
         let error = status(&url, Way::Direct, Duration::from_millis(300)).unwrap_err();
         assert!(error.contains("no answer within 0.3 s"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_no_answer() {
+        let (url, _server) = server("HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\nhalf");
+        let error = ask(&url, &[], Way::Direct, Duration::from_millis(300)).unwrap_err();
+        assert!(!error.is_empty(), "{error}");
+    }
+
+    #[test]
+    fn headers_are_sent_and_the_body_comes_back() {
+        let (url, server) = server("HTTP/1.1 403 X\r\ncontent-length: 4\r\n\r\nbody");
+        let answer = ask(&url, &[("x-a", "1"), ("x-b", "2")], Way::Direct, Duration::from_secs(5)).unwrap();
+        assert_eq!(answer, Answer { status: 403, body: Some(b"body".to_vec()) });
+        let asked = server.join().unwrap();
+        assert!(asked.contains("\r\nx-a: 1\r\n") && asked.contains("\r\nx-b: 2\r\n"), "{asked}");
+    }
+
+    #[test]
+    fn a_body_that_is_too_long_is_none() {
+        let long = |length: usize| {
+            let text = format!("HTTP/1.1 200 X\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length));
+            let (url, _server) = server(text.leak());
+            ask(&url, &[], Way::Direct, Duration::from_secs(5)).unwrap().body
+        };
+        assert_eq!(long(LONGEST_BODY).map(|body| body.len()), Some(LONGEST_BODY));
+        assert_eq!(long(LONGEST_BODY + 1), None);
     }
 }
