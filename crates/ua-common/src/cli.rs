@@ -72,7 +72,15 @@ impl Tool {
         command: Command,
         run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
     ) -> Self {
-        Self { name, lane, command, legacy: |argv| argv, layer: |_| Layer::new(), on_failure: |_, _| None, run }
+        Self {
+            name,
+            lane,
+            command,
+            legacy: |argv| argv,
+            layer: |_| Layer::new(),
+            on_failure: |_, _| None,
+            run,
+        }
     }
 }
 
@@ -165,9 +173,7 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
     };
     let (mut exit, error) = match (tool.run)(&matches, &context) {
         Ok(exit) => (exit, None),
-        Err(error) => {
-            (fail(&context.out, tool.name, tool.lane, "run", &error), Some(format!("{error:#}")))
-        }
+        Err(error) => (fail(&context.out, tool.name, tool.lane, "run", &error), Some(format!("{error:#}"))),
     };
     if exit != Exit::Ok {
         say((tool.on_failure)(&argv, error.as_deref()), &context.out);

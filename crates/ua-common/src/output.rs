@@ -296,6 +296,11 @@ impl Drop for Waiting {
     }
 }
 
+/// A number of bytes as a person reads it: `1.20 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
 /// The rows of a list-like verb.
 pub struct Records<const N: usize> {
     /// Names of the columns.

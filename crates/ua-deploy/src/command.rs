@@ -211,11 +211,8 @@ fn rows(records: &[Record]) -> Records<8> {
             detail,
         ]
     };
-    let row = |record: &Record| output::Record {
-        id: record.id.clone(),
-        cells: cells(record),
-        json: json!(record),
-    };
+    let row =
+        |record: &Record| output::Record { id: record.id.clone(), cells: cells(record), json: json!(record) };
     let head = ["ID", "VPS", "PUBLIC", "TOOK", "COMMIT", "BRANCH", "WHO", "DETAIL"];
     Records { head, rows: records.iter().map(row).collect() }
 }

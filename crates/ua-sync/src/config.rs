@@ -54,7 +54,8 @@ impl Config {
         match (&self.settings.ssh_auth_mode.value, &self.settings.ssh_key.value) {
             (AuthMode::Keys, SshKey::File(path)) if !path.exists() => {
                 let message = format!("SSH key does not exist: {}", path.display());
-                Err(Failure::new(Exit::Usage, message).hint("ua-sync --ssh-key FILE, or --auth-mode tailscale_ssh"))
+                Err(Failure::new(Exit::Usage, message)
+                    .hint("ua-sync --ssh-key FILE, or --auth-mode tailscale_ssh"))
             }
             _ => Ok(()),
         }
@@ -88,7 +89,8 @@ fn for_mirroring(settings: &Settings) -> Settings {
         }
     }
     let mut settings = settings.clone();
-    let (host, key, port) = (settings.sync_host.clone(), settings.sync_key.clone(), settings.sync_port.clone());
+    let (host, key, port) =
+        (settings.sync_host.clone(), settings.sync_key.clone(), settings.sync_port.clone());
     pick(&mut settings.host_vps, &host);
     pick(&mut settings.ssh_key, &key);
     pick(&mut settings.ssh_keys_port, &port);

@@ -6,8 +6,7 @@ use std::ffi::OsString;
 /// What marks a call in an old spelling: an address may stand for the name of the same peer there.
 pub const OLD: &str = "old-spelling";
 
-const VERBS: [&str; 9] =
-    ["once", "watch", "status", "list", "pull", "prune", "adopt", "timer", "help"];
+const VERBS: [&str; 9] = ["once", "watch", "status", "list", "pull", "prune", "adopt", "timer", "help"];
 
 /// Old flags with a value, and what they are called now.
 const VALUES: [(&str, &str); 20] = [
@@ -67,7 +66,9 @@ pub fn rewrite(argv: Vec<OsString>) -> Vec<OsString> {
         },
         first if VERBS.contains(&first) => return status_object(argv),
         // Flags that all tools share may stand before the verb.
-        _ if args.iter().any(|arg| arg.to_str().is_some_and(|arg| VERBS.contains(&arg))) && !is_old(first) => {
+        _ if args.iter().any(|arg| arg.to_str().is_some_and(|arg| VERBS.contains(&arg)))
+            && !is_old(first) =>
+        {
             return status_object(argv);
         }
         _ => (vec!["watch"], args),

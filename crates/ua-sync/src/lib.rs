@@ -1,7 +1,16 @@
 //! The mirror: finished workspaces of the VPS, copied whole, proved, and never lost.
+//!
+//! [`listing`] asks the VPS once for everything, [`ready`] judges by a pure function which runs have ended, [`plan`]
+//! compares that with the [`manifest`] and the [`mirror`], [`transfer`] copies what is missing over the one connection
+//! into [`staging`], where it is proved and exchanged in. [`run`] is that story from its beginning to its end;
+//! [`prune`] deletes on the VPS what the mirror holds, and only when it was asked in so many words.
+
 mod artifacts;
+mod command;
 pub mod config;
 pub mod id;
+mod legacy;
+mod list;
 pub mod listing;
 mod lock;
 pub mod manifest;
@@ -12,21 +21,14 @@ mod progress;
 pub mod prune;
 pub mod ready;
 pub mod run;
+mod session;
 pub mod staging;
-pub mod transfer;
-pub mod tree;
-
+pub mod status;
 pub mod timer;
 pub mod toggle;
+pub mod transfer;
+pub mod tree;
 pub mod unit;
+mod watch;
 
-use clap::Command;
-use ua_common::cli::Tool;
-use ua_common::exit::Exit;
-use ua_common::report::Lane;
-
-/// `ua-sync`.
-pub fn tool() -> Tool {
-    let command = Command::new("ua-sync").about("Mirror the finished workspaces of the VPS");
-    Tool::new("ua-sync", Lane::Vps, command, |_, _| Ok(Exit::Ok))
-}
+pub use command::tool;

@@ -12,8 +12,7 @@ use ua_common::transport::{Script, Transport, TransportError};
 
 use crate::marker;
 
-const LIST: Script =
-    Script { name: "list", text: include_str!("../remote/list.sh") };
+const LIST: Script = Script { name: "list", text: include_str!("../remote/list.sh") };
 /// What turns find's words into records, there.
 pub(crate) const RECORDS: &str = include_str!("../remote/listing.awk");
 /// What the listing begins with; whatever a login prints stands before it.
@@ -183,8 +182,7 @@ pub fn list(
     let (pattern, longest) = (escaped(wanted.marker), marker::LONGEST.to_string());
     let database = if wanted.database { "yes" } else { "no" };
     let paths: Vec<String> = ids.iter().map(|id| format!("./{id}")).collect();
-    let mut args =
-        vec![wanted.root, wanted.marker, &pattern, &longest, database, wanted.artifacts, RECORDS];
+    let mut args = vec![wanted.root, wanted.marker, &pattern, &longest, database, wanted.artifacts, RECORDS];
     args.extend(paths.iter().map(String::as_str));
     let (answer, bytes) = transport.bytes(LIST, &args, limit).map_err(|error| match error {
         // The connection is what failed here, and with it the transfer.
@@ -215,7 +213,8 @@ fn parse(bytes: &[u8], marker: &str) -> Result<Listing, ListingError> {
     let begin = begin.ok_or_else(|| garbled("its first line is missing"))?;
     let unfolded = GzDecoder::new(&bytes[begin + BEGIN.len()..]).take(MOST);
     let mut input = BufReader::new(unfolded);
-    let mut listing = Listing { now: 0.0, clock: String::new(), artifacts: false, entries: Vec::new(), banner: begin > 0 };
+    let mut listing =
+        Listing { now: 0.0, clock: String::new(), artifacts: false, entries: Vec::new(), banner: begin > 0 };
     loop {
         let mut record = Vec::new();
         input.read_until(0, &mut record).map_err(|error| garbled(&error.to_string()))?;

@@ -36,7 +36,8 @@ impl Lock {
         }
         let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = options.map_err(local(format!("cannot open the lock `{}`", path.display())))?;
-        let root = File::open(mirror).map_err(local(format!("cannot open the mirror `{}`", mirror.display())))?;
+        let root =
+            File::open(mirror).map_err(local(format!("cannot open the mirror `{}`", mirror.display())))?;
         let start = Instant::now();
         let mut waiting = None;
         for held in [&file, &root] {
@@ -47,7 +48,7 @@ impl Lock {
                 }
                 if start.elapsed() >= wait {
                     let message = format!("another run has the mirror `{}`: {holder}", mirror.display());
-                    return Err(Failure::new(Exit::Busy, message).hint("wait for it: --wait 5m"));
+                    return Err(Failure::new(Exit::Busy, message).hint("wait for it: --wait=5m"));
                 }
                 waiting.get_or_insert_with(|| out.waiting(format!("waiting for {holder}")));
                 std::thread::sleep(Duration::from_millis(100));
@@ -56,7 +57,8 @@ impl Lock {
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let text = format!("ua-sync {verb} by {who}, process {}, since {now}\n", std::process::id());
         // A note for people; the lock does not depend on it.
-        let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        let noted =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
         if let Err(error) = noted {
             out.detail(&format!("cannot write into the lock: {error}"));
         }

@@ -59,10 +59,11 @@ impl Manifest {
         self.recorded.keys().map(String::as_str)
     }
 
-    /// The latest end of a run among its lines, in seconds since 1970.
-    pub fn latest(&self) -> Option<f64> {
+    /// The latest end of a run among the lines of the workspaces that `counts`, in seconds since 1970.
+    pub fn latest(&self, counts: impl Fn(&str) -> bool) -> Option<f64> {
         let epoch = |signature: &String| marker::seconds(signature.split_once('_')?.0);
-        self.recorded.values().flatten().filter_map(epoch).max_by(f64::total_cmp)
+        let recorded = self.recorded.iter().filter(|(id, _)| counts(id));
+        recorded.flat_map(|(_, signatures)| signatures).filter_map(epoch).max_by(f64::total_cmp)
     }
 
     /// Records that these runs are complete: the file has all of them afterwards, or is as it was.
@@ -140,13 +141,15 @@ mod tests {
         assert!(!manifest.holds("session_1", "1771650100_failed"));
         assert!(manifest.holds("session_2", "legacy_1771650000_runlog"));
         assert!(!manifest.knows("session_3") && !manifest.knows("session_4"));
-        assert_eq!(manifest.latest(), Some(1_771_650_099.0));
+        assert_eq!(manifest.latest(|_| true), Some(1_771_650_099.0));
         assert_eq!(manifest.foreign.len(), 4, "{:?}", manifest.foreign);
         manifest.record([("session_5", "1_completed"), ("session_1", "1771650099_failed")]).unwrap();
         let expected = [text.as_slice(), b"\nsession_5|1_completed\n"].concat();
         assert_eq!(std::fs::read(&manifest.path).unwrap(), expected);
         let again = Manifest::read(&manifest.path).unwrap();
-        assert!(again.holds("session_5", "1_completed") && again.holds("session_1", "1771650000.12_completed"));
+        assert!(
+            again.holds("session_5", "1_completed") && again.holds("session_1", "1771650000.12_completed")
+        );
     }
 
     #[test]

@@ -105,9 +105,13 @@ impl Fact for PruneError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Unasked => Some("ua-sync prune --dry-run  # see what it would delete".to_owned()),
-            Self::Unmarked(_) => Some("is it mounted? then, for a mirror of the old script: ua-sync adopt".to_owned()),
+            Self::Unmarked(_) => {
+                Some("is it mounted? then, for a mirror of the old script: ua-sync adopt".to_owned())
+            }
             Self::Other { .. } => Some("ua-sync status".to_owned()),
-            Self::TooMany { found, .. } => Some(format!("ua-sync prune --dry-run, then --max-delete {found}")),
+            Self::TooMany { found, .. } => {
+                Some(format!("ua-sync prune --dry-run, then --max-delete {found}"))
+            }
             Self::Script { .. } => None,
         }
     }
@@ -144,8 +148,15 @@ impl Prune<'_> {
             delete.permitted()?;
         }
         self.bound()?;
-        let view =
-            run::look(self.config, self.transport, self.mirror, self.manifest, self.options, LISTING, self.out)?;
+        let view = run::look(
+            self.config,
+            self.transport,
+            self.mirror,
+            self.manifest,
+            self.options,
+            LISTING,
+            self.out,
+        )?;
         let (mut rows, mut kept) = (Vec::new(), Vec::new());
         for row in &view.rows {
             let asked = ids.contains(&row.id) || (delete.held && ids.is_empty());
@@ -162,7 +173,10 @@ impl Prune<'_> {
             rows.retain(|row| {
                 let differs = differing.contains(&row.id);
                 if differs {
-                    kept.push((row.id.clone(), "the VPS has something of it that the mirror has not".to_owned()));
+                    kept.push((
+                        row.id.clone(),
+                        "the VPS has something of it that the mirror has not".to_owned(),
+                    ));
                 }
                 !differs
             });
@@ -174,7 +188,11 @@ impl Prune<'_> {
         let mut deleted: Vec<String> = Vec::new();
         if self.options.dry_run {
             for row in &rows {
-                let why = if row.missing { "it was removed from the mirror" } else { "the mirror holds it, proved" };
+                let why = if row.missing {
+                    "it was removed from the mirror"
+                } else {
+                    "the mirror holds it, proved"
+                };
                 if !self.out.is_json() {
                     self.out.data(&printable(&format!("would delete {}: {why}", row.id)));
                 }
@@ -291,6 +309,7 @@ impl Prune<'_> {
 /// Proves an old mirror: at least one of its copies is, byte by byte, what the VPS has.
 pub fn adopt(
     config: &Config,
+    options: &Options,
     transport: &Transport,
     mirror: &Mirror,
     manifest: &Manifest,
@@ -298,7 +317,7 @@ pub fn adopt(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let root: &Path = &mirror.root;
-    let view = run::look(config, transport, mirror, manifest, &Options::default(), LISTING, out)?;
+    let view = run::look(config, transport, mirror, manifest, options, LISTING, out)?;
     let held: Vec<&str> =
         view.rows.iter().filter(|row| row.state.is_held()).map(|row| row.id.as_str()).collect();
     let source = Source {
@@ -307,7 +326,8 @@ pub fn adopt(
         idle: config.settings.transfer_idle_timeout.0,
         banner: view.listing.banner,
     };
-    let differing = if held.is_empty() { Default::default() } else { source.differing(&held, root, false)? };
+    let differing =
+        if held.is_empty() { Default::default() } else { source.differing(&held, root, false)? };
     let proved = held.len() - differing.len();
     if proved == 0 {
         let detail = format!(
@@ -319,8 +339,12 @@ pub fn adopt(
         return Ok(());
     }
     let host = &transport.opening().target.name;
-    mirror.bind(&Binding::new(host, &config.settings.sync_remote_dir.value.0, &config.manifest))?;
-    let detail = format!("`{}` is bound to `{host}`: {proved} of {} copies are proved", root.display(), held.len());
+    if !options.dry_run {
+        mirror.bind(&Binding::new(host, &config.settings.sync_remote_dir.value.0, &config.manifest))?;
+    }
+    let is = if options.dry_run { "would be" } else { "is" };
+    let detail =
+        format!("`{}` {is} bound to `{host}`: {proved} of {} copies are proved", root.display(), held.len());
     report.push(Check::pass("mirror.adopt", detail));
     Ok(())
 }

@@ -14,18 +14,18 @@ use ua_common::run::RunError;
 use ua_common::state;
 use ua_common::transport::Transport;
 
+use crate::artifacts;
 use crate::config::Config;
 use crate::id;
 use crate::listing::{self, Listed, Listing, Wanted};
 use crate::manifest::Manifest;
-use crate::mirror::{Binding, Copy, Local, Mirror, local};
+use crate::mirror::{Binding, Local, Mirror, local};
 use crate::plan::{self, Row, State};
 use crate::progress::Progress;
+use crate::prune::{self, Prune};
 use crate::ready::{self, Policy, Readiness};
 use crate::staging::{Keep, Staging};
 use crate::transfer::{Look, Source};
-use crate::artifacts;
-use crate::prune::{self, Prune};
 
 /// Longest that one listing may take.
 pub const LISTING: Duration = Duration::from_mins(10);
@@ -110,7 +110,8 @@ pub fn look(
     let force = plan::Options { force: options.force };
     let mut rows = plan::compare(&listing, manifest, &local, &failed, &policy, force);
     for row in rows.iter_mut().filter(|row| row.unrecorded) {
-        unrecorded(row, mirror, options.database).map_err(crate::mirror::local("cannot look into the mirror"))?;
+        unrecorded(row, mirror, options.database)
+            .map_err(crate::mirror::local("cannot look into the mirror"))?;
     }
     Ok(View { listing, local, rows })
 }
@@ -156,8 +157,11 @@ pub fn select(rows: Vec<Row>, ids: Option<&[String]>) -> Result<Vec<Row>, Failur
         if !rows.iter().any(|row| row.id == *id) {
             let near = id::nearest(id, rows.iter().map(|row| row.id.as_str()));
             let near: Vec<String> = near.iter().map(|id| format!("`{id}`")).collect();
-            let near =
-                if near.is_empty() { String::new() } else { format!("; the nearest are {}", near.join(", ")) };
+            let near = if near.is_empty() {
+                String::new()
+            } else {
+                format!("; the nearest are {}", near.join(", "))
+            };
             let message = format!("there is no workspace `{}`{near}", printable(id));
             return Err(Failure::new(Exit::Failed, message).hint("ua-sync list"));
         }
@@ -199,8 +203,10 @@ pub fn run(
         report.push(Check::warn("sync.manifest", detail));
     }
     if here.copies.is_empty() && manifest.ids().next().is_some() {
-        let detail =
-            format!("the mirror `{}` is empty, though the manifest is not; is it mounted?", mirror.root.display());
+        let detail = format!(
+            "the mirror `{}` is empty, though the manifest is not; is it mounted?",
+            mirror.root.display()
+        );
         report.push(Check::warn("sync.mirror", detail));
     }
     for row in rows.iter_mut().filter(|row| options.recheck && row.state == State::Synced) {
@@ -261,7 +267,9 @@ impl Run<'_> {
             let why = if row.why.is_empty() { String::new() } else { format!(": {}", row.why) };
             lines.push(format!("{verb} {}: {files} files, {bytes} bytes{why}", row.id));
         }
-        lines.extend(gone.iter().map(|id| format!("delete {id} on the VPS: the mirror does not have it any more")));
+        lines.extend(
+            gone.iter().map(|id| format!("delete {id} on the VPS: the mirror does not have it any more")),
+        );
         if !self.out.is_json() {
             for line in &lines {
                 self.out.data(&printable(&format!("would {line}")));
@@ -317,15 +325,17 @@ impl Run<'_> {
     /// Is there room for what is new?
     fn room(&self, staging: &Staging<'_>, wanted: &[&Row]) -> Result<(), Failure> {
         let new = |row: &&&Row| !self.mirror.root.join(&row.id).exists();
-        let needed: u64 = wanted.iter().filter(new).filter_map(|row| Some(row.listed.as_ref()?.sum.bytes)).sum();
+        let needed: u64 =
+            wanted.iter().filter(new).filter_map(|row| Some(row.listed.as_ref()?.sum.bytes)).sum();
         let room = staging.room().map_err(local("cannot see how much room there is"))?;
         if needed > room {
             let message = format!(
                 "no room for the copies: {needed} bytes are new, and `{}` has {room} left; nothing was copied",
                 self.mirror.root.display()
             );
-            return Err(Failure::new(Exit::Transfer, message)
-                .hint(format!("df -h {}", self.mirror.root.display())));
+            return Err(
+                Failure::new(Exit::Transfer, message).hint(format!("df -h {}", self.mirror.root.display()))
+            );
         }
         Ok(())
     }
@@ -433,6 +443,11 @@ impl Run<'_> {
         if interrupt::requested() {
             return Err(RunError::Interrupted { program: "ua-sync".to_owned() }.into());
         }
+        if proved.is_empty() {
+            return Ok(());
+        }
+        // Before anything is in place, so that no cut leaves workspaces without theirs.
+        artifacts::owe(self.config).map_err(local("cannot write down that the artifacts are owed"))?;
         let keep = Keep { database: self.options.database, deleted: self.options.keep_deleted };
         let mut done: Vec<(&str, &str)> = Vec::new();
         for (id, signature) in proved {
@@ -447,9 +462,6 @@ impl Run<'_> {
                     self.failed.insert((*id).to_owned(), format!("it cannot be put in place: {error}"));
                 }
             }
-        }
-        if !self.copied.is_empty() {
-            artifacts::owe(self.config).map_err(local("cannot write down that the artifacts are owed"))?;
         }
         // What is recorded must outlive a loss of power.
         staging.sync().map_err(local("cannot have the copies written to disk"))?;
@@ -515,6 +527,13 @@ impl Run<'_> {
         for row in rows.iter().filter(unclear) {
             let detail = format!("`{}` is not mirrored: {}", printable(&row.id), row.why);
             report.push(Check::warn("sync.skipped", detail));
+        }
+        if !failed.is_empty() {
+            let mirrored = unchanged + self.copied.len();
+            let names: Vec<&str> = failed.keys().map(String::as_str).collect();
+            let words =
+                format!("{mirrored} of {} mirrored; failed: {}", mirrored + failed.len(), names.join(", "));
+            report.data.insert("summary".to_owned(), words.into());
         }
         let others = Self::count(rows, &[State::MirrorOnly]);
         report.data.insert(

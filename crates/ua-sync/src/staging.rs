@@ -244,13 +244,7 @@ impl<'a> Staging<'a> {
 }
 
 /// Takes what is only here over into a new copy, as links to the same files.
-fn carry(
-    from: &Path,
-    to: &Path,
-    old: Option<&Tree>,
-    new: &Tree,
-    keep: Keep,
-) -> io::Result<()> {
+fn carry(from: &Path, to: &Path, old: Option<&Tree>, new: &Tree, keep: Keep) -> io::Result<()> {
     let mut touched: BTreeMap<PathBuf, Timestamps> = BTreeMap::new();
     for (path, thing) in &Tree::walk(from)?.0 {
         if new.0.contains_key(path) || !is_local(path, old, keep) {
@@ -319,9 +313,7 @@ fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
 fn exchange(from: &Path, to: &Path, gone: &Path) -> io::Result<()> {
     match rename(from, to, RenameFlags::EXCHANGE) {
         Ok(()) => fs_err::rename(from, gone),
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
             fs_err::rename(to, gone)?;
             fs_err::rename(from, to)
         }
@@ -332,7 +324,9 @@ fn exchange(from: &Path, to: &Path, gone: &Path) -> io::Result<()> {
 fn same_file(a: &Path, b: &Path) -> io::Result<bool> {
     let identity = |path: &Path| match fs::symlink_metadata(path) {
         Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     };
     Ok(identity(a)?.is_some_and(|a| identity(b).is_ok_and(|b| b == Some(a))))

@@ -43,7 +43,8 @@ impl Fact for TransferError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Rsync { banner: true, .. } => Some(
-                "a login on the VPS prints something; its start-up files must be silent where no terminal is".to_owned(),
+                "a login on the VPS prints something; its start-up files must be silent where no terminal is"
+                    .to_owned(),
             ),
             Self::Rsync { code: 11, .. } => Some("df -h".to_owned()),
             Self::Rsync { code: 127, .. } => Some("sudo apt-get install rsync  # on the VPS".to_owned()),
@@ -159,11 +160,7 @@ impl Source<'_> {
         Ok(differing)
     }
 
-    fn run(
-        &self,
-        mut args: Vec<OsString>,
-        on_line: &mut dyn FnMut(&str),
-    ) -> Result<Option<String>, Failure> {
+    fn run(&self, mut args: Vec<OsString>, on_line: &mut dyn FnMut(&str)) -> Result<Option<String>, Failure> {
         args.push(format!("--timeout={}", self.idle.as_secs().max(1)).into());
         let finished = self.transport.rsync(args, self.idle, on_line).map_err(|error| match error {
             error @ TransportError::Run(RunError::Timeout { .. }) => {

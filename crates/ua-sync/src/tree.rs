@@ -219,8 +219,7 @@ mod tests {
             ("sly", link("p/q/up/../../secret")),
             ("through", link("sibling/more")),
         ]);
-        let mut found: Vec<String> =
-            tree.escaping().iter().map(|path| path.display().to_string()).collect();
+        let mut found: Vec<String> = tree.escaping().iter().map(|path| path.display().to_string()).collect();
         found.sort();
         assert_eq!(found, ["absolute", "sibling", "sly", "through"]);
     }
