@@ -87,7 +87,7 @@ pub fn rewrite(argv: Vec<OsString>) -> Vec<OsString> {
     let mut new: Vec<OsString> = vec![program.clone()];
     new.extend(verb.iter().map(OsString::from));
     new.push(format!("--{OLD}").into());
-    let flags = flags(rest, verb == ["status"]);
+    let flags = flags(rest, verb == ["status"], verb == ["once"]);
     if verb == ["status"] {
         new.push("--object".into());
     }
@@ -115,7 +115,7 @@ fn is_old(first: &str) -> bool {
     first == ONCE || first == STATUS || VALUES.iter().any(|(old, _)| *old == first)
 }
 
-fn flags(rest: &[OsString], status: bool) -> Vec<OsString> {
+fn flags(rest: &[OsString], status: bool, once: bool) -> Vec<OsString> {
     let mut new = Vec::new();
     let mut rest = rest.iter();
     while let Some(arg) = rest.next() {
@@ -134,6 +134,10 @@ fn flags(rest: &[OsString], status: bool) -> Vec<OsString> {
             continue;
         };
         let value = rest.next();
+        // One run has no units.
+        if once && text == "--service-name" {
+            continue;
+        }
         let unset = value.is_some_and(|value| value.is_empty() || (text == "--ssh-port" && value == "22"));
         if !unset {
             new.push(now.into());
@@ -170,7 +174,7 @@ mod tests {
             ("pull session_1 --ssh-key k", "pull --old-spelling --ssh-key k -- session_1"),
             ("pull --no-skip-synced", "pull --old-spelling --no-skip-synced"),
             ("pull s --status-json --host h@x", "status --old-spelling --object --host h@x"),
-            ("timer sync-now --no-artifacts", "once --old-spelling --no-artifacts"),
+            ("timer sync-now --no-artifacts --service-name x", "once --old-spelling --no-artifacts"),
             ("timer on --interval 600", "timer on --old-spelling --interval 600"),
             ("timer on --service-name n --uninstall", "timer off --old-spelling --service-name n"),
             ("once --json", "once --json"),

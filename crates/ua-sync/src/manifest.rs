@@ -100,7 +100,9 @@ fn record(line: &str) -> Option<(&str, &str)> {
     let (id, signature) = match line.split_once('|') {
         Some((id, signature)) if known(signature) => (id, signature),
         Some(_) => return None,
-        None => (line, ""),
+        // Only the old script wrote such lines, and only for such names.
+        None if line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) => (line, ""),
+        None => return None,
     };
     (id::judge(id) == Name::Workspace).then_some((id, signature))
 }

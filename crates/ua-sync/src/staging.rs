@@ -132,7 +132,7 @@ impl<'a> Staging<'a> {
         match Thing::at(&to)? {
             None => rename(&from, &to, RenameFlags::NOREPLACE)?,
             // All of it is there already.
-            Some(Thing::Directory) if !vanished() && new.damage(&to)?.is_none() => {
+            Some(Thing::Directory) if !vanished() && is_linked(&new, &from, &to)? => {
                 remove(&from)?;
                 put.copied = false;
             }
@@ -319,6 +319,17 @@ fn exchange(from: &Path, to: &Path, gone: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Is all of a staged copy linked from what is there already? Equal sizes and times alone would not show other bytes.
+fn is_linked(new: &Tree, from: &Path, to: &Path) -> io::Result<bool> {
+    for (path, thing) in &new.0 {
+        let file = matches!(thing, Thing::File { .. });
+        if file && !same_file(&from.join(path), &to.join(path))? {
+            return Ok(false);
+        }
+    }
+    Ok(new.damage(to)?.is_none())
 }
 
 fn same_file(a: &Path, b: &Path) -> io::Result<bool> {

@@ -90,8 +90,7 @@ impl Source<'_> {
         let rules = rules(ids, database)?;
         let mut args = neutral();
         args.extend(["--perms", "--times", "--safe-links", "--delete", "--compress"].map(OsString::from));
-        // Nothing of its owner's is in the way of its next change, and nobody else writes to it.
-        args.push("--chmod=Du+rwx,Dgo-w,D-s,Fu+rw,Fgo-w,Fu-s,Fg-s".into());
+        args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         if look == Look::Content {
             args.push("--checksum".into());
@@ -114,7 +113,7 @@ impl Source<'_> {
     ) -> Result<Option<String>, Failure> {
         let mut args = neutral();
         args.extend(["--perms", "--times", "--safe-links", "--compress"].map(OsString::from));
-        args.push("--chmod=Du+rwx,Dgo-w,D-s,Fu+rw,Fgo-w,Fu-s,Fg-s".into());
+        args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         args.push(format!("--exclude=/{excluded}").into());
         args.push(joined("--partial-dir=", partial));
@@ -186,6 +185,9 @@ fn last(said: &str) -> &str {
     let mut lines = said.lines().filter(|line| !line.starts_with("rsync error:"));
     lines.next_back().unwrap_or_else(|| said.lines().next_back().unwrap_or_default())
 }
+
+/// Nothing of a file's owner is in the way of its next change, nobody else writes to it, and it lends no powers.
+const MODES: &str = "--chmod=Du+rwx,Dgo-w,Du-s,Dg-s,D-t,Fu+rw,Fgo-w,Fu-s,Fg-s";
 
 /// What holds for every run: nothing of the source's owners, devices or names has power here.
 fn neutral() -> Vec<OsString> {
