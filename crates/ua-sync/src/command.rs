@@ -321,10 +321,11 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     // Whatever is wrong with what was typed is said before anything else is looked at.
     let chosen = chosen(matches)?;
     let wait = wait(matches, verb)?;
-    let mut config = Config::new(&context.settings, &context.around)?;
+    let mut config = Config::new(&context.settings, &context.around).map_err(Failure::from)?;
     config.key()?;
     if flag(matches, legacy::OLD)
-        && let Some(host) = session::by_address(&config.settings.host_vps, &context.around, &context.out)?
+        && let Some(host) = session::by_address(&config.settings.host_vps, &context.around, &context.out)
+            .map_err(Failure::from)?
     {
         config.settings.host_vps = host;
     }
@@ -674,10 +675,10 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
 
 /// The timer that these settings and options mean.
 fn described(name: &str, matches: &ArgMatches, context: &Context) -> anyhow::Result<Timer> {
-    let config = Config::new(&context.settings, &context.around)?;
+    let config = Config::new(&context.settings, &context.around).map_err(Failure::from)?;
     config.key()?;
-    let repo =
-        config.settings.repo(&context.around)?.canonicalize().map_err(local("cannot find the repository"))?;
+    let repo = config.settings.repo(&context.around).map_err(Failure::from)?;
+    let repo = repo.canonicalize().map_err(local("cannot find the repository"))?;
     let program = std::env::current_exe().map_err(local("cannot find this program"))?;
     let word = |path: &Path| {
         let usage = || Failure::new(Exit::Usage, format!("`{}` is not UTF-8 text", path.display()));

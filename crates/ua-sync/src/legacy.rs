@@ -64,6 +64,8 @@ pub fn rewrite(argv: Vec<OsString>) -> Vec<OsString> {
             Some(action @ ("on" | "off" | "toggle" | "status")) => (vec!["timer", action], &args[2..]),
             _ => return argv,
         },
+        // A mistyped verb is for the parser to refuse.
+        first if !first.is_empty() && !first.starts_with('-') && !VERBS.contains(&first) => return argv,
         first if VERBS.contains(&first) => return status_object(argv),
         // Flags that all tools share may stand before the verb.
         _ if args.iter().any(|arg| arg.to_str().is_some_and(|arg| VERBS.contains(&arg)))

@@ -57,7 +57,8 @@ fn p127_what_is_ready_comes_whole_over_one_connection_and_only_once() {
 #[test]
 fn p116_any_name_is_mirrored_or_listed() {
     let vps = Vps::new();
-    let odd = ["session_two words", "cron größe", "cron it's $(touch x) \"q\"", "#x", ";y", "[a]*?", "back\\slash"];
+    let odd =
+        ["session_two words", "cron größe", "cron it's $(touch x) \"q\"", "#x", ";y", "[a]*?", "back\\slash"];
     for id in odd {
         vps.ended(id, 600);
         vps.write(&format!("{id}/-x"), "dash", 600);
@@ -378,7 +379,10 @@ fn artifacts_come_by_a_step_of_their_own_and_nothing_is_deleted_there() {
     vps.ended("session_2", 600);
     vps.ends(&["once"], 0);
     assert_eq!(read(here.join("b.pdf")), "b");
-    assert_eq!((read(here.join("deep/a.pdf")), read(here.join("mine.txt"))), ("a".to_owned(), "mine".to_owned()));
+    assert_eq!(
+        (read(here.join("deep/a.pdf")), read(here.join("mine.txt"))),
+        ("a".to_owned(), "mine".to_owned())
+    );
 }
 
 #[test]
