@@ -353,9 +353,9 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     }
     let job = Job { config, options, wait, verb, token: token(matches, context)?, context };
     match verb {
-        "status" => job.status(flag(matches, "object")),
-        "list" => job.list(matches),
-        "watch" => job.watch(),
+        "status" => Ok(job.status(flag(matches, "object"))),
+        "list" => Ok(job.list(matches)),
+        "watch" => Ok(job.watch()),
         _ => {
             let mut report = job.report();
             job.cycle(&mut report);
@@ -527,7 +527,7 @@ impl Job<'_> {
         Ok(Some((view, manifest)))
     }
 
-    fn status(mut self, object: bool) -> anyhow::Result<Exit> {
+    fn status(mut self, object: bool) -> Exit {
         // A caller waits for the answer, whatever it is.
         let settings = &mut self.config.settings;
         for limit in [&mut settings.ssh_connect_timeout.value, &mut settings.preflight_timeout.value] {
@@ -562,17 +562,17 @@ impl Job<'_> {
             Err(error) => drop(report.push(session::failed("sync.status", &error))),
         }
         if !object {
-            return Ok(self.context.finish(&[report]));
+            return self.context.finish(&[report]);
         }
         let why = report.first_failure().map_or_else(String::new, |check| check.detail.clone());
         let mut words = words.unwrap_or_else(|| status::unknown(&why));
         words["report"] = report.to_json();
         self.context.out.troubles(&report);
         self.context.out.data(&words.to_string());
-        Ok(report.exit())
+        report.exit()
     }
 
-    fn list(&self, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    fn list(&self, matches: &ArgMatches) -> Exit {
         let mut report = self.report();
         let filter = Filter {
             pending: flag(matches, "pending"),
@@ -586,7 +586,7 @@ impl Job<'_> {
                 if !self.context.out.is_json() {
                     list::records(rows.iter().copied()).print(matches, &self.context.out);
                     self.context.out.troubles(&report);
-                    return Ok(Exit::Ok);
+                    return Exit::Ok;
                 }
                 report.push(Check::pass(
                     "sync.list",
@@ -597,13 +597,13 @@ impl Job<'_> {
             Ok(None) => {}
             Err(error) => drop(report.push(session::failed("sync.list", &error))),
         }
-        Ok(self.context.finish(&[report]))
+        self.context.finish(&[report])
     }
 
-    fn watch(&self) -> anyhow::Result<Exit> {
+    fn watch(&self) -> Exit {
         let interval = self.config.settings.sync_interval.value.map_or(Duration::from_secs(30), |it| it.0);
         let begin = || self.report();
-        Ok(watch::watch(&self.context.out, interval, |report| self.cycle(report), begin))
+        watch::watch(&self.context.out, interval, |report| self.cycle(report), begin)
     }
 }
 

@@ -53,27 +53,27 @@ const TRANSFER: [(&str, bool); 12] = [
 
 /// Today's form of an old call; a call in today's form stays as it is.
 pub fn rewrite(argv: Vec<OsString>) -> Vec<OsString> {
-    let Some((program, args)) = argv.split_first() else { return argv };
-    let first = args.first().and_then(|arg| arg.to_str()).unwrap_or_default();
+    let Some((program, words)) = argv.split_first() else { return argv };
+    let first = words.first().and_then(|arg| arg.to_str()).unwrap_or_default();
     let (mut verb, rest): (Vec<&str>, &[OsString]) = match first {
         "-h" | "--help" | "-V" | "--version" => return argv,
-        "pull" => (vec!["pull"], &args[1..]),
-        "timer" => match args.get(1).and_then(|arg| arg.to_str()) {
-            Some("sync-now") => (vec!["once"], &args[2..]),
-            Some("on") if args.iter().any(|arg| arg == "--uninstall") => (vec!["timer", "off"], &args[2..]),
-            Some(action @ ("on" | "off" | "toggle" | "status")) => (vec!["timer", action], &args[2..]),
+        "pull" => (vec!["pull"], &words[1..]),
+        "timer" => match words.get(1).and_then(|arg| arg.to_str()) {
+            Some("sync-now") => (vec!["once"], &words[2..]),
+            Some("on") if words.iter().any(|arg| arg == "--uninstall") => (vec!["timer", "off"], &words[2..]),
+            Some(action @ ("on" | "off" | "toggle" | "status")) => (vec!["timer", action], &words[2..]),
             _ => return argv,
         },
         // A mistyped verb is for the parser to refuse.
         first if !first.is_empty() && !first.starts_with('-') && !VERBS.contains(&first) => return argv,
         first if VERBS.contains(&first) => return status_object(argv),
         // Flags that all tools share may stand before the verb.
-        _ if args.iter().any(|arg| arg.to_str().is_some_and(|arg| VERBS.contains(&arg)))
+        _ if words.iter().any(|arg| arg.to_str().is_some_and(|arg| VERBS.contains(&arg)))
             && !is_old(first) =>
         {
             return status_object(argv);
         }
-        _ => (vec!["watch"], args),
+        _ => (vec!["watch"], words),
     };
     // The id comes first and is whatever somebody sent: it must not become a flag with a value.
     let id = rest.first().filter(|_| verb == ["pull"]).filter(|arg| {

@@ -97,13 +97,12 @@ impl Manifest {
 
 /// The id and the signature of a line of ours; the signature is empty where the line has none.
 fn record(line: &str) -> Option<(&str, &str)> {
-    let (id, signature) = match line.split_once('|') {
-        Some((id, signature)) if known(signature) => (id, signature),
-        Some(_) => return None,
-        // Only the old script wrote such lines, and only for such names.
-        None if line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) => (line, ""),
-        None => return None,
-    };
+    let (id, signature) = line.split_once('|').unwrap_or((line, ""));
+    // Lines without a signature were written by the old script only, and only for such names.
+    let old = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(known(signature) || (id == line && id.bytes().all(old))) {
+        return None;
+    }
     (id::judge(id) == Name::Workspace).then_some((id, signature))
 }
 
