@@ -143,7 +143,7 @@ mod tests {
         assert!(manifest.holds("session_2", "legacy_1771650000_runlog"));
         assert!(!manifest.knows("session_3") && !manifest.knows("session_4"));
         assert_eq!(manifest.latest(|_| true), Some(1_771_650_099.0));
-        assert_eq!(manifest.foreign.len(), 4, "{:?}", manifest.foreign);
+        assert_eq!(manifest.foreign.len(), 5, "{:?}", manifest.foreign);
         manifest.record([("session_5", "1_completed"), ("session_1", "1771650099_failed")]).unwrap();
         let expected = [text.as_slice(), b"\nsession_5|1_completed\n"].concat();
         assert_eq!(std::fs::read(&manifest.path).unwrap(), expected);

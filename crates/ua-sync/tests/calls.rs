@@ -400,7 +400,7 @@ fn p126_one_run_at_a_time_and_the_loser_names_the_holder() {
 #[test]
 fn p128_a_caller_that_is_killed_leaves_nothing_running() {
     let vps = Vps::new();
-    vps.write("session_1/big.bin", vec![7_u8; 1 << 20], 600);
+    vps.write("session_1/big.bin", common::noise(1 << 20), 600);
     vps.marker("session_1", 600, "completed");
     // Slow enough to be met in the middle.
     let command = vps.command(&["once"]);

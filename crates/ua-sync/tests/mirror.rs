@@ -424,3 +424,41 @@ fn a_dry_run_tells_and_changes_nothing() {
     assert!(out.starts_with("would copy session_1: 3 files, "), "{out}");
     assert_eq!((tree(&vps.place.cwd()), tree(&vps.remote(""))), before);
 }
+
+#[test]
+fn p124_a_reader_never_sees_half_a_workspace() {
+    let vps = Vps::new();
+    vps.write("session_1/a_big.bin", common::noise(300_000), 600);
+    vps.write("session_1/z_big.bin", common::noise(300_000), 600);
+    vps.marker("session_1", 600, "completed");
+    vps.place.program("rsync", "#!/bin/sh\nexec /usr/bin/rsync --bwlimit=200 \"$@\"\n");
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| vps.run(&["once"]));
+        let mut looks = 0;
+        while !run.is_finished() {
+            if vps.mirror("session_1").exists() {
+                assert_eq!(tree(&vps.mirror("session_1")), tree(&vps.remote("session_1")));
+            }
+            looks += 1;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(looks > 100, "{looks}");
+        common::exits(&run.join().unwrap(), 0);
+    });
+}
+
+#[test]
+fn p139_room_is_seen_to_first_and_a_run_sums_up() {
+    let vps = Vps::new();
+    vps.ended("session_1", 600);
+    vps.ended("session_2", 600);
+    // More than any disk of a test has, without any bytes in it.
+    let huge = vps.remote("session_2/huge.bin");
+    fs::File::create(&huge).unwrap().set_len(15 << 40).unwrap();
+    vps.date(&huge, 600);
+    let (_, err) = vps.ends(&["once"], 32);
+    assert!(err.contains("no room for the copies") && err.contains("nothing was copied"), "{err}");
+    assert!(!vps.mirror("session_1").exists());
+    let (out, _) = vps.ends(&["pull", "session_1"], 0);
+    assert!(out.contains("copied 1, unchanged 0, running 0, failed 0"), "{out}");
+}

@@ -199,3 +199,12 @@ fn what_a_deletion_that_was_cut_off_had_moved_away_comes_back() {
     vps.ends(&["prune", "--allow-remote-delete", "session_2"], 0);
     assert_eq!(there(&vps), ["session_1"]);
 }
+
+#[test]
+fn p129_a_deletion_costs_one_connection_however_many_go() {
+    let ids: Vec<String> = (0..10).map(|n| format!("session_{n}")).collect();
+    let vps = mirrored(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    let logins = vps.sshd.logins();
+    vps.ends(&["prune", "--allow-remote-delete"], 0);
+    assert_eq!((there(&vps).len(), vps.sshd.logins()), (0, logins + 1));
+}
