@@ -55,8 +55,8 @@ impl Progress {
     }
 }
 
-/// The bytes of a line such as `  1234  12%  1.18MB/s    0:00:01`.
-fn bytes(line: &str) -> Option<u64> {
+/// The bytes of a line of rsync such as `  1234  12%  1.18MB/s    0:00:01`.
+pub fn bytes(line: &str) -> Option<u64> {
     let mut words = line.split_ascii_whitespace();
     let (bytes, share) = (words.next()?, words.next()?);
     share.strip_suffix('%')?.parse::<u8>().ok()?;
