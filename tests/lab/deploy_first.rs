@@ -18,7 +18,7 @@ pub(crate) const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/heal
 
 /// The built-in profile, but with less patience: what a scenario does not turn upon it need not wait for.
 const QUICK: &str = "/home/op/quick.toml";
-const PROFILE: &str = include_str!("../../crates/ua-deploy/profiles/universal-agent.toml");
+const PROFILE: &str = include_str!("../../crates/ua-common/profiles/universal-agent.toml");
 
 /// Every scenario of this module.
 pub fn trials() -> Vec<(&'static str, Scenario)> {

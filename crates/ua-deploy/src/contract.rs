@@ -4,8 +4,8 @@ use ua_common::env_file::{self, Assignment};
 use ua_common::exit::Exit;
 use ua_common::report::Check;
 
-use crate::profile::{Profile, Rule};
 use crate::survey::Facts;
+use ua_common::profile::{Profile, Rule};
 
 /// Where the app is, for hints that can be pasted.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn p24_a_missing_program_is_31_with_the_command_that_installs_it() {
-        let profile = Profile::built_in();
+        let profile = Profile::built_in().unwrap();
         let target = Target { ssh: "root@vps", app: "/opt/universal_agent" };
         let there = |name: &str| (name.to_owned(), Some(format!("/usr/bin/{name}")));
         let mut facts = Facts {

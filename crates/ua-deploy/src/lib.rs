@@ -6,11 +6,9 @@
 
 mod command;
 mod contract;
-mod glob;
 mod history;
 mod orders;
 mod plan;
-mod profile;
 mod public;
 mod release;
 mod remote;
@@ -33,11 +31,11 @@ pub use command::tool;
 
 use crate::history::{Outcome, Record};
 use crate::plan::Plan;
-use crate::profile::Profile;
 use crate::public::Smoke;
 use crate::release::{Dirty, Release, listed};
 use crate::remote::{Activated, Direction, Remote, STATE};
 use crate::survey::Facts;
+use ua_common::profile::Profile;
 
 const NAME: &str = "ua-deploy";
 

@@ -7,11 +7,11 @@ use ua_common::env_file;
 use ua_common::place;
 use ua_common::settings::Settings;
 
-use crate::glob;
 use crate::plan::Plan;
-use crate::profile::{Profile, Sessions, Step, full};
 use crate::release::Release;
 use crate::survey::Facts;
+use ua_common::glob;
+use ua_common::profile::{Profile, Sessions, Step, full};
 
 /// Where unit files of this machine lie.
 const UNIT_DIR: &str = "/etc/systemd/system";
@@ -89,7 +89,7 @@ pub fn orders(
     }
     if let Some(sessions) = &profile.sessions {
         let words =
-            |list: &[crate::profile::Word]| list.iter().map(|word| &**word).collect::<Vec<_>>().join(",");
+            |list: &[ua_common::profile::Word]| list.iter().map(|word| &**word).collect::<Vec<_>>().join(",");
         say(&["sessions_database", &database(app, sessions, facts)]);
         say(&[
             "sessions_columns",

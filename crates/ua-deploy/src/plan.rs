@@ -8,11 +8,11 @@ use ua_common::exit::Exit;
 use ua_common::report::Check;
 
 use crate::contract::Target;
-use crate::glob;
 use crate::orders;
-use crate::profile::Profile;
 use crate::release::{Release, listed};
 use crate::survey::{Facts, Unit};
+use ua_common::glob;
+use ua_common::profile::Profile;
 
 /// Something that is done, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn p53_what_serves_already_needs_nothing() {
-        let profile = Profile::built_in();
+        let profile = Profile::built_in().unwrap();
         let plan = Plan::new(&profile, &Release::of(&TREE), &facts(&profile));
         assert!(plan.is_empty(), "{plan:?}");
         // The VPS says so without sending its list.
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn p36_only_what_a_change_needs_is_sent_built_and_restarted() {
-        let profile = Profile::built_in();
+        let profile = Profile::built_in().unwrap();
         let facts = facts(&profile);
         let plan = |release: &Release| Plan::new(&profile, release, &facts);
         for (path, digest, builds, restarts) in [
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn each_restart_says_why() {
-        let profile = Profile::built_in();
+        let profile = Profile::built_in().unwrap();
         let why = |release: &Release, facts: &Facts, unit: usize| {
             Plan::new(&profile, release, facts).restarts[unit].why.clone()
         };
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn drift_is_sent_again_and_restarts_what_read_it() {
-        let profile = Profile::built_in();
+        let profile = Profile::built_in().unwrap();
         let mut facts = facts(&profile);
         let known = facts.known.as_mut().unwrap();
         known.drift = ["docs/gone-since.md", "web-ui/app/page.mjs"].map(str::to_owned).into();
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn room_is_counted_for_each_file_system() {
-        let profile = Profile::built_in();
+        let profile = Profile::built_in().unwrap();
         let mut facts = facts(&profile);
         facts.sizes.insert("web-ui".to_owned(), 10 << 20);
         let release = with("web-ui/app/page.mjs", "2");

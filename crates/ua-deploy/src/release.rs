@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
+use ua_common::glob;
 use ua_common::run::Cmd;
 use ua_common::tool::git::{Entry, Kind, Repo};
 
-use crate::glob;
-use crate::profile::Profile;
+use ua_common::profile::Profile;
 
 /// What a path of the release is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -477,7 +477,7 @@ mod tests {
         fn take(&self, dirty: Dirty, include: &[&str]) -> anyhow::Result<Release> {
             let repo = Repo::open(self.dir.path()).unwrap();
             let include: Vec<String> = include.iter().map(|path| (*path).to_owned()).collect();
-            Release::take(&repo, "HEAD", dirty, &include, &Profile::built_in())
+            Release::take(&repo, "HEAD", dirty, &include, &Profile::built_in().unwrap())
         }
     }
 
@@ -558,7 +558,8 @@ mod tests {
         checkout.git(&["worktree", "add", "--quiet", worktree.to_str().unwrap(), "-b", "other"]);
         assert!(worktree.join(".git").is_file());
         let repo = Repo::open(&worktree).unwrap();
-        let release = Release::take(&repo, "HEAD", Dirty::Refuse, &[], &Profile::built_in()).unwrap();
+        let release =
+            Release::take(&repo, "HEAD", Dirty::Refuse, &[], &Profile::built_in().unwrap()).unwrap();
         assert!(!tree(&release).iter().any(|path| path.starts_with(".git/") || path == ".git"));
         assert_eq!(release.branch.as_deref(), Some("other"));
     }
@@ -670,7 +671,8 @@ mod tests {
         checkout.commit();
         assert_ne!(digest(&checkout), empty);
         let repo = Repo::open(checkout.dir.path()).unwrap();
-        let older = Release::take(&repo, "HEAD~1", Dirty::Refuse, &[], &Profile::built_in()).unwrap();
+        let older =
+            Release::take(&repo, "HEAD~1", Dirty::Refuse, &[], &Profile::built_in().unwrap()).unwrap();
         assert_eq!((older.branch, older.commit), (None, repo.commit("HEAD~1").unwrap()));
     }
 }

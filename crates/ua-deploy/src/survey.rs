@@ -10,8 +10,8 @@ use ua_common::transport::{Script, Transport};
 
 use crate::history::{self, Record};
 use crate::orders;
-use crate::profile::{Profile, Rule};
 use crate::release::Release;
+use ua_common::profile::{Profile, Rule};
 
 const SURVEY: Script = Script {
     name: "survey",

@@ -124,11 +124,12 @@ fn a_profile_is_read_strictly() {
     let place = place("healthy");
     let said = refused(&place, &["--profile", "missing.toml"], &[]);
     assert!(said.contains("cannot read the profile"), "{said}");
-    let text = include_str!("../profiles/universal-agent.toml").replace("stable_seconds", "stabel_seconds");
+    let text = include_str!("../../ua-common/profiles/universal-agent.toml")
+        .replace("stable_seconds", "stabel_seconds");
     place.file("cwd/profile.toml", text);
     let said = refused(&place, &["--profile", "profile.toml"], &[]);
     assert!(said.contains("profile.toml:") && said.contains("unknown field `stabel_seconds`"), "{said}");
-    let text = include_str!("../profiles/universal-agent.toml");
+    let text = include_str!("../../ua-common/profiles/universal-agent.toml");
     for (from, to) in [
         ("units = [\"universal-agent-webui\"]", "units = [\"no-such-unit\"]"),
         ("unit = \"universal-agent-api\"", "unit = \"no-such-unit\""),

@@ -941,7 +941,7 @@ fn p49_p50_nothing_is_installed() {
             assert!(!code.clone().any(|line| line.contains(word)), "{name} has `{word}`");
         }
     }
-    let profile = include_str!("../profiles/universal-agent.toml");
+    let profile = include_str!("../../ua-common/profiles/universal-agent.toml");
     let runs: Vec<&str> = profile.lines().filter(|line| line.starts_with("run = ")).collect();
     assert_eq!(
         runs,

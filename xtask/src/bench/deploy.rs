@@ -338,7 +338,7 @@ impl Call {
 
 /// How long a process of the app must have lived to count as up.
 fn stable_seconds() -> Result<u32> {
-    let profile = lab::checkout()?.join("crates/ua-deploy/profiles/universal-agent.toml");
+    let profile = lab::checkout()?.join("crates/ua-common/profiles/universal-agent.toml");
     let text = fs::read_to_string(&profile)?;
     let value = text.lines().find_map(|line| line.strip_prefix("stable_seconds = "));
     Ok(value.with_context(|| format!("no `stable_seconds` in `{profile}`"))?.trim().parse()?)

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::error::Fact;
+use crate::exit::Exit;
+use crate::settings::Settings;
+use crate::settings::value::{Base, StatusSet, Value as _};
 use serde::Deserialize;
-use ua_common::error::Fact;
-use ua_common::exit::Exit;
-use ua_common::settings::Settings;
-use ua_common::settings::value::{Base, StatusSet, Value as _};
 
 use crate::glob::{self, Pattern};
 
@@ -340,7 +340,7 @@ impl Profile {
     /// The profile of the settings.
     pub fn load(settings: &Settings) -> Result<Self, ProfileError> {
         match &settings.deploy_profile.value {
-            None => Self::parse(BUILT_IN, BUILT_IN_NAME),
+            None => Self::built_in(),
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| ProfileError::Unreadable { path: path.clone(), source })?;
@@ -350,9 +350,8 @@ impl Profile {
     }
 
     /// The one for Universal Agent.
-    #[cfg(test)]
-    pub fn built_in() -> Self {
-        Self::parse(BUILT_IN, BUILT_IN_NAME).unwrap()
+    pub fn built_in() -> Result<Self, ProfileError> {
+        Self::parse(BUILT_IN, BUILT_IN_NAME)
     }
 
     fn parse(text: &str, file: &str) -> Result<Self, ProfileError> {
