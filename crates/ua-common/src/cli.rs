@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -20,6 +21,7 @@ pub struct Context {
     pub around: Surroundings,
     /// Where to print.
     pub out: Printer,
+    passed: OnceLock<u8>,
 }
 
 impl Context {
@@ -31,6 +33,12 @@ impl Context {
 }
 
 impl Context {
+    /// The process ends with the code of what it ran for somebody, whatever that means, and not with one of ours.
+    pub fn pass(&self, code: u8) {
+        // Only one thing is run.
+        let _first = self.passed.set(code);
+    }
+
     /// Ends a run whose stdout is `words`, for a shell or another program, and not the report: that goes to stderr
     /// as far as a person needs it, and with `--json` to stdout instead of the words.
     pub fn finish_with(&self, report: Report, words: Option<&str>) -> Exit {
@@ -159,7 +167,7 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
         let mut typed = table::typed(&matches);
         typed.extend((tool.layer)(&matches));
         let settings = Settings::load(typed, &around)?;
-        Ok(Context { settings, around, out })
+        Ok(Context { settings, around, out, passed: OnceLock::new() })
     };
     let context = match begin() {
         Ok(context) => context,
@@ -182,7 +190,7 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
         context.out.error(&format!("cannot write to stdout: {kind}"));
         exit = if exit == Exit::Ok { Exit::Failed } else { exit };
     }
-    ExitCode::from(exit.code())
+    ExitCode::from(context.passed.get().copied().unwrap_or(exit.code()))
 }
 
 /// Words for a shell. With `--json` the report says that there are none.

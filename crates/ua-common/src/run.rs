@@ -177,6 +177,18 @@ impl Cmd {
         Err(RunError::Timeout { program: self.name(), limit: GRACE, partial })
     }
 
+    /// Runs it on our own streams and in our own process group, for a person or a pipe, and gives its code. Without a
+    /// limit: who started it ends it.
+    pub fn attached(&self) -> Result<i32, RunError> {
+        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
+        for (name, value) in &self.env {
+            expression = expression.env(name, value);
+        }
+        let handle = self.start(&expression.before_spawn(death_signal))?;
+        let output = handle.wait().map_err(|source| self.lost(source))?;
+        Ok(Finished::new(output, Instant::now()).code)
+    }
+
     /// Starts it beside us; its stdout and stderr go to files. Call it from a thread that lives as long
     /// as the child may: the death signal follows the thread. It is ended when the handle is dropped.
     pub fn background(&self, stdout: &Path, stderr: &Path) -> Result<Background, RunError> {
@@ -329,11 +341,16 @@ pub fn which(program: &str) -> Option<PathBuf> {
 }
 
 /// The child leads its own group, and gets SIGTERM when the thread that started it is gone.
+fn own_group_and_death_signal(command: &mut Command) -> io::Result<()> {
+    command.process_group(0);
+    death_signal(command)
+}
+
+/// The child gets SIGTERM when the thread that started it is gone.
 #[allow(unsafe_code, reason = "pre_exec: the closure only makes two system calls, both async-signal-safe")]
 #[allow(clippy::unnecessary_wraps, reason = "the signature of duct's hook")]
-fn own_group_and_death_signal(command: &mut Command) -> io::Result<()> {
+fn death_signal(command: &mut Command) -> io::Result<()> {
     let parent = rustix::process::getpid();
-    command.process_group(0);
     // SAFETY: prctl and getppid allocate nothing and take no lock.
     unsafe {
         command.pre_exec(move || {

@@ -268,6 +268,19 @@ impl Transport {
             .ok_or_else(|| self.lost(script, &finished))
     }
 
+    /// Runs a line of sh on our own streams, with a terminal of its own if `tty`, and gives its code; 255 may also be
+    /// ssh's, when the connection broke. The line travels in a form that every login shell takes for one plain word.
+    pub fn attached(&self, line: &str, tty: bool) -> Result<i32, TransportError> {
+        let word = base64(line.as_bytes());
+        let command = format!("sh -c 'eval \"$(printf %s \"$0\" | base64 -d)\"' {word}");
+        let cmd = ssh_cmd(&self.dir, &["-o", "ProxyCommand=false"], Duration::MAX)
+            .arg(if tty { "-tt" } else { "-T" })
+            .arg("--")
+            .arg(&self.opening.target.name)
+            .arg(command);
+        Ok(cmd.attached()?)
+    }
+
     /// An rsync over this connection; `args` are its options and both ends, where [`Transport::remote`] names the
     /// remote one. Its progress is handed on line by line.
     pub fn rsync(
@@ -491,6 +504,21 @@ fn read_end(stdout: &[u8], end: &str) -> Option<(usize, i32)> {
 fn read_answer(stdout: &[u8], end: &str, stderr: String) -> Option<Answer> {
     let (length, code) = read_end(stdout, end)?;
     Some(Answer { code, stdout: String::from_utf8_lossy(&stdout[..length]).into_owned(), stderr })
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for part in bytes.chunks(3) {
+        let all =
+            part.iter().chain([0, 0].iter()).take(3).fold(0_u32, |all, byte| all << 8 | u32::from(*byte));
+        for place in 0..4 {
+            let six = all >> (18 - 6 * place) & 63;
+            text.push(if place > part.len() { '=' } else { char::from(LETTERS[six as usize]) });
+        }
+    }
+    text
 }
 
 /// The text that is sent, and the word that its last line begins with. The arguments are set inside the script,

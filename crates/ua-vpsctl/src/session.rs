@@ -1,0 +1,65 @@
+//! The way to the VPS for one verb.
+
+use ua_common::cli::Context;
+use ua_common::error::Failure;
+use ua_common::exit::Exit;
+use ua_common::output::printable;
+use ua_common::profile::Profile;
+use ua_common::report::{Check, Report};
+use ua_common::transport::{Answer, Script, Transport};
+
+/// Where a deploy keeps what it knows, on the VPS.
+pub const STATE: &str = "/var/lib/ua-deploy";
+
+/// What every verb works with.
+pub struct Session<'a> {
+    /// Settings, surroundings and where to print.
+    pub context: &'a Context,
+    /// The app.
+    pub profile: &'a Profile,
+    /// The one connection.
+    pub transport: Transport,
+}
+
+/// Sees that the VPS is there, and connects. Nothing if a check says why not.
+pub fn open<'a>(
+    context: &'a Context,
+    profile: &'a Profile,
+    report: &mut Report,
+) -> anyhow::Result<Option<Session<'a>>> {
+    let settings = &context.settings;
+    let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
+    report.checks.extend(preflight.checks);
+    let Some(place) = preflight.place else { return Ok(None) };
+    let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)?;
+    report.checks.extend(transport.opening().checks());
+    Ok(Some(Session { context, profile, transport }))
+}
+
+impl Session<'_> {
+    /// Runs a script that ends with 0, or says why it does not.
+    pub fn ask(&self, script: Script, args: &[&str], limit: std::time::Duration) -> Result<Answer, Failure> {
+        let answer = self.transport.script(script, args, limit)?;
+        match answer.code {
+            0 => Ok(answer),
+            30 => {
+                let holder = printable(answer.stdout.trim());
+                let message = format!("a deploy is under way on the VPS: {holder}");
+                Err(Failure::new(Exit::Busy, message).hint("ua-deploy attach"))
+            }
+            code => {
+                let said = printable(answer.stderr.trim());
+                let said =
+                    if said.is_empty() { format!("`{}` ended with code {code}", script.name) } else { said };
+                Err(Failure::new(Exit::Failed, said))
+            }
+        }
+    }
+}
+
+/// A failed step from an error that may know its code and hint.
+pub fn failed(id: &'static str, error: &anyhow::Error) -> Check {
+    let (exit, hint) = Failure::within(error);
+    let check = Check::fail(id, exit, format!("{error:#}"));
+    if let Some(hint) = hint { check.hint(hint) } else { check }
+}
