@@ -94,8 +94,13 @@ impl Printer {
     }
 
     fn out(&self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// Data that need not be text.
+    pub fn bytes(&self, bytes: &[u8]) {
         let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
         if let Err(error) = written
             && error.kind() != io::ErrorKind::BrokenPipe
         {

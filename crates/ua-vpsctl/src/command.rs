@@ -1,27 +1,175 @@
 //! The command line.
 
-use clap::{Arg, ArgMatches, Command};
-use serde_json::json;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Value, json};
 use ua_common::cli::{Context, Tool};
+use ua_common::error::Failure;
 use ua_common::exit::Exit;
-use ua_common::output::Records;
+use ua_common::output::{Records, printable};
+use ua_common::profile::Profile;
 use ua_common::report::{Check, Lane, Report};
 use ua_common::settings::table;
 
-use crate::settings;
+use crate::session::{self, Session};
+use crate::{files, legacy, perms, run, settings, status, units};
 
 const NAME: &str = "ua-vpsctl";
 
 const EXAMPLES: &str = "\
 Examples:
-  ua-vpsctl settings                    every setting, and who decided it";
+  ua-vpsctl status                      how the app's units are
+  ua-vpsctl logs gateway -f             what one of them writes, as it comes
+  ua-vpsctl restart webui               and see that it stays up
+  ua-vpsctl run -- df -h                a command, word by word
+  ua-vpsctl settings                    every setting, and who decided it
+
+Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is under way.
+`run` and `run-file` end with the code of what they ran, and with 255 if they could not.";
 
 /// `ua-vpsctl`.
 pub fn tool() -> Tool {
+    let units = |help: &'static str| Arg::new("UNIT").num_args(1..).required(true).help(help);
+    let rest = || Arg::new("ARG").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
     let command = Command::new(NAME)
         .about("Everyday verbs for the VPS")
         .after_help(EXAMPLES)
         .subcommand_required(true)
+        .subcommand(verb(
+            "status",
+            "How the app's units are, and what they run",
+            "\
+Examples:
+  ua-vpsctl status
+  ua-vpsctl status gateway api --format tsv",
+            Records::<7>::args()
+                .into_iter()
+                .chain([Arg::new("UNIT").num_args(0..).help("Only these [default: all]")]),
+        ))
+        .subcommand(verb(
+            "restart",
+            "Restart units, and see that each stays up in one new process",
+            "\
+Examples:
+  ua-vpsctl restart webui
+  ua-vpsctl restart all",
+            [
+                units("Names of the profile, or their last part; `all` is all of them"),
+                Arg::new("dry-run")
+                    .long("dry-run")
+                    .action(ArgAction::SetTrue)
+                    .help("Say what would be restarted"),
+            ],
+        ))
+        .subcommand(verb(
+            "logs",
+            "What units wrote into the journal",
+            "\
+Examples:
+  ua-vpsctl logs gateway -n 50
+  ua-vpsctl logs gateway api -f --grep error",
+            [
+                units("Names of the profile, or their last part; `all` is all of them"),
+                Arg::new("follow")
+                    .short('f')
+                    .long("follow")
+                    .action(ArgAction::SetTrue)
+                    .help("Go on as lines come"),
+                Arg::new("lines")
+                    .short('n')
+                    .long("lines")
+                    .value_name("N")
+                    .value_parser(clap::value_parser!(u32))
+                    .default_value("220")
+                    .help("The last N lines"),
+                Arg::new("since").long("since").value_name("WHEN").help("Since then, such as `1 hour ago`"),
+                Arg::new("grep").long("grep").value_name("PATTERN").help("Only lines that match"),
+            ],
+        ))
+        .subcommand(verb(
+            "run",
+            "Run a command on the VPS; its code is the exit code",
+            "\
+Examples:
+  ua-vpsctl run -- systemctl list-timers
+  ua-vpsctl run --shell 'du -sh /opt/universal_agent/* | sort -h'",
+            [
+                Arg::new("shell").long("shell").value_name("LINE").help("A line for sh instead of a command"),
+                rest()
+                    .help("The command, word by word")
+                    .conflicts_with("shell")
+                    .required_unless_present("shell"),
+            ],
+        ))
+        .subcommand(verb(
+            "run-file",
+            "Run a script of this machine on the VPS; its code is the exit code",
+            "\
+Examples:
+  ua-vpsctl run-file ./check.sh
+  ua-vpsctl run-file ./check.sh -- --verbose /opt",
+            [
+                Arg::new("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help("The script"),
+                rest().help("Its arguments"),
+            ],
+        ))
+        .subcommand(verb(
+            "fix-perms",
+            "Owner and mode of the files that hold secrets",
+            "\
+Examples:
+  ua-vpsctl fix-perms --dry-run
+  ua-vpsctl fix-perms",
+            [Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Say what would be mended")],
+        ))
+        .subcommand(verb(
+            "sessions",
+            "The newest workspaces on the VPS",
+            "\
+Examples:
+  ua-vpsctl sessions
+  ua-vpsctl sessions session_202602 --format ids",
+            Records::<5>::args()
+                .into_iter()
+                .chain([Arg::new("PREFIX").default_value("").help("How their ids begin")]),
+        ))
+        .subcommand(verb(
+            "browse",
+            "What is in a directory of the VPS",
+            "\
+Examples:
+  ua-vpsctl browse
+  ua-vpsctl browse AGENT_RUN_WORKSPACES --format ids -0",
+            Records::<5>::args()
+                .into_iter()
+                .chain([Arg::new("PATH").default_value(".").help("Below the app's directory, or absolute")]),
+        ))
+        .subcommand(verb(
+            "read",
+            "A file of the VPS; files that hold secrets are refused",
+            "\
+Examples:
+  ua-vpsctl read logs/gateway.log --tail 50
+  ua-vpsctl read pyproject.toml",
+            [
+                Arg::new("PATH").required(true).help("Below the app's directory, or absolute"),
+                Arg::new("tail")
+                    .long("tail")
+                    .value_name("N")
+                    .value_parser(clap::value_parser!(u32))
+                    .help("Only its last N lines"),
+            ],
+        ))
+        .subcommand(verb(
+            "inspect",
+            "One workspace: its newest files, its largest results, how its log ends",
+            "\
+Examples:
+  ua-vpsctl inspect session_20260221_101500_ab12
+  ua-vpsctl inspect session_20260221_101500_ab12 --json | jq -r '.data.parts.products[]'",
+            [Arg::new("SESSION").required(true).help("Its id")],
+        ))
         .subcommand(verb(
             "settings",
             "Every setting, its value and where that comes from; nobody is contacted",
@@ -31,7 +179,7 @@ Examples:
   ua-vpsctl settings --format tsv | grep '^ssh'",
             Records::<3>::args(),
         ));
-    Tool::new(NAME, Lane::Vps, command, run)
+    Tool { legacy: legacy::rewrite, ..Tool::new(NAME, Lane::Vps, command, dispatch) }
 }
 
 fn verb(
@@ -41,29 +189,164 @@ fn verb(
     args: impl IntoIterator<Item = Arg>,
 ) -> Command {
     Command::new(name).about(about).after_help(examples).args(args).args(table::flags(&[
-        "repo",
         "host",
         "ssh",
         "preflight",
     ]))
 }
 
+fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
+}
+
+fn words(matches: &ArgMatches, name: &str) -> Vec<String> {
+    matches.get_many::<String>(name).into_iter().flatten().cloned().collect()
+}
+
 #[allow(clippy::unnecessary_wraps, reason = "the signature that every tool shares")]
-fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
+fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     let Some((verb, matches)) = matches.subcommand() else { return Ok(Exit::Usage) };
+    if verb == "settings" {
+        return Ok(print(
+            matches,
+            context,
+            Report::new(NAME, Lane::Local, "settings"),
+            &settings::records(&context.settings),
+        ));
+    }
+    let passes = matches!(verb, "run" | "run-file");
+    let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
+    let done = work(verb, matches, context, &mut report);
+    match done {
+        Ok(Some(exit)) => return Ok(exit),
+        Ok(None) => {}
+        Err(error) => drop(report.push(session::failed("vpsctl", &error))),
+    }
+    if passes && report.exit() != Exit::Ok {
+        // What was to be run has the codes below; the report has the true one.
+        context.pass(u8::MAX);
+        return Ok(context.finish_with(report, None));
+    }
+    // What a verb prints is its result; the report is for what went wrong.
+    let quiet =
+        matches!(verb, "status" | "logs" | "run" | "run-file" | "sessions" | "browse" | "read" | "inspect");
+    Ok(if quiet { context.finish_with(report, None) } else { context.finish(&[report]) })
+}
+
+/// One verb. Gives the exit where all has been said.
+fn work(
+    verb: &str,
+    matches: &ArgMatches,
+    context: &Context,
+    report: &mut Report,
+) -> anyhow::Result<Option<Exit>> {
+    // What is typed is judged before anybody is contacted.
+    let profile = Profile::load(&context.settings).map_err(Failure::from)?;
+    let chosen = match verb {
+        "restart" | "logs" => units::named(&profile, &words(matches, "UNIT"))?,
+        "status" => {
+            let words = words(matches, "UNIT");
+            units::named(&profile, &if words.is_empty() { vec!["all".to_owned()] } else { words })?
+        }
+        _ => Vec::new(),
+    };
+    let line = match verb {
+        "run" if matches.contains_id("shell") => text(matches, "shell").to_owned(),
+        "run" => run::line(&words(matches, "ARG"))?,
+        "run-file" => run::program(
+            matches.get_one::<PathBuf>("FILE").map_or(std::path::Path::new(""), PathBuf::as_path),
+        )?,
+        "read" | "browse" => files::plain(text(matches, "PATH"))?.to_owned(),
+        "inspect" => workspace(text(matches, "SESSION"))?.to_owned(),
+        _ => String::new(),
+    };
+    let Some(session) = session::open(context, &profile, report)? else { return Ok(None) };
+    let table = |records: &Records<5>, report: &mut Report| {
+        let report = std::mem::replace(report, Report::new(NAME, Lane::Vps, ""));
+        Some(print(matches, context, report, records))
+    };
     match verb {
-        "settings" => {
-            let records = settings::records(&context.settings);
+        "status" => {
+            let seen = status::look(&session, &chosen)?;
+            let records = status::records(&seen);
             if !context.out.is_json() {
                 records.print(matches, &context.out);
-                return Ok(Exit::Ok);
             }
-            let mut report = Report::new(NAME, Lane::Local, "settings");
-            report.push(Check::pass("settings", format!("{} settings", records.rows.len())));
-            let rows: Vec<_> = records.rows.into_iter().map(|row| row.json).collect();
-            report.data.insert("rows".to_owned(), json!(rows));
-            Ok(context.finish(&[report]))
+            report.data.insert("rows".to_owned(), records.rows.into_iter().map(|row| row.json).collect());
+            status::judge(&seen, report);
         }
-        _ => Ok(Exit::Usage),
+        "restart" if matches.get_flag("dry-run") => {
+            report.push(Check::pass(
+                "restart",
+                format!("would restart {}; nothing was changed", chosen.join(", ")),
+            ));
+        }
+        "restart" => status::restart(&session, &chosen, report)?,
+        "logs" => {
+            let wanted = run::Wanted {
+                follow: matches.get_flag("follow"),
+                lines: matches.get_one("lines").copied(),
+                since: text(matches, "since"),
+                pattern: text(matches, "grep"),
+            };
+            run::logs(&session, &chosen, &wanted)?;
+        }
+        "run" => context.pass(run::run(&session, &line)?),
+        "run-file" => context.pass(run::run_file(&session, &line, &words(matches, "ARG"))?),
+        "fix-perms" => perms::fix(&session, matches.get_flag("dry-run"), report)?,
+        "sessions" => return Ok(table(&files::sessions(&session, text(matches, "PREFIX"))?, report)),
+        "browse" => return Ok(table(&files::browse(&session, &line)?, report)),
+        "read" => read(&session, &line, matches.get_one("tail").copied(), report)?,
+        _ => {
+            let parts = files::inspect(&session, &line)?;
+            if !context.out.is_json() {
+                context.out.text(&files::shown(&parts));
+            }
+            report.data.insert("parts".to_owned(), files::parts_json(&parts));
+        }
     }
+    Ok(None)
+}
+
+/// The name of a workspace means one directory, and nothing beside it.
+fn workspace(id: &str) -> Result<&str, Failure> {
+    if id.is_empty() || id.starts_with(['.', '-']) || id.contains('/') || id.chars().any(char::is_control) {
+        let message = format!("`{}` is not the id of a workspace", id.escape_debug());
+        return Err(Failure::new(Exit::Usage, message).hint("ua-vpsctl sessions --format ids"));
+    }
+    Ok(id)
+}
+
+fn read(session: &Session<'_>, path: &str, tail: Option<u32>, report: &mut Report) -> Result<(), Failure> {
+    let bytes = files::read(session, path, tail)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let out = &session.context.out;
+    if out.is_json() {
+        report.data.insert("text".to_owned(), Value::from(text.as_ref()));
+    } else if out.columns().is_some() {
+        // A terminal must not be driven by a file.
+        out.text(&printable(&text));
+    } else {
+        out.bytes(&bytes);
+    }
+    Ok(())
+}
+
+/// Prints rows, and what went wrong on the way.
+fn print<const N: usize>(
+    matches: &ArgMatches,
+    context: &Context,
+    mut report: Report,
+    records: &Records<N>,
+) -> Exit {
+    if !context.out.is_json() {
+        records.print(matches, &context.out);
+        context.out.troubles(&report);
+        return Exit::Ok;
+    }
+    report.push(Check::pass("rows", format!("{} rows", records.rows.len())));
+    report
+        .data
+        .insert("rows".to_owned(), json!(records.rows.iter().map(|row| &row.json).collect::<Vec<_>>()));
+    context.finish(&[report])
 }

@@ -1,11 +1,16 @@
 //! Everyday verbs for the VPS: look, restart, run, read, mend.
 //!
-//! Each verb is one file: what it asks the VPS by a script of its own, what it makes of the answer, and how that is shown.
-//! All of them go through [`session`], so that they are let in as every other tool is.
+//! Each verb asks the VPS by a script of its own, over the one connection that [`session`] opens as every other tool does, in two
+//! execs at most; what is typed is judged before anybody is contacted.
 
 mod command;
-pub mod session;
+mod files;
+mod legacy;
+mod perms;
+mod run;
+mod session;
 mod settings;
-pub mod units;
+mod status;
+mod units;
 
 pub use command::tool;
