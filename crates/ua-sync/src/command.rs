@@ -494,7 +494,8 @@ impl Job<'_> {
                     manifest: &manifest,
                     out,
                 };
-                prune.delete(self.options.ids.as_deref().unwrap_or_default(), report)?;
+                let ids = self.options.ids.as_deref();
+                prune.delete(ids, report)?;
             }
             "adopt" => {
                 let manifest = self.manifest()?;

@@ -153,6 +153,12 @@ pub struct Run<'a> {
 /// What of the rows a run is about.
 pub fn select(rows: Vec<Row>, ids: Option<&[String]>) -> Result<Vec<Row>, Failure> {
     let Some(ids) = ids else { return Ok(rows) };
+    known(&rows, ids)?;
+    Ok(rows.into_iter().filter(|row| ids.contains(&row.id)).collect())
+}
+
+/// Refuses names that are no workspace's.
+pub fn known(rows: &[Row], ids: &[String]) -> Result<(), Failure> {
     for id in ids {
         if !rows.iter().any(|row| row.id == *id) {
             let near = id::nearest(id, rows.iter().map(|row| row.id.as_str()));
@@ -166,7 +172,7 @@ pub fn select(rows: Vec<Row>, ids: Option<&[String]>) -> Result<Vec<Row>, Failur
             return Err(Failure::new(Exit::Failed, message).hint("ua-sync list"));
         }
     }
-    Ok(rows.into_iter().filter(|row| ids.contains(&row.id)).collect())
+    Ok(())
 }
 
 /// Copies what is missing and says how it went. The caller holds the lock.
@@ -254,7 +260,7 @@ pub fn run(
         return Ok(());
     }
     let prune = Prune { config, options, transport, mirror, manifest: &manifest, out };
-    prune.delete(&candidates, report)
+    prune.delete(Some(&candidates), report)
 }
 
 impl Run<'_> {
