@@ -257,7 +257,10 @@ fn entry(record: &str) -> Option<Listed> {
     let kind = Kind::of(next()?);
     let newest = next()?.to_owned();
     let active = next()?.parse().ok()?;
-    let mut count = || next()?.parse::<u64>().ok();
+    // More than fits is still a number.
+    let most =
+        |text: &str| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(u64::MAX);
+    let mut count = || next().and_then(|text| text.parse::<u64>().ok().or_else(|| most(text)));
     let sum = Sum { files: count()?, bytes: count()?, times: count()? };
     let (excluded, others, unreadable) = (count()?, count()?, count()?);
     let mut file = || {

@@ -303,7 +303,7 @@ impl Run<'_> {
         let wanted: Vec<&Row> = rows.iter().filter(|row| row.state.is_wanted()).collect();
         self.room(staging, &wanted)?;
         let listed: Vec<&Listed> = wanted.iter().filter_map(|row| row.listed.as_ref()).collect();
-        let bytes = listed.iter().map(|listed| listed.sum.bytes).sum();
+        let bytes = total(listed.iter().map(|listed| listed.sum.bytes));
         let progress = Progress::new(self.out, listed.len(), bytes);
         for batch in batches(&listed) {
             self.copy_batch(&source, staging, &batch, manifest, &progress)?;
@@ -331,8 +331,7 @@ impl Run<'_> {
     /// Is there room for what is new?
     fn room(&self, staging: &Staging<'_>, wanted: &[&Row]) -> Result<(), Failure> {
         let new = |row: &&&Row| !self.mirror.root.join(&row.id).exists();
-        let needed: u64 =
-            wanted.iter().filter(new).filter_map(|row| Some(row.listed.as_ref()?.sum.bytes)).sum();
+        let needed = total(wanted.iter().filter(new).filter_map(|row| Some(row.listed.as_ref()?.sum.bytes)));
         let room = staging.room().map_err(local("cannot see how much room there is"))?;
         if needed > room {
             let message = format!(
@@ -573,12 +572,17 @@ enum Judged {
     Differs(String),
 }
 
+/// Sparse files may be as large as a number can be.
+fn total(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
+
 /// Portions of bounded size; a workspace that is larger by itself is a portion of its own.
 fn batches<'a>(listed: &[&'a Listed]) -> Vec<Vec<&'a str>> {
     let mut batches: Vec<Vec<&str>> = Vec::new();
     let mut bytes = 0;
     for it in listed {
-        let fits = bytes + it.sum.bytes <= BATCH.0;
+        let fits = total([bytes, it.sum.bytes]) <= BATCH.0;
         match batches.last_mut() {
             Some(batch) if fits && batch.len() < BATCH.1 => batch.push(&it.id),
             _ => {
@@ -586,7 +590,7 @@ fn batches<'a>(listed: &[&'a Listed]) -> Vec<Vec<&'a str>> {
                 batches.push(vec![&it.id]);
             }
         }
-        bytes += it.sum.bytes;
+        bytes = total([bytes, it.sum.bytes]);
     }
     batches
 }

@@ -85,7 +85,10 @@ impl Tree {
             if let Thing::File { size, seconds, .. } = thing {
                 sum.files += 1;
                 sum.bytes += size;
-                sum.times += u64::try_from(*seconds).unwrap_or_default();
+                // As in `listing.awk`.
+                if (0..10_000_000_000).contains(seconds) {
+                    sum.times += u64::try_from(*seconds).unwrap_or_default();
+                }
             }
         }
         sum
