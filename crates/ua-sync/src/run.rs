@@ -110,21 +110,20 @@ pub fn look(
     let force = plan::Options { force: options.force };
     let mut rows = plan::compare(&listing, manifest, &local, &failed, &policy, force);
     for row in rows.iter_mut().filter(|row| row.unrecorded) {
-        unrecorded(row, mirror, options.database)
-            .map_err(crate::mirror::local("cannot look into the mirror"))?;
+        unrecorded(row, mirror, options.database);
     }
     Ok(View { listing, local, rows })
 }
 
 /// A directory here that nobody recorded: it may be the very same, or somebody's own.
-fn unrecorded(row: &mut Row, mirror: &Mirror, database: bool) -> std::io::Result<()> {
-    let Some(listed) = &row.listed else { return Ok(()) };
-    let here = mirror.sum(&row.id, database)?;
-    if (here.files, here.bytes) != (listed.sum.files, listed.sum.bytes) {
-        row.state = State::Conflict;
-        row.why = CONFLICT.to_owned();
-    }
-    Ok(())
+fn unrecorded(row: &mut Row, mirror: &Mirror, database: bool) {
+    let Some(listed) = &row.listed else { return };
+    let why = match mirror.sum(&row.id, database) {
+        Ok(here) if (here.files, here.bytes) == (listed.sum.files, listed.sum.bytes) => return,
+        Ok(_) => CONFLICT.to_owned(),
+        Err(error) => format!("{CONFLICT}, and which cannot be looked at: {error}"),
+    };
+    (row.state, row.why) = (State::Conflict, why);
 }
 
 const CONFLICT: &str = "the mirror has another directory of that name, which nobody recorded";
@@ -148,6 +147,8 @@ pub struct Run<'a> {
     left_out: usize,
     /// Local changes that were put aside.
     aside: usize,
+    /// Old copies that could not be removed.
+    left: usize,
 }
 
 /// What of the rows a run is about.
@@ -231,6 +232,7 @@ pub fn run(
         failed: BTreeMap::new(),
         left_out: 0,
         aside: 0,
+        left: 0,
     };
     let Some(staging) = staging else {
         run.tell_plan(&rows, &candidates, report);
@@ -300,7 +302,11 @@ impl Run<'_> {
             banner: listing.banner,
         };
         self.settle(&source, rows)?;
-        let wanted: Vec<&Row> = rows.iter().filter(|row| row.state.is_wanted()).collect();
+        let ours = |id: &String| self.options.ids.as_ref().is_none_or(|ids| ids.contains(id));
+        let stuck = staging.stuck.iter().filter(|(id, _)| ours(id));
+        self.failed.extend(stuck.map(|(id, why)| (id.clone(), why.clone())));
+        let wanted = rows.iter().filter(|row| row.state.is_wanted() && !staging.stuck.contains_key(&row.id));
+        let wanted: Vec<&Row> = wanted.collect();
         self.room(staging, &wanted)?;
         let listed: Vec<&Listed> = wanted.iter().filter_map(|row| row.listed.as_ref()).collect();
         let bytes = total(listed.iter().map(|listed| listed.sum.bytes));
@@ -414,7 +420,7 @@ impl Run<'_> {
                 return Judged::Open(why);
             }
         };
-        match staging.look(id) {
+        match staging.look(id, self.options.database) {
             Ok(Some(staged)) if staged.tree.sum() == listed.sum && listed.unreadable == 0 => {
                 if let Err(error) = staging.announce(id, &ready.signature, &staged.tree) {
                     return Judged::Differs(format!("it cannot be written down: {error}"));
@@ -453,12 +459,15 @@ impl Run<'_> {
         }
         // Before anything is in place, so that no cut leaves workspaces without theirs.
         artifacts::owe(self.config).map_err(local("cannot write down that the artifacts are owed"))?;
+        // What is announced must outlive a loss of power once something is moved.
+        staging.sync().map_err(local("cannot have the copies written to disk"))?;
         let keep = Keep { database: self.options.database, deleted: self.options.keep_deleted };
         let mut done: Vec<(&str, &str)> = Vec::new();
         for (id, signature) in proved {
             match staging.put(id, keep) {
                 Ok(put) => {
                     self.aside += put.aside;
+                    self.left += usize::from(put.left);
                     done.push((id, signature));
                     let list = if put.copied { &mut self.copied } else { &mut self.proved };
                     list.push((*id).to_owned());
@@ -525,6 +534,13 @@ impl Run<'_> {
                 self.mirror.replaced().display()
             );
             report.push(Check::warn("sync.replaced", detail));
+        }
+        if self.left > 0 {
+            let detail = format!(
+                "{} old copies could not be removed and were put away: they are somebody else's",
+                self.left
+            );
+            report.push(Check::warn("sync.left", detail));
         }
         let unclear = |row: &&Row| {
             matches!(row.state, State::UnsupportedName | State::BadMarker) && !failed.contains_key(&row.id)
