@@ -102,11 +102,12 @@ impl Manifest {
 
 /// The id and the signature of a line of ours; the signature is empty where the line has none.
 fn record(line: &str) -> Option<(&str, &str)> {
-    let (id, signature) = match line.split_once('|') {
-        Some((id, signature)) if known(signature) => (id, signature),
-        Some(_) => return None,
-        None => (line, ""),
-    };
+    let (id, signature) = line.split_once('|').unwrap_or((line, ""));
+    // Lines without a signature were written by the old script only, and only for such names.
+    let old = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(known(signature) || (id == line && id.bytes().all(old))) {
+        return None;
+    }
     (id::judge(id) == Name::Workspace).then_some((id, signature))
 }
 
@@ -147,7 +148,7 @@ mod tests {
         assert!(manifest.holds("session_2", "legacy_1771650000_runlog"));
         assert!(!manifest.knows("session_3") && !manifest.knows("session_4"));
         assert_eq!(manifest.latest(|_| true), Some(1_771_650_099.0));
-        assert_eq!(manifest.foreign.len(), 4, "{:?}", manifest.foreign);
+        assert_eq!(manifest.foreign.len(), 5, "{:?}", manifest.foreign);
         manifest.record([("session_5", "1_completed"), ("session_1", "1771650099_failed")]).unwrap();
         let expected = [text.as_slice(), b"\nsession_5|1_completed\n"].concat();
         assert_eq!(std::fs::read(&manifest.path).unwrap(), expected);

@@ -1,5 +1,6 @@
 //! Deleting on the VPS what the mirror holds, proved. In doubt nothing is deleted.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -335,8 +336,7 @@ pub fn adopt(
         idle: config.settings.transfer_idle_timeout.0,
         banner: view.listing.banner,
     };
-    let differing =
-        if held.is_empty() { Default::default() } else { source.differing(&held, root, false)? };
+    let differing = if held.is_empty() { BTreeSet::new() } else { source.differing(&held, root, false)? };
     let proved = held.len() - differing.len();
     if proved == 0 {
         let detail = format!(

@@ -108,13 +108,12 @@ fn marked(marker: &Marker, min_age: f64, now: f64) -> Readiness {
         Marker::Ended { epoch, at, .. } if at - now > AHEAD => {
             Readiness::BadMarker(format!("its marker is dated {epoch}, days ahead of now"))
         }
-        Marker::Ended { epoch, at, state } => match young(now - at, min_age) {
-            Some(words) => Readiness::TooYoung(format!("its run ended {words} ago, {state}")),
-            None => {
-                let signature = format!("{epoch}_{state}");
-                Readiness::Ready(Ready { signature, epoch: Some(*at) })
+        Marker::Ended { epoch, at, state } => {
+            if let Some(words) = young(now - at, min_age) {
+                return Readiness::TooYoung(format!("its run ended {words} ago, {state}"));
             }
-        },
+            Readiness::Ready(Ready { signature: format!("{epoch}_{state}"), epoch: Some(*at) })
+        }
     }
 }
 
@@ -122,14 +121,12 @@ fn legacy(run_log: &Entry, min_age: f64, now: f64) -> Readiness {
     match run_log {
         Entry::File { size, mtime } if *size > 0 => {
             let at = mtime.parse().unwrap_or(now);
-            match young(now - at, min_age) {
-                Some(words) => Readiness::TooYoung(format!("its run.log is {words} old")),
-                None => {
-                    let seconds = mtime.split('.').next().unwrap_or_default();
-                    // Only times of markers are epochs of runs.
-                    Readiness::Ready(Ready { signature: format!("legacy_{seconds}_runlog"), epoch: None })
-                }
+            if let Some(words) = young(now - at, min_age) {
+                return Readiness::TooYoung(format!("its run.log is {words} old"));
             }
+            let seconds = mtime.split('.').next().unwrap_or_default();
+            // Only times of markers are epochs of runs.
+            Readiness::Ready(Ready { signature: format!("legacy_{seconds}_runlog"), epoch: None })
         }
         Entry::Other(kind @ (Kind::Link | Kind::Other)) => {
             Readiness::Running(format!("it has no marker, and its run.log is {}", kind.words()))

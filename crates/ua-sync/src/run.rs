@@ -285,7 +285,7 @@ impl Run<'_> {
         }
         report.data.insert("plan".to_owned(), json!(lines));
         report.push(Check::pass("sync.plan", format!("{} to do; nothing was changed", lines.len())));
-        self.troubles(rows, report);
+        Self::troubles(rows, report);
     }
 
     fn copy_all(
@@ -328,7 +328,7 @@ impl Run<'_> {
         for row in rows.iter_mut().filter(|row| open(row)) {
             if differing.contains(&row.id) {
                 row.state = State::Conflict;
-                row.why = CONFLICT.to_owned();
+                CONFLICT.clone_into(&mut row.why);
             }
         }
         Ok(())
@@ -368,15 +368,8 @@ impl Run<'_> {
             if open.is_empty() {
                 break;
             }
-            let complaint = source.copy(
-                &open,
-                &staging.stage(),
-                &staging.partial(),
-                &self.mirror.root,
-                self.options.database,
-                look,
-                &mut |line| progress.line(line),
-            )?;
+            let complaint =
+                source.copy(&open, staging, self.options.database, look, &mut |line| progress.line(line))?;
             let listing = listing::list(self.transport, &wanted, &open, LISTING)?;
             let mut again: Vec<(&str, String)> = Vec::new();
             let mut equal: Vec<(&str, String)> = Vec::new();
@@ -570,7 +563,7 @@ impl Run<'_> {
     }
 
     /// What a person has to look at, though nothing was tried.
-    fn troubles(&self, rows: &[Row], report: &mut Report) {
+    fn troubles(rows: &[Row], report: &mut Report) {
         for row in rows.iter().filter(|row| row.state.is_trouble() || row.state == State::UnsupportedName) {
             let detail = format!("{}: {}: {}", printable(&row.id), row.state.word(), row.why);
             report.push(Check::warn("sync.failed", detail));

@@ -80,6 +80,11 @@ impl<'a> Staging<'a> {
         Err(local(format!("cannot stage copies for the mirror `{}`", mirror.root.display()))(why))
     }
 
+    /// The mirror that copies wait for.
+    pub fn mirror(&self) -> &Mirror {
+        self.mirror
+    }
+
     /// Where rsync copies to.
     pub fn stage(&self) -> PathBuf {
         self.dir.join("stage")
