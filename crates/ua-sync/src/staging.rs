@@ -173,6 +173,7 @@ impl<'a> Staging<'a> {
         carry(&gone, &to, old, new, keep)?;
         let mut aside = 0;
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ").to_string();
+        let put_aside = unused(&self.mirror.replaced().join(id), &stamp);
         for (path, thing) in &Tree::walk(&gone)?.0 {
             // Without an index, what has the name of something of the VPS is the VPS's.
             let ours = old.map_or(new.0.contains_key(path), |old| old.0.get(path) == Some(thing));
@@ -187,7 +188,7 @@ impl<'a> Staging<'a> {
             {
                 continue;
             }
-            let away = self.mirror.replaced().join(id).join(&stamp).join(path);
+            let away = put_aside.join(path);
             fs_err::create_dir_all(away.parent().unwrap_or(&away))?;
             shift(&gone.join(path), &away)?;
             aside += 1;
@@ -195,7 +196,7 @@ impl<'a> Staging<'a> {
         match remove(&gone) {
             // Somebody else's, which another user's run had put there. The new copy is in place all the same.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                fs_err::rename(&gone, self.old().join(format!("{LEFT}{stamp}")))?;
+                fs_err::rename(&gone, unused(&self.old(), &format!("{LEFT}{stamp}")))?;
                 Ok((aside, true))
             }
             removed => removed.map(|()| (aside, false)),
@@ -495,23 +496,41 @@ fn remove(path: &Path) -> io::Result<()> {
     if !kind.is_dir() {
         return fs_err::remove_file(path);
     }
-    let removed = fs::remove_dir_all(path);
-    if !matches!(&removed, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
-        return removed;
-    }
-    open_up(path)?;
-    fs_err::remove_dir_all(path)
+    // It holds a directory open at each depth; where that is too deep, or forbidden, one after the other goes.
+    fs::remove_dir_all(path).or_else(|_| {
+        open_up(path)?;
+        for (at, thing) in Tree::walk(path)?.0.iter().rev() {
+            let at = path.join(at);
+            if *thing == Thing::Directory { fs_err::remove_dir(at)? } else { fs_err::remove_file(at)? }
+        }
+        fs_err::remove_dir(path)
+    })
 }
 
 fn open_up(dir: &Path) -> io::Result<()> {
-    fs_err::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    for entry in fs_err::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        fs_err::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        for entry in fs_err::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
         }
     }
     Ok(())
+}
+
+/// What is not there yet, should a clock have been set back.
+fn unused(dir: &Path, name: &str) -> PathBuf {
+    let mut at = dir.join(name);
+    for more in 1.. {
+        if fs::symlink_metadata(&at).is_err() {
+            break;
+        }
+        at = dir.join(format!("{name}-{more}"));
+    }
+    at
 }
 
 fn times(path: &Path) -> io::Result<Timestamps> {
@@ -928,6 +947,34 @@ mod tests {
         let (_, recovered) = Staging::open(&mirror).unwrap();
         assert_eq!(recovered, [(ID.to_owned(), "2_completed".to_owned())]);
         in_order(&place, &case, &owned, "stuck");
+    }
+
+    #[test]
+    fn what_was_put_aside_stays_whatever_the_clock_says() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["t", "t-1", "t-2"] {
+            assert_eq!(unused(dir.path(), "t"), dir.path().join(name));
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tree_that_is_deeper_than_files_may_be_open_is_removed() {
+        if let Some(deep) = std::env::var_os("UA_TEST_DEEP") {
+            return remove(Path::new(&deep)).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a").join("d/".repeat(300))).unwrap();
+        fs::write(dir.path().join("a/d/d/f"), "").unwrap();
+        let test = "staging::tests::a_tree_that_is_deeper_than_files_may_be_open_is_removed";
+        let status = Command::new("sh")
+            .args(["-c", "ulimit -n 100; exec \"$@\"", "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env("UA_TEST_DEEP", dir.path().join("a"))
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success() && !dir.path().join("a").exists());
     }
 
     #[test]

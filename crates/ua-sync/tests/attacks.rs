@@ -239,3 +239,37 @@ fn a_first_run_that_gets_no_further_leaves_a_mirror_that_is_bound_by_the_next() 
     vps.ends(&["prune", "--allow-remote-delete"], 0);
     assert!(!vps.remote("session_1").exists());
 }
+
+#[test]
+fn a_mirror_that_cannot_be_locked_is_locked_by_its_manifest() {
+    let vps = Vps::new();
+    vps.ended("session_1", 600);
+    let typed = vps.command(&["once"]);
+    let mut command = Command::new("strace");
+    // As NFS answers for a directory.
+    command.args(["-qq", "-o/dev/null", "-etrace=flock", "-P"]).arg(vps.mirror(""));
+    command.args(["-einject=flock:error=EBADF", common::BIN, "once"]);
+    command.env_clear().current_dir(vps.place.cwd());
+    for (name, value) in typed.get_envs() {
+        value.map(|value| command.env(name, value));
+    }
+    fs::create_dir_all(vps.mirror("")).unwrap();
+    let Ok(output) = command.output() else {
+        assert!(std::env::var_os("CI").is_none(), "strace is missing");
+        return;
+    };
+    let (out, _) = exits(&output, 0);
+    assert!(out.contains("copied 1"), "{out}");
+}
+
+#[test]
+fn what_looks_like_a_cut_off_deletion_on_the_vps_is_taken_by_its_whole_name() {
+    let vps = mirrored(&["session_1", "session_2"]);
+    fs::create_dir(vps.remote(".ua-prune.x\nsession_2")).unwrap();
+    fs::create_dir_all(vps.remote(".ua-prune.y/session_3/.dead")).unwrap();
+    let before = tree(&vps.remote("session_2"));
+    let (out, _) = vps.ends(&["prune", "--allow-remote-delete", "session_1"], 0);
+    assert!(out.contains("deleted 1"), "{out}");
+    assert_eq!(tree(&vps.remote("session_2")), before);
+    assert!(vps.remote("session_3/.dead").exists() && !vps.remote(".ua-prune.y").exists());
+}
