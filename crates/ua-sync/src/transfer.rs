@@ -172,6 +172,9 @@ impl Source<'_> {
             // Some files could not be read, or vanished: which, the comparison with the VPS shows.
             code @ (23 | 24) => Ok(Some(format!("{} (rsync {code}): {}", rsync::meaning(code), last(&said)))),
             code => {
+                // Whether rsync learns what the shell there ended with before the connection ends is a matter of luck.
+                let missing = |line: &str| line.contains("rsync") && line.contains("not found");
+                let code = if code == 12 && said.lines().any(missing) { 127 } else { code };
                 let said = last(&said).to_owned();
                 Err(TransferError::Rsync { code, said, banner: self.banner }.into())
             }
