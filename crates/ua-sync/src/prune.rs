@@ -160,7 +160,9 @@ impl Prune<'_> {
         )?;
         let (mut rows, mut kept) = (Vec::new(), Vec::new());
         for row in &view.rows {
-            let asked = ids.contains(&row.id) || (delete.held && ids.is_empty());
+            // What is gone there is nothing to speak of, unless it was named.
+            let all = delete.held && ids.is_empty() && row.listed.is_some();
+            let asked = all || ids.contains(&row.id);
             match self.may_go(row, &view) {
                 _ if !asked => {}
                 Ok(()) => rows.push(row),
