@@ -164,7 +164,8 @@ impl Prune<'_> {
         for row in &view.rows {
             let asked = match ids {
                 Some(ids) => ids.contains(&row.id),
-                None => delete.held || (delete.local_missing && row.missing),
+                // What is gone there is nothing to speak of, unless it was named.
+                None => (delete.held && row.listed.is_some()) || (delete.local_missing && row.missing),
             };
             match self.may_go(row, &view) {
                 _ if !asked => {}

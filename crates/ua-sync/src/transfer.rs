@@ -88,7 +88,9 @@ impl Source<'_> {
     ) -> Result<Option<String>, Failure> {
         let rules = rules(ids, database)?;
         let mut args = neutral();
-        args.extend(["--perms", "--times", "--safe-links", "--delete", "--compress"].map(OsString::from));
+        args.extend(
+            ["--perms", "--times", WINDOW, "--safe-links", "--delete", "--compress"].map(OsString::from),
+        );
         args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         if look == Look::Content {
@@ -111,7 +113,7 @@ impl Source<'_> {
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Option<String>, Failure> {
         let mut args = neutral();
-        args.extend(["--perms", "--times", "--safe-links", "--compress"].map(OsString::from));
+        args.extend(["--perms", "--times", WINDOW, "--safe-links", "--compress"].map(OsString::from));
         args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         args.push(format!("--exclude=/{excluded}").into());
@@ -190,6 +192,9 @@ fn last(said: &str) -> &str {
 
 /// Nothing of a file's owner is in the way of its next change, nobody else writes to it, and it lends no powers.
 const MODES: &str = "--chmod=Du+rwx,Dgo-w,Du-s,Dg-s,D-t,Fu+rw,Fgo-w,Fu-s,Fg-s";
+
+/// Times count to the nanosecond: by whole seconds, what is written twice in one is the same.
+const WINDOW: &str = "--modify-window=-1";
 
 /// What holds for every run: nothing of the source's owners, devices or names has power here.
 fn neutral() -> Vec<OsString> {
