@@ -10,6 +10,12 @@ main() {
 	cd "$root" || return 3
 	# A client that is gone ends this between two workspaces, not within one.
 	trap '' HUP PIPE
+	# Two at once would undo each other's moves.
+	exec 9<. || return 1
+	if ! flock --nonblock 9; then
+		echo "another deletion is under way there" >&2
+		return 30
+	fi
 	restore
 	trash=$(mktemp -d ./.ua-prune.XXXXXX) || return 1
 	while [ "$#" -gt 1 ]; do

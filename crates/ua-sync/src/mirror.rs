@@ -146,6 +146,11 @@ impl Mirror {
         Ok(())
     }
 
+    /// Where its state is kept.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Where copies are staged if that is on the mirror's file system.
     pub(crate) fn incoming(&self) -> PathBuf {
         self.state.join("incoming").join(&self.key)

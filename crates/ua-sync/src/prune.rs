@@ -98,6 +98,7 @@ pub enum PruneError {
 impl Fact for PruneError {
     fn exit(&self) -> Exit {
         match self {
+            Self::Script { code: 30, .. } => Exit::Busy,
             Self::Script { .. } => Exit::Failed,
             _ => Exit::Refused,
         }

@@ -216,7 +216,7 @@ pub(crate) mod tests {
             kind: Kind::Directory,
             newest: format!("{}.0000000000", time(age)),
             active: NOW - f64::from(i32::try_from(age.max(0)).unwrap()),
-            sum: Sum { files: 1, bytes: 9, times: 9 },
+            sum: Sum { files: 1, bytes: 9, times: 9, latest: 9 },
             excluded: 0,
             others: 0,
             unreadable: 0,

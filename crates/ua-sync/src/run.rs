@@ -8,7 +8,7 @@ use serde_json::json;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::interrupt;
-use ua_common::output::{Printer, printable};
+use ua_common::output::{Printer, bytes, printable};
 use ua_common::report::{Check, Report};
 use ua_common::run::RunError;
 use ua_common::state;
@@ -306,11 +306,11 @@ impl Run<'_> {
         let stuck = staging.stuck.iter().filter(|(id, _)| ours(id));
         self.failed.extend(stuck.map(|(id, why)| (id.clone(), why.clone())));
         let wanted = rows.iter().filter(|row| row.state.is_wanted() && !staging.stuck.contains_key(&row.id));
-        let wanted: Vec<&Row> = wanted.collect();
-        self.room(staging, &wanted)?;
+        let mut wanted: Vec<&Row> = wanted.collect();
+        self.room(staging, &mut wanted)?;
         let listed: Vec<&Listed> = wanted.iter().filter_map(|row| row.listed.as_ref()).collect();
-        let bytes = total(listed.iter().map(|listed| listed.sum.bytes));
-        let progress = Progress::new(self.out, listed.len(), bytes);
+        let total = total(listed.iter().map(|listed| listed.sum.bytes));
+        let progress = Progress::new(self.out, listed.len(), total);
         for batch in batches(&listed) {
             self.copy_batch(&source, staging, &batch, manifest, &progress)?;
         }
@@ -334,20 +334,32 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Is there room for what is new?
-    fn room(&self, staging: &Staging<'_>, wanted: &[&Row]) -> Result<(), Failure> {
-        let new = |row: &&&Row| !self.mirror.root.join(&row.id).exists();
-        let needed = total(wanted.iter().filter(new).filter_map(|row| Some(row.listed.as_ref()?.sum.bytes)));
-        let room = staging.room().map_err(local("cannot see how much room there is"))?;
-        if needed > room {
+    /// Takes out what there is no room for: it fails, and the rest comes. If nothing fits, nothing is copied.
+    fn room(&mut self, staging: &Staging<'_>, wanted: &mut Vec<&Row>) -> Result<(), Failure> {
+        let mut room = staging.room().map_err(local("cannot see how much room there is"))?;
+        let mut left = BTreeMap::new();
+        wanted.retain(|row| {
+            // Of what is here already only the difference comes, which nobody knows yet.
+            let here = self.mirror.root.join(&row.id).exists();
+            let needed = row.listed.as_ref().filter(|_| !here).map_or(0, |listed| listed.sum.bytes);
+            let fits = needed <= room;
+            if fits {
+                room -= needed;
+            } else {
+                let why = format!("no room: it has {}, and {} are left", bytes(needed), bytes(room));
+                left.insert(row.id.clone(), why);
+            }
+            fits
+        });
+        if !left.is_empty() && wanted.is_empty() {
+            let mirror = self.mirror.root.display();
             let message = format!(
-                "no room for the copies: {needed} bytes are new, and `{}` has {room} left; nothing was copied",
-                self.mirror.root.display()
+                "no room for the copies in `{mirror}`, where {} are left; nothing was copied",
+                bytes(room)
             );
-            return Err(
-                Failure::new(Exit::Transfer, message).hint(format!("df -h {}", self.mirror.root.display()))
-            );
+            return Err(Failure::new(Exit::Transfer, message).hint(format!("df -h {mirror}")));
         }
+        self.failed.extend(left);
         Ok(())
     }
 

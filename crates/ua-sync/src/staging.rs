@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps};
 use ua_common::error::Failure;
+use ua_common::state::UNFINISHED;
 
 use crate::mirror::{Mirror, is_database, local};
 use crate::tree::{self, Thing, Tree};
@@ -58,6 +59,9 @@ impl<'a> Staging<'a> {
     /// Finds or makes the place, and brings in order what an earlier run left. Only the holder of the lock may.
     pub fn open(mirror: &'a Mirror) -> Result<(Self, Vec<Recovered>), Failure> {
         mirror.make()?;
+        for dir in [&mirror.root, mirror.state()] {
+            sweep(dir).map_err(local("cannot remove what a run before left"))?;
+        }
         let name = mirror.root.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let beside = mirror.root.with_file_name(format!(".{name}.incoming"));
         // Where the mirror is a mount point, only its inside is on its file system.
@@ -417,6 +421,17 @@ fn duplicate(from: &Path, to: &Path) -> io::Result<()> {
         _ => return Ok(()),
     }
     set_times(to, &times(from)?)
+}
+
+/// Removes files that a run which was killed had not finished writing.
+fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs_err::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Was it never the VPS's, or is it to be kept all the same?

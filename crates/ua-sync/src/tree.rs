@@ -82,12 +82,14 @@ impl Tree {
     pub fn sum(&self) -> Sum {
         let mut sum = Sum::default();
         for thing in self.0.values() {
-            if let Thing::File { size, seconds, .. } = thing {
+            if let Thing::File { size, seconds, nanos } = thing {
                 sum.files += 1;
                 sum.bytes += size;
                 // As in `listing.awk`.
                 if (0..10_000_000_000).contains(seconds) {
                     sum.times += u64::try_from(*seconds).unwrap_or_default();
+                    let micros = u64::try_from(*seconds * 1_000_000 + *nanos / 1_000).unwrap_or_default();
+                    sum.latest = sum.latest.max(micros);
                 }
             }
         }
