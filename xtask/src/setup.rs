@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "python3-pip",
     "rsync",
     "shellcheck",
+    "strace",
     "systemd-container",
     "util-linux",
 ];

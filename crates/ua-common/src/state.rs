@@ -41,12 +41,15 @@ pub fn private(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How the names of files begin that are being written: one that is left was not finished.
+pub const UNFINISHED: &str = ".ua-write-";
+
 /// Puts a file in place as a whole: a reader sees the old content or the new one, and so does the next run after a crash.
 pub fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir)?;
     file.write_all(content.as_ref())?;
     file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;

@@ -294,6 +294,11 @@ impl Transport {
         Ok(cmd.stream(idle, on_line)?)
     }
 
+    /// A directory for this run alone; whatever becomes of the run, the next one removes it.
+    pub fn scratch(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// The remote end of an rsync.
     pub fn remote(&self, path: &str) -> OsString {
         format!("{}:{path}", self.opening.target.name).into()

@@ -15,7 +15,7 @@ depth == 1 {
 	type = $3
 	newest = $5
 	active = 0
-	files = bytes = sum = excluded = others = unreadable = 0
+	files = bytes = sum = last = excluded = others = unreadable = 0
 	marked = logged = "- 0 0"
 }
 {
@@ -26,7 +26,17 @@ depth == 2 && name == marker { marked = $3 " " $4 " " $5 }
 depth == 2 && name == "run.log" { logged = $3 " " $4 " " $5 }
 depth > 1 && $3 == "f" && name ~ /^runtime_state\.db(-shm|-wal)?$/ && database != "yes" { excluded++; next }
 { if ($5 + 0 > newest + 0) newest = $5 }
-depth > 1 && $3 == "f" { files++; bytes += $4; if ($5 + 0 > 0) sum += int($5) }
+# Times far off 1970 are not added up: what they sum to would be no number any more.
+depth > 1 && $3 == "f" {
+	files++
+	bytes += $4
+	if ($5 + 0 > 0 && $5 + 0 < 1e10) {
+		sum += int($5)
+		dot = index($5, ".")
+		micros = int($5) * 1000000 + substr($5, dot + 1, 6)
+		if (micros > last) last = micros
+	}
+}
 depth > 1 && $3 != "f" && $3 != "d" { others++ }
 END {
 	flush_record()
@@ -34,6 +44,6 @@ END {
 }
 function flush_record() {
 	if (!open) return
-	printf "W %s %s %.6f %.0f %.0f %.0f %.0f %.0f %.0f %s %s %s%c", type, newest, active, files, bytes, sum, \
+	printf "W %s %s %.6f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %s %s %s%c", type, newest, active, files, bytes, sum, last, \
 		excluded, others, unreadable, marked, logged, id, 0
 }

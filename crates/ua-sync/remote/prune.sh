@@ -10,6 +10,12 @@ main() {
 	cd "$root" || return 3
 	# A client that is gone ends this between two workspaces, not within one.
 	trap '' HUP PIPE
+	# Two at once would undo each other's moves.
+	exec 9<. || return 1
+	if ! flock --nonblock 9; then
+		echo "another deletion is under way there" >&2
+		return 30
+	fi
 	restore
 	trash=$(mktemp -d ./.ua-prune.XXXXXX) || return 1
 	while [ "$#" -gt 1 ]; do
@@ -29,7 +35,7 @@ one() {
 	elif [ "$(record "$trash/$1")" != "$2" ]; then
 		mv -nT "$trash/$1" "./$1"
 		echo changed
-	elif mv -T "$trash/$1" "$trash/.dead" && rm -rf "${trash:?}/.dead"; then
+	elif mv -T "$trash/$1" "$trash/.dead" && rm -rf --one-file-system "${trash:?}/.dead"; then
 		echo deleted
 	else
 		echo failed
@@ -45,10 +51,13 @@ record() {
 # What a run that was cut off had moved away comes back, unless there is something of that name again. Only what it had
 # begun to remove goes.
 restore() {
-	find . -mindepth 1 -maxdepth 1 -type d -name '.ua-prune.*' -user "$(id -un)" | while IFS= read -r left; do
-		rm -rf "${left:?}/.dead"
-		find "$left" -mindepth 1 -maxdepth 1 -exec sh -c 'mv -nT "$1" "./${1##*/}"' sh {} \;
-		rmdir "$left" 2>/dev/null || echo "left $left" >&2
-	done
+	# shellcheck disable=SC2016 # the inner sh is to expand it
+	find . -mindepth 1 -maxdepth 1 -type d -name '.ua-prune.*' -user "$(id -un)" -exec sh -c '
+		rm -rf --one-file-system "${1:?}/.dead"
+		for moved in "$1"/*; do
+			[ ! -d "$moved" ] || mv -nT "$moved" "./${moved##*/}"
+		done
+		rmdir "$1" 2>/dev/null || echo "left $1" >&2
+	' sh {} \;
 }
 main "$@"

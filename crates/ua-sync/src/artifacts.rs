@@ -1,7 +1,7 @@
 //! The artifacts: a tree of its own, a step of its own, with a verdict of its own. Nothing is ever deleted in it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use crate::listing::Listing;
 use crate::mirror::local;
 use crate::progress;
 use crate::transfer::Source;
+use crate::tree::{Thing, Tree};
 
 /// The mirror's own folder, should the VPS have one of that name.
 const OWN: &str = "remote_vps_artifacts";
@@ -65,16 +66,27 @@ pub fn step(
     fs_err::create_dir_all(&config.artifacts).map_err(local("cannot make the mirror of the artifacts"))?;
     let partial = config.state.join("partial-artifacts");
     fs_err::create_dir_all(&partial).map_err(local("cannot make a folder"))?;
+    let index = config.state.join("artifacts.index");
+    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ").to_string();
+    let aside = config.state.join("replaced").join("artifacts").join(stamp);
     let source = Source { transport, root, idle: settings.transfer_idle_timeout.0, banner: listing.banner };
     let bar = out.spinner("copying the artifacts");
-    let copied = source.tree(&config.artifacts, &partial, OWN, &mut |line| {
+    let copied = source.tree(&config.artifacts, &partial, &aside, OWN, &mut |line| {
         if let Some(bytes) = progress::bytes(line) {
             bar.set_message(format!("copying the artifacts: {}", output::bytes(bytes)));
         }
     });
     bar.finish_and_clear();
+    let kept = keep_changed(&aside, &index).map_err(local("cannot look at what the artifacts replaced"))?;
+    if kept > 0 {
+        let detail = format!("{kept} files that were changed here are now in `{}`", aside.display());
+        report.push(Check::warn("sync.replaced", detail));
+    }
     let check = match copied {
         Ok(None) => {
+            let tree = Tree::walk(&config.artifacts).map_err(local("cannot look at the artifacts"))?;
+            fs_err::write(&index, tree.bytes("artifacts", 0))
+                .map_err(local("cannot write down what came"))?;
             let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
             state::write(&path, format!("{words}{at}\n"), 0o644)
                 .map_err(local("cannot write down that the artifacts were copied"))?;
@@ -87,4 +99,26 @@ pub fn step(
     };
     report.push(check.since(start));
     Ok(())
+}
+
+/// Of what was replaced, what was as it had come goes, and what somebody changed here stays: gives how much that is.
+fn keep_changed(aside: &Path, index: &Path) -> io::Result<usize> {
+    if !aside.exists() {
+        return Ok(0);
+    }
+    let came = std::fs::read(index).ok().and_then(|bytes| Tree::parse(&bytes)).unwrap_or_default().1;
+    let mut kept = 0;
+    // From the deepest up, so that directories are empty when it is their turn.
+    for (path, thing) in Tree::walk(aside)?.0.iter().rev() {
+        if *thing == Thing::Directory {
+            // One that is not empty holds what stays.
+            let _holds_some = std::fs::remove_dir(aside.join(path));
+        } else if came.0.get(path) == Some(thing) {
+            fs_err::remove_file(aside.join(path))?;
+        } else {
+            kept += 1;
+        }
+    }
+    let _holds_some = std::fs::remove_dir(aside);
+    Ok(kept)
 }

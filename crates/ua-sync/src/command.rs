@@ -348,9 +348,6 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
                 .and_then(|most| usize::try_from(*most).ok()),
         },
     };
-    if !options.dry_run {
-        options.delete.permitted().map_err(Failure::from)?;
-    }
     let job = Job { config, options, wait, verb, token: token(matches, context)?, context };
     match verb {
         "status" => Ok(job.status(flag(matches, "object"))),
@@ -469,6 +466,9 @@ impl Job<'_> {
     /// The lock comes first: whoever does not get it has nobody contacted.
     fn locked(&self, report: &mut Report) -> anyhow::Result<()> {
         let (config, out) = (&self.config, &self.context.out);
+        if !self.options.dry_run {
+            self.options.delete.permitted().map_err(Failure::from)?;
+        }
         let mirror = self.mirror()?;
         let mut lock = None;
         if !self.options.dry_run {
@@ -495,7 +495,8 @@ impl Job<'_> {
                     manifest: &manifest,
                     out,
                 };
-                prune.delete(self.options.ids.as_deref().unwrap_or_default(), report)?;
+                let ids = self.options.ids.as_deref();
+                prune.delete(ids, report)?;
             }
             "adopt" => {
                 let manifest = self.manifest()?;

@@ -79,6 +79,8 @@ pub struct Sum {
     pub bytes: u64,
     /// Their times of writing, in whole seconds, added up; times before 1970 count as nothing.
     pub times: u64,
+    /// The latest of these times, in microseconds: what is written twice in a second counts twice.
+    pub latest: u64,
 }
 
 /// One entry at the root of the workspaces.
@@ -252,13 +254,16 @@ fn parse(bytes: &[u8], marker: &str) -> Result<Listing, ListingError> {
 }
 
 fn entry(record: &str) -> Option<Listed> {
-    let mut fields = record.splitn(16, ' ');
+    let mut fields = record.splitn(17, ' ');
     let mut next = || fields.next();
     let kind = Kind::of(next()?);
     let newest = next()?.to_owned();
     let active = next()?.parse().ok()?;
-    let mut count = || next()?.parse::<u64>().ok();
-    let sum = Sum { files: count()?, bytes: count()?, times: count()? };
+    // More than fits is still a number.
+    let most =
+        |text: &str| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(u64::MAX);
+    let mut count = || next().and_then(|text| text.parse::<u64>().ok().or_else(|| most(text)));
+    let sum = Sum { files: count()?, bytes: count()?, times: count()?, latest: count()? };
     let (excluded, others, unreadable) = (count()?, count()?, count()?);
     let mut file = || {
         let (kind, size, mtime) = (next()?, next()?.parse().ok()?, next()?.to_owned());

@@ -66,8 +66,13 @@ impl Manifest {
         recorded.flat_map(|(_, signatures)| signatures).filter_map(epoch).max_by(f64::total_cmp)
     }
 
-    /// Records that these runs are complete: the file has all of them afterwards, or is as it was.
+    /// Records that these runs are complete: the file has all of them afterwards, or is as it was. What somebody else
+    /// has written to it since it was read stays.
     pub fn record<'a>(&mut self, runs: impl IntoIterator<Item = (&'a str, &'a str)>) -> io::Result<()> {
+        let mut runs = runs.into_iter().peekable();
+        if runs.peek().is_some() {
+            *self = Self::read(&self.path)?;
+        }
         let mut bytes = self.bytes.clone();
         // A line that was cut short must not swallow the first of ours.
         if bytes.last().is_some_and(|last| *last != b'\n') {
@@ -161,6 +166,15 @@ mod tests {
         manifest.record([("cron_1", "plain_1771650000.1")]).unwrap();
         assert!(manifest.holds("cron_1", "plain_1771650000.1"));
         assert!(!manifest.holds("cron_1", "plain_1771650001.1"));
+    }
+
+    #[test]
+    fn what_others_write_in_the_meantime_stays() {
+        let (_dir, mut manifest) = manifest(b"a|plain_1\nb|plain_1\n");
+        std::fs::write(&manifest.path, "b|plain_1\nc|plain_1\n").unwrap();
+        manifest.record([("a", "plain_2")]).unwrap();
+        assert_eq!(std::fs::read_to_string(&manifest.path).unwrap(), "b|plain_1\nc|plain_1\na|plain_2\n");
+        assert!(!manifest.holds("a", "plain_1") && manifest.holds("c", "plain_1"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ua_common::run::RunError;
 use ua_common::tool::rsync;
 use ua_common::transport::{Transport, TransportError};
 
-use crate::mirror::DATABASES;
+use crate::mirror::{DATABASES, local};
 use crate::staging::Staging;
 
 /// Why a transfer did not come to its end.
@@ -86,9 +86,11 @@ impl Source<'_> {
         look: Look,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Option<String>, Failure> {
-        let rules = rules(ids, database)?;
+        let rules = self.rules(ids, database)?;
         let mut args = neutral();
-        args.extend(["--perms", "--times", "--safe-links", "--delete", "--compress"].map(OsString::from));
+        args.extend(
+            ["--perms", "--times", WINDOW, "--safe-links", "--delete", "--compress"].map(OsString::from),
+        );
         args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         if look == Look::Content {
@@ -102,19 +104,22 @@ impl Source<'_> {
         self.run(args, on_line)
     }
 
-    /// Copies a whole tree over what is in `to`, where nothing is deleted.
+    /// Copies a whole tree over what is in `to`, where nothing is deleted; what is replaced goes to `aside`.
     pub fn tree(
         &self,
         to: &Path,
         partial: &Path,
+        aside: &Path,
         excluded: &str,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Option<String>, Failure> {
         let mut args = neutral();
-        args.extend(["--perms", "--times", "--safe-links", "--compress"].map(OsString::from));
+        args.extend(["--perms", "--times", WINDOW, "--safe-links", "--compress"].map(OsString::from));
         args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         args.push(format!("--exclude=/{excluded}").into());
+        args.push("--backup".into());
+        args.push(joined("--backup-dir=", aside));
         args.push(joined("--partial-dir=", partial));
         args.push(self.transport.remote(&format!("{}/", self.root)));
         args.push(to.into());
@@ -129,7 +134,7 @@ impl Source<'_> {
         mirror: &Path,
         databases_too: bool,
     ) -> Result<BTreeSet<String>, Failure> {
-        let rules = rules(ids, databases_too)?;
+        let rules = self.rules(ids, databases_too)?;
         let mut args = neutral();
         args.extend(["--dry-run", "--devices", "--specials", "--checksum"].map(OsString::from));
         args.push("--out-format=%i %n".into());
@@ -158,6 +163,17 @@ impl Source<'_> {
         Ok(differing)
     }
 
+    /// The rules as a file, which must be there while rsync starts.
+    fn rules(&self, ids: &[&str], database: bool) -> Result<tempfile::NamedTempFile, Failure> {
+        use std::io::Write as _;
+        let written = tempfile::NamedTempFile::new_in(self.transport.scratch()).and_then(|mut file| {
+            file.write_all(&rules(ids, database))?;
+            file.flush()?;
+            Ok(file)
+        });
+        written.map_err(local("cannot write rules for rsync"))
+    }
+
     fn run(&self, mut args: Vec<OsString>, on_line: &mut dyn FnMut(&str)) -> Result<Option<String>, Failure> {
         args.push(format!("--timeout={}", self.idle.as_secs().max(1)).into());
         let finished = self.transport.rsync(args, self.idle, on_line).map_err(|error| match error {
@@ -172,6 +188,9 @@ impl Source<'_> {
             // Some files could not be read, or vanished: which, the comparison with the VPS shows.
             code @ (23 | 24) => Ok(Some(format!("{} (rsync {code}): {}", rsync::meaning(code), last(&said)))),
             code => {
+                // Whether rsync learns what the shell there ended with before the connection ends is a matter of luck.
+                let missing = |line: &str| line.contains("rsync") && line.contains("not found");
+                let code = if code == 12 && said.lines().any(missing) { 127 } else { code };
                 let said = last(&said).to_owned();
                 Err(TransferError::Rsync { code, said, banner: self.banner }.into())
             }
@@ -188,6 +207,9 @@ fn last(said: &str) -> &str {
 /// Nothing of a file's owner is in the way of its next change, nobody else writes to it, and it lends no powers.
 const MODES: &str = "--chmod=Du+rwx,Dgo-w,Du-s,Dg-s,D-t,Fu+rw,Fgo-w,Fu-s,Fg-s";
 
+/// Times count to the nanosecond: by whole seconds, what is written twice in one is the same.
+const WINDOW: &str = "--modify-window=-1";
+
 /// What holds for every run: nothing of the source's owners, devices or names has power here.
 fn neutral() -> Vec<OsString> {
     ["--recursive", "--links", "--secluded-args", "--8-bit-output", "--no-human-readable", "--from0"]
@@ -203,7 +225,7 @@ fn joined(option: &str, path: &Path) -> OsString {
 
 /// Filter rules that choose these workspaces and nothing beside them. Chosen this way the source is walked while it is
 /// sent, which a list of names would forbid.
-fn rules(ids: &[&str], database: bool) -> Result<tempfile::NamedTempFile, Failure> {
+fn rules(ids: &[&str], database: bool) -> Vec<u8> {
     let mut text = Vec::new();
     let mut rule = |words: &str| {
         text.extend_from_slice(words.as_bytes());
@@ -211,6 +233,8 @@ fn rules(ids: &[&str], database: bool) -> Result<tempfile::NamedTempFile, Failur
     };
     if !database {
         for name in DATABASES {
+            // A directory of that name is no database.
+            rule(&format!("+ {name}/"));
             rule(&format!("- {name}"));
         }
     }
@@ -220,15 +244,7 @@ fn rules(ids: &[&str], database: bool) -> Result<tempfile::NamedTempFile, Failur
         rule(&format!("+ /{}", pattern(id)));
     }
     rule("- /*");
-    write(&text).map_err(crate::mirror::local("cannot write rules for rsync"))
-}
-
-fn write(text: &[u8]) -> std::io::Result<tempfile::NamedTempFile> {
-    use std::io::Write as _;
-    let mut file = tempfile::NamedTempFile::new()?;
-    file.write_all(text)?;
-    file.flush()?;
-    Ok(file)
+    text
 }
 
 /// A name as rsync's pattern. A backslash means itself unless there is a wildcard.

@@ -469,7 +469,7 @@ fn p130_watch_prints_a_line_for_a_change_and_ends_at_once_on_sigterm() {
     let start = Instant::now();
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     let status = child.wait().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!(status.code(), Some(0));
     let mut err = String::new();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();

@@ -386,6 +386,29 @@ fn artifacts_come_by_a_step_of_their_own_and_nothing_is_deleted_there() {
 }
 
 #[test]
+fn an_artifact_that_was_changed_here_is_put_aside_and_one_that_was_not_is_not() {
+    let vps = Vps::new();
+    let there = vps.root().join("vps/artifacts");
+    let here = vps.place.cwd().join("artifacts/remote_vps_artifacts");
+    for name in ["mine.md", "theirs.md"] {
+        write(there.join("deep").join(name), "first");
+    }
+    vps.ended("session_1", 600);
+    vps.ends(&["once"], 0);
+    write(here.join("deep/mine.md"), "my own words");
+    for name in ["mine.md", "theirs.md"] {
+        write(there.join("deep").join(name), "the second edition");
+    }
+    vps.ended("session_2", 600);
+    let (out, _) = vps.ends(&["once"], 0);
+    assert!(out.contains("1 files that were changed here"), "{out}");
+    assert_eq!(read(here.join("deep/mine.md")), "the second edition");
+    let aside: Vec<String> =
+        tree(&vps.state("replaced/artifacts")).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(aside.iter().filter(|text| *text != "directory").collect::<Vec<_>>(), ["my own words"]);
+}
+
+#[test]
 fn p114_artifacts_that_failed_are_tried_again_though_nothing_was_copied() {
     let vps = Vps::new();
     let there = vps.root().join("vps/artifacts");
@@ -456,9 +479,10 @@ fn p139_room_is_seen_to_first_and_a_run_sums_up() {
     let huge = vps.remote("session_2/huge.bin");
     fs::File::create(&huge).unwrap().set_len(15 << 40).unwrap();
     vps.date(&huge, 600);
-    let (_, err) = vps.ends(&["once"], 32);
+    let (_, err) = vps.ends(&["pull", "session_2"], 32);
     assert!(err.contains("no room for the copies") && err.contains("nothing was copied"), "{err}");
-    assert!(!vps.mirror("session_1").exists());
-    let (out, _) = vps.ends(&["pull", "session_1"], 0);
-    assert!(out.contains("copied 1, unchanged 0, running 0, failed 0"), "{out}");
+    // It does not keep the others from coming.
+    let (out, err) = vps.ends(&["once"], 50);
+    assert!(out.contains("copied 1, unchanged 0, running 0, failed 1"), "{out}");
+    assert!(err.contains("session_2: no room") && !vps.mirror("session_2").exists(), "{err}");
 }
