@@ -90,6 +90,27 @@ impl Place {
         self.program("tailscale", &replay.replacen("#!/bin/sh\n", &head, 1));
     }
 
+    /// Makes this server the VPS, by its address: the preflight asks this machine's resolver, which only the lab can give a
+    /// name. Its key is in a known_hosts that ssh finds by a flag, since it takes the home of the password file.
+    pub fn vps_by_address(&self, sshd: &sshd::Sshd) {
+        let known = self.file("home/known_hosts", format!("127.0.0.1 {}\n", sshd.host_key()));
+        let options = format!("-o UserKnownHostsFile='{}'", known.display());
+        self.program("ssh", &format!("#!/bin/sh\nexec /usr/bin/ssh {options} \"$@\"\n"));
+        let key = self.file("home/.ssh/id_ed25519", std::fs::read(sshd.key()).expect("its key"));
+        mode(&key, 0o600);
+    }
+
+    /// The binary, with that server as the VPS.
+    pub fn run_with_vps(&self, binary: impl AsRef<OsStr>, sshd: &sshd::Sshd) -> assert_cmd::Command {
+        let mut command = self.run(binary);
+        command
+            .env("UA_VPS_HOST", "root@127.0.0.1")
+            .env("UA_BREAK_GLASS", "1")
+            .env("UA_TAILNET_PREFLIGHT", "off")
+            .env("UA_SSH_KEYS_PORT", sshd.port.to_string());
+        command
+    }
+
     /// The arguments of every call of `tailscale`, a line each.
     pub fn tailscale_calls(&self) -> Vec<String> {
         let calls = std::fs::read_to_string(self.root.path().join("tailscale.calls")).unwrap_or_default();

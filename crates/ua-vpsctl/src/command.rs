@@ -222,8 +222,8 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
         Ok(None) => {}
         Err(error) => drop(report.push(session::failed("vpsctl", &error))),
     }
-    if passes && report.exit() != Exit::Ok {
-        // What was to be run has the codes below; the report has the true one.
+    if passes && !matches!(report.exit(), Exit::Ok | Exit::Usage) {
+        // What was to be run has all other codes; the report has the true one.
         context.pass(u8::MAX);
         return Ok(context.finish_with(report, None));
     }

@@ -22,15 +22,7 @@ impl Vps {
 
     pub fn with_sshd(extra: &str) -> Self {
         let (place, sshd) = (Place::new(), Sshd::start(extra));
-        // The preflight asks this machine's resolver, which only the lab can give a name: here the VPS is an address,
-        // and its key is in a known_hosts that ssh finds by a flag, since it takes the home of the password file.
-        let known = format!("127.0.0.1 {}\n", sshd.host_key());
-        let known = place.file("home/known_hosts", known);
-        let ssh =
-            format!("#!/bin/sh\nexec /usr/bin/ssh -o UserKnownHostsFile='{}' \"$@\"\n", known.display());
-        place.program("ssh", &ssh);
-        let key = place.file("home/.ssh/id_ed25519", std::fs::read(sshd.key()).unwrap());
-        ua_tests::mode(&key, 0o600);
+        place.vps_by_address(&sshd);
         let vps = Self { place, sshd };
         for dir in ["vps/workspaces", "vps/artifacts", "cwd/AGENT_RUN_WORKSPACES"] {
             std::fs::create_dir_all(vps.root().join(dir)).unwrap();
@@ -59,14 +51,10 @@ impl Vps {
     }
 
     pub fn command(&self, args: &[&str]) -> assert_cmd::Command {
-        let mut command = self.place.run(BIN);
+        let mut command = self.place.run_with_vps(BIN, &self.sshd);
         command
             .args(args)
-            .env("UA_VPS_HOST", "root@127.0.0.1")
-            .env("UA_BREAK_GLASS", "1")
-            .env("UA_TAILNET_PREFLIGHT", "off")
             .env("UA_REPO_DIR", self.place.cwd())
-            .env("UA_SSH_KEYS_PORT", self.sshd.port.to_string())
             .env("UA_REMOTE_WORKSPACES_DIR", self.root().join("vps/workspaces"))
             .env("UA_REMOTE_ARTIFACTS_DIR", self.root().join("vps/artifacts"));
         command

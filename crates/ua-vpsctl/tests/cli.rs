@@ -1,0 +1,202 @@
+//! The binary by itself: a VPS on loopback whose app is a directory of the test, and whose systemd answers what was seen.
+#![cfg(test)]
+#![allow(clippy::unwrap_used, reason = "tests panic")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+
+use serde_json::Value;
+use ua_tests::Place;
+use ua_tests::sshd::Sshd;
+
+const BIN: &str = env!("CARGO_BIN_EXE_ua-vpsctl");
+
+struct Vps {
+    place: Place,
+    sshd: Sshd,
+}
+
+impl Vps {
+    fn new() -> Self {
+        let (place, sshd) = (Place::new(), Sshd::start(""));
+        place.vps_by_address(&sshd);
+        let vps = Self { place, sshd };
+        fs::create_dir_all(vps.app("")).unwrap();
+        vps
+    }
+
+    fn app(&self, path: &str) -> PathBuf {
+        self.place.cwd().parent().unwrap().join("vps/app").join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        fs::create_dir_all(self.app(path).parent().unwrap()).unwrap();
+        fs::write(self.app(path), text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> assert_cmd::Command {
+        let mut command = self.place.run_with_vps(BIN, &self.sshd);
+        command
+            .args(args)
+            .env("UA_VPS_APP_DIR", self.app(""))
+            .env("UA_REMOTE_WORKSPACES_DIR", self.app("AGENT_RUN_WORKSPACES"));
+        command
+    }
+
+    /// Runs it, and sees that it ends with this code; gives stdout and stderr.
+    #[track_caller]
+    fn ends(&self, args: &[&str], code: i32) -> (String, String) {
+        exits(&self.command(args).output().unwrap(), code)
+    }
+}
+
+#[track_caller]
+fn exits(output: &Output, code: i32) -> (String, String) {
+    assert_eq!(output.status.code(), Some(code), "{}", ua_tests::shown(output));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn p66_help_and_typos_contact_nobody() {
+    let vps = Vps::new();
+    for (args, code) in [
+        (&["--help"][..], 0),
+        (&["restart", "--help"], 0),
+        (&["help"], 0),
+        (&["restrat", "all"], 2),
+        (&["restart"], 2),
+        (&["restart", "nginx"], 2),
+        (&["logs", "gateway; reboot"], 2),
+        (&["run"], 2),
+        (&["run-file", "/no/such/file"], 2),
+        (&["inspect", "../x"], 2),
+        (&["inspect", "-x"], 2),
+        (&["read"], 2),
+        (&["read", ""], 2),
+        (&["settings"], 0),
+    ] {
+        let output = vps.command(args).env("UA_VPS_SSH_KEY", "/no/such/key").output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", ua_tests::shown(&output));
+    }
+    assert_eq!(vps.sshd.logins(), 0);
+}
+
+#[test]
+fn settings_tell_who_decided() {
+    let vps = Vps::new();
+    let (out, _) = vps.ends(&["settings", "--format", "tsv", "--host", "root@127.0.0.2"], 0);
+    assert!(out.contains("host.vps\troot@127.0.0.2\t--host\n"), "{out}");
+    assert!(
+        out.contains("\tUA_BREAK_GLASS\n") && out.contains("deploy.keep_releases\t10\tdefault\n"),
+        "{out}"
+    );
+    let (out, _) = vps.ends(&["settings", "--json"], 0);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&report["lane"], report["data"]["rows"].as_array().unwrap().len() > 50),
+        (&"local".into(), true)
+    );
+}
+
+#[test]
+fn p64_what_is_run_is_words_and_its_code_is_ours() {
+    let vps = Vps::new();
+    let odd = ["a b", "it's", "$(touch /tmp/no)", "-x", "", "two\nlines", "back\\", "*", "~"];
+    let (out, _) = vps.ends(&[&["run", "--", "printf", "[%s]"], &odd[..]].concat(), 0);
+    assert_eq!(out, odd.iter().map(|word| format!("[{word}]")).collect::<String>());
+    vps.ends(&["run", "--", "sh", "-c", "exit 77"], 77);
+    vps.ends(&["run", "--shell", "exit 41"], 41);
+    let (out, _) = vps.ends(&["run", "--shell", "printf 'a\\nb\\n' | wc -l"], 0);
+    assert_eq!(out.trim(), "2");
+    let output = vps.command(&["run", "--", "cat"]).write_stdin("through\0it").output().unwrap();
+    assert_eq!(exits(&output, 0).0, "through\0it");
+    // What could not be run at all is 255, and the report has the true code.
+    let output = vps.command(&["run", "--json", "--", "true"]).env("UA_SSH_KEYS_PORT", "1").output().unwrap();
+    let (out, _) = exits(&output, 255);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["exit_code"], 20);
+}
+
+#[test]
+fn a_script_of_this_machine_runs_there_with_its_arguments_and_leaves_nothing() {
+    let vps = Vps::new();
+    let file = vps.place.file("cwd/check.sh", "#!/bin/sh\necho \"$0 [$1] [$2]\"\ncat\nexit 5\n");
+    let args = ["run-file", file.to_str().unwrap(), "--", "a b", "-v"];
+    let (out, _) = exits(&vps.command(&args).write_stdin("in").output().unwrap(), 5);
+    assert!(out.contains(" [a b] [-v]") && out.ends_with("in"), "{out}");
+    let place = out.split(' ').next().unwrap();
+    assert!(place.starts_with("/tmp/ua-run.") && !PathBuf::from(place).exists(), "{out}");
+    // Without a first line that names its interpreter it is sh.
+    let file = vps.place.file("cwd/plain", "echo plain\n");
+    assert_eq!(vps.ends(&["run-file", file.to_str().unwrap()], 0).0, "plain\n");
+}
+
+#[test]
+fn p65_a_missing_path_fails_on_stderr_and_secrets_are_not_shown() {
+    let vps = Vps::new();
+    vps.write(".env", "UA_OPS_TOKEN=hunter2\nexport OTHER='x'\n# note\n");
+    vps.write("logs/a.log", "one\ntwo\nthree\n");
+    std::os::unix::fs::symlink("../.env", vps.app("logs/innocent")).unwrap();
+    let (out, err) = vps.ends(&["read", "logs/none.log"], 1);
+    assert!(out.is_empty() && err.contains("there is no "), "{out}{err}");
+    assert_eq!(vps.ends(&["read", "logs/a.log"], 0).0, "one\ntwo\nthree\n");
+    assert_eq!(vps.ends(&["read", "logs/a.log", "--tail", "1"], 0).0, "three\n");
+    // The old spelling.
+    assert_eq!(vps.ends(&["read", "logs/a.log", "2"], 0).0, "two\nthree\n");
+    for path in [".env", "logs/innocent", "./logs/../.env", vps.app(".env").to_str().unwrap()] {
+        let (out, err) = vps.ends(&["read", path], 1);
+        assert!(!format!("{out}{err}").contains("hunter2"), "{path}: {out}{err}");
+        assert!(err.contains("its keys: OTHER=…, UA_OPS_TOKEN=…"), "{path}: {err}");
+    }
+    let (_, err) = vps.ends(&["read", "logs"], 1);
+    assert!(err.contains("is a directory and no file"), "{err}");
+    // A path is data there.
+    vps.ends(&["read", "$(touch pwned)"], 1);
+    vps.ends(&["browse", "-la"], 2);
+    assert!(!vps.app("pwned").exists());
+}
+
+#[test]
+fn directories_and_sessions_are_listed_whatever_their_names() {
+    let vps = Vps::new();
+    for name in ["plain.txt", "two words", "new\nline", "größe"] {
+        vps.write(&format!("dir/{name}"), "x");
+    }
+    let (out, _) = vps.ends(&["browse", "dir", "--format", "ids", "-0"], 0);
+    let mut names: Vec<&str> = out.split_terminator('\0').collect();
+    names.sort_unstable();
+    assert_eq!(names, ["größe", "new\nline", "plain.txt", "two words"]);
+    for (id, products) in [("session_1", 2), ("session_2", 0), ("cron 3", 1)] {
+        vps.write(&format!("AGENT_RUN_WORKSPACES/{id}/run.log"), "line\n");
+        for n in 0..products {
+            vps.write(&format!("AGENT_RUN_WORKSPACES/{id}/work_products/{n}.md"), "x");
+        }
+    }
+    let (out, _) = vps.ends(&["sessions", "--format", "json"], 0);
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |id: &str| rows.iter().find(|row| row["id"] == id).unwrap();
+    assert_eq!((&of("session_1")["files"], &of("session_1")["work_products"]), (&3.into(), &2.into()));
+    assert_eq!(of("cron 3")["work_products"], 1);
+    let (out, _) = vps.ends(&["sessions", "session_", "--format", "ids"], 0);
+    assert_eq!(out.lines().count(), 2, "{out}");
+    let (out, _) = vps.ends(&["inspect", "session_1"], 0);
+    assert!(
+        out.contains("== newest\n") && out.contains("== products\n") && out.contains("== run.log\nline\n"),
+        "{out}"
+    );
+    let (_, err) = vps.ends(&["inspect", "session_9"], 1);
+    assert!(err.contains("there is no workspace session_9"), "{err}");
+}
+
+#[test]
+fn one_connection_for_each_verb() {
+    let vps = Vps::new();
+    vps.write("a.txt", "x");
+    for args in [&["read", "a.txt"][..], &["browse"], &["run", "--", "true"]] {
+        let logins = vps.sshd.logins();
+        vps.ends(args, 0);
+        assert_eq!(vps.sshd.logins(), logins + 1, "{args:?}");
+    }
+}
