@@ -11,6 +11,7 @@ mod prober;
 mod ssh_auth;
 mod staging;
 mod sync;
+mod vpsctl;
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,12 +28,13 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 6] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 7] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
         ("deploy_acceptance", acceptance::trials()),
         ("staging", staging::trials()),
+        ("vpsctl", vpsctl::trials()),
         ("sync", sync::trials()),
     ];
     let trials = modules.into_iter().flat_map(|(module, scenarios)| {
