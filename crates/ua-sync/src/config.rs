@@ -96,3 +96,44 @@ fn for_mirroring(settings: &Settings) -> Settings {
     pick(&mut settings.ssh_keys_port, &port);
     settings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ua_common::host::Host;
+    use ua_common::settings::{Layer, Raw};
+
+    #[test]
+    fn on_one_machine_the_mirror_and_what_is_mirrored_do_not_lie_in_each_other() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path).display().to_string();
+        std::fs::create_dir_all(at("ws/in/it")).unwrap();
+        std::os::unix::fs::symlink(at("ws/in"), at("link")).unwrap();
+        let around = Surroundings {
+            cwd: root.path().to_path_buf(),
+            home: None,
+            config_home: None,
+            env: std::collections::BTreeMap::new(),
+            uid: 0,
+        };
+        let apart = |mirror: &str, myself: bool| {
+            let flag =
+                |key: &'static str, text: String| (key, (Raw::Text(text), Origin::Flag(key.to_owned())));
+            let layer: Layer = [
+                flag("repo.dir", at("")),
+                flag("ssh.key", "agent".to_owned()),
+                flag("sync.remote_dir", at("ws")),
+                flag("sync.local_dir", at(mirror)),
+            ]
+            .into();
+            let config = Config::new(&Settings::resolve(&[layer], &around).unwrap(), &around).unwrap();
+            let place = Place { myself, ..Place::unvouched(&Host::Name("vps.example".to_owned())) };
+            config.apart(&place).map_err(|failure| failure.exit)
+        };
+        for inside in ["ws", "ws/mirror", "link/it", ""] {
+            assert_eq!(apart(inside, true), Err(Exit::Usage), "{inside}");
+            assert_eq!(apart(inside, false), Ok(()), "another machine has directories of its own");
+        }
+        assert_eq!(apart("ws-mirror", true), Ok(()));
+    }
+}
