@@ -26,7 +26,8 @@ impl Vps {
         // and its key is in a known_hosts that ssh finds by a flag, since it takes the home of the password file.
         let known = format!("127.0.0.1 {}\n", sshd.host_key());
         let known = place.file("home/known_hosts", known);
-        let ssh = format!("#!/bin/sh\nexec /usr/bin/ssh -o UserKnownHostsFile='{}' \"$@\"\n", known.display());
+        let ssh =
+            format!("#!/bin/sh\nexec /usr/bin/ssh -o UserKnownHostsFile='{}' \"$@\"\n", known.display());
         place.program("ssh", &ssh);
         let key = place.file("home/.ssh/id_ed25519", std::fs::read(sshd.key()).unwrap());
         ua_tests::mode(&key, 0o600);
@@ -92,7 +93,8 @@ impl Vps {
     /// Dates a path and all directories above it, up to the workspaces.
     pub fn date(&self, path: &Path, age: u64) {
         let then = SystemTime::now() - Duration::from_secs(age);
-        for at in path.ancestors().take_while(|at| *at != self.remote("") && at.starts_with(self.remote(""))) {
+        for at in path.ancestors().take_while(|at| *at != self.remote("") && at.starts_with(self.remote("")))
+        {
             std::fs::File::open(at).unwrap().set_modified(then).unwrap();
         }
     }
