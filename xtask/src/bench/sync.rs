@@ -1,5 +1,6 @@
 //! `cargo xtask bench sync`: what the mirror costs beyond what it cannot avoid.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -222,13 +223,15 @@ impl Place<'_> {
         words.chain(["-e", &ssh, &from, &to]).map(str::to_owned).collect()
     }
 
+    /// Where that puts it: a file system is not as quick everywhere, so it is beside the mirror.
     fn plain(&self, count: usize) -> String {
-        format!("{}/plain/{count}", self.dir)
+        format!("{}/plain", self.mirror(count))
     }
 
     /// A script that leaves nothing of a copy behind and nothing to be written to disk.
-    fn afresh(&self, dir: &str) -> Vec<String> {
-        let script = format!("rm -rf {dir}; mkdir -p {dir}; sync -f {dir}");
+    fn afresh(&self, count: usize) -> Vec<String> {
+        let (dir, plain) = (self.mirror(count), self.plain(count));
+        let script = format!("rm -rf {dir}; mkdir -p {plain}; sync -f {dir}");
         ["sh", "-ec", &script].map(str::to_owned).into()
     }
 
@@ -269,20 +272,18 @@ impl Place<'_> {
     }
 
     fn all_new(&self, count: usize) -> Result<Rows> {
-        let (mirror, plain) = (self.mirror(count), self.plain(count));
-        let before = json!({
-            "ua-sync": self.afresh(&mirror),
-            "rsync -a": self.afresh(&plain),
-            "rsync -az": self.afresh(&plain),
-            "rsync -az, sync": self.afresh(&plain),
-        });
+        let plain = self.plain(count);
+        // Ours is the last, so that its mirror stays.
         let rows = json!({
-            "ua-sync": [self.tool(&["once"], count)],
             "rsync -a": [self.rsync(&[], count)],
             "rsync -az": [self.rsync(&["--compress"], count)],
             "rsync -az, sync": [self.rsync(&["--compress"], count), ["sync", "-f", plain.as_str()]],
+            "ua-sync": [self.tool(&["once"], count)],
         });
-        let rows = self.time(ROUNDS.1, &before, &rows)?;
+        let before =
+            rows.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), self.afresh(count)));
+        let before = before.collect::<BTreeMap<_, _>>();
+        let rows = self.time(ROUNDS.1, &json!(before), &rows)?;
         self.show(&format!("{count}, all new"), &rows);
         Ok(rows)
     }
@@ -324,7 +325,7 @@ impl Place<'_> {
     /// A large mirror.
     fn many(&self) -> Result<Vec<Measure>> {
         self.make(MANY, SMALL)?;
-        let before = json!({ "copy": self.afresh(&self.mirror(MANY)) });
+        let before = json!({ "copy": self.afresh(MANY) });
         let copied = self.time(1, &before, &json!({ "copy": [self.tool(&["once"], MANY)] }))?;
         let rows = json!({
             "status": [self.tool(&["status", "--json"], MANY)],
@@ -354,7 +355,7 @@ impl Place<'_> {
         let (mut most, mut bytes) = (0, Vec::new());
         for count in [100, 200, 400] {
             self.make(count, SIZE)?;
-            let before = json!({ "new": self.afresh(&self.mirror(count)) });
+            let before = json!({ "new": self.afresh(count) });
             let rows = json!({ "new": [self.tool(&["once"], count)] });
             self.time(1, &before, &rows)?;
             let (connections, new) = wire.carried();
