@@ -323,7 +323,7 @@ fn shuffled<T: Copy>(all: &[T], state: &mut u64) -> Vec<T> {
 }
 
 /// The same numbers from the same seed, on every machine and for ever.
-fn splitmix(state: &mut u64) -> u64 {
+pub(crate) fn splitmix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut mixed = *state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -10,6 +10,7 @@ mod preflight;
 mod prober;
 mod ssh_auth;
 mod staging;
+mod sync;
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,12 +27,13 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 5] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 6] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
         ("deploy_acceptance", acceptance::trials()),
         ("staging", staging::trials()),
+        ("sync", sync::trials()),
     ];
     let trials = modules.into_iter().flat_map(|(module, scenarios)| {
         scenarios.into_iter().map(move |(name, scenario)| {

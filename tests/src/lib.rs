@@ -140,3 +140,47 @@ pub fn shown(output: &Output) -> String {
         String::from_utf8_lossy(&output.stderr)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of the tests of the repository's sources.
+    fn tests_below(dir: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("target") {
+                tests_below(&path, found);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source");
+                let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn "));
+                found.extend(names.filter_map(|name| Some(name.split_once('(')?.0.to_owned())));
+            }
+        }
+    }
+
+    #[test]
+    fn every_defect_of_the_old_sync_scripts_has_tests_that_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut found = Vec::new();
+        for dir in ["crates", "tests/lab"] {
+            tests_below(&root.join(dir), &mut found);
+        }
+        let table = std::fs::read_to_string(root.join("tests/sync-defects.md")).expect("the table");
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .filter(|line| line.starts_with("| 1"))
+            .map(|line| line.split(" | ").collect())
+            .collect();
+        assert!(rows.len() > 30, "{}", rows.len());
+        for row in rows {
+            let number = row[0].trim_start_matches("| ");
+            let names: Vec<&str> = row[2].split('`').skip(1).step_by(2).collect();
+            assert!(!names.is_empty(), "defect {number} has no test");
+            for name in names {
+                assert!(name.starts_with(&format!("p{number}_")), "{name} is not of defect {number}");
+                assert!(found.iter().any(|test| test == name), "there is no test {name}");
+            }
+        }
+    }
+}

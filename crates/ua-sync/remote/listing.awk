@@ -26,7 +26,8 @@ depth == 2 && name == marker { marked = $3 " " $4 " " $5 }
 depth == 2 && name == "run.log" { logged = $3 " " $4 " " $5 }
 depth > 1 && $3 == "f" && name ~ /^runtime_state\.db(-shm|-wal)?$/ && database != "yes" { excluded++; next }
 { if ($5 + 0 > newest + 0) newest = $5 }
-depth > 1 && $3 == "f" { files++; bytes += $4; sum += int($5) }
+# Times far off 1970 are not added up: what they sum to would be no number any more.
+depth > 1 && $3 == "f" { files++; bytes += $4; if ($5 + 0 > 0 && $5 + 0 < 1e10) sum += int($5) }
 depth > 1 && $3 != "f" && $3 != "d" { others++ }
 END {
 	flush_record()

@@ -29,7 +29,7 @@ one() {
 	elif [ "$(record "$trash/$1")" != "$2" ]; then
 		mv -nT "$trash/$1" "./$1"
 		echo changed
-	elif mv -T "$trash/$1" "$trash/.dead" && rm -rf "${trash:?}/.dead"; then
+	elif mv -T "$trash/$1" "$trash/.dead" && rm -rf --one-file-system "${trash:?}/.dead"; then
 		echo deleted
 	else
 		echo failed
@@ -45,10 +45,13 @@ record() {
 # What a run that was cut off had moved away comes back, unless there is something of that name again. Only what it had
 # begun to remove goes.
 restore() {
-	find . -mindepth 1 -maxdepth 1 -type d -name '.ua-prune.*' -user "$(id -un)" | while IFS= read -r left; do
-		rm -rf "${left:?}/.dead"
-		find "$left" -mindepth 1 -maxdepth 1 -exec sh -c 'mv -nT "$1" "./${1##*/}"' sh {} \;
-		rmdir "$left" 2>/dev/null || echo "left $left" >&2
-	done
+	# shellcheck disable=SC2016 # the inner sh is to expand it
+	find . -mindepth 1 -maxdepth 1 -type d -name '.ua-prune.*' -user "$(id -un)" -exec sh -c '
+		rm -rf --one-file-system "${1:?}/.dead"
+		for moved in "$1"/*; do
+			[ ! -d "$moved" ] || mv -nT "$moved" "./${moved##*/}"
+		done
+		rmdir "$1" 2>/dev/null || echo "left $1" >&2
+	' sh {} \;
 }
 main "$@"

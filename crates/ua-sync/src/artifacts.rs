@@ -7,7 +7,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
-use ua_common::output::Printer;
+use ua_common::output::{self, Printer};
 use ua_common::report::{Check, Report};
 use ua_common::state;
 use ua_common::transport::Transport;
@@ -15,7 +15,7 @@ use ua_common::transport::Transport;
 use crate::config::Config;
 use crate::listing::Listing;
 use crate::mirror::local;
-use crate::progress::Progress;
+use crate::progress;
 use crate::transfer::Source;
 
 /// The mirror's own folder, should the VPS have one of that name.
@@ -66,9 +66,13 @@ pub fn step(
     let partial = config.state.join("partial-artifacts");
     fs_err::create_dir_all(&partial).map_err(local("cannot make a folder"))?;
     let source = Source { transport, root, idle: settings.transfer_idle_timeout.0, banner: listing.banner };
-    let progress = Progress::new(out, 1, 0);
-    let copied = source.tree(&config.artifacts, &partial, OWN, &mut |line| progress.line(line));
-    drop(progress);
+    let bar = out.spinner("copying the artifacts");
+    let copied = source.tree(&config.artifacts, &partial, OWN, &mut |line| {
+        if let Some(bytes) = progress::bytes(line) {
+            bar.set_message(format!("copying the artifacts: {}", output::bytes(bytes)));
+        }
+    });
+    bar.finish_and_clear();
     let check = match copied {
         Ok(None) => {
             let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");

@@ -321,10 +321,11 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     // Whatever is wrong with what was typed is said before anything else is looked at.
     let chosen = chosen(matches)?;
     let wait = wait(matches, verb)?;
-    let mut config = Config::new(&context.settings, &context.around)?;
+    let mut config = Config::new(&context.settings, &context.around).map_err(Failure::from)?;
     config.key()?;
     if flag(matches, legacy::OLD)
-        && let Some(host) = session::by_address(&config.settings.host_vps, &context.around, &context.out)?
+        && let Some(host) = session::by_address(&config.settings.host_vps, &context.around, &context.out)
+            .map_err(Failure::from)?
     {
         config.settings.host_vps = host;
     }
@@ -352,9 +353,9 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     }
     let job = Job { config, options, wait, verb, token: token(matches, context)?, context };
     match verb {
-        "status" => job.status(flag(matches, "object")),
-        "list" => job.list(matches),
-        "watch" => job.watch(),
+        "status" => Ok(job.status(flag(matches, "object"))),
+        "list" => Ok(job.list(matches)),
+        "watch" => Ok(job.watch()),
         _ => {
             let mut report = job.report();
             job.cycle(&mut report);
@@ -494,7 +495,8 @@ impl Job<'_> {
                     manifest: &manifest,
                     out,
                 };
-                prune.delete(self.options.ids.as_deref().unwrap_or_default(), report)?;
+                let ids = self.options.ids.as_deref();
+                prune.delete(ids, report)?;
             }
             "adopt" => {
                 let manifest = self.manifest()?;
@@ -526,7 +528,7 @@ impl Job<'_> {
         Ok(Some((view, manifest)))
     }
 
-    fn status(mut self, object: bool) -> anyhow::Result<Exit> {
+    fn status(mut self, object: bool) -> Exit {
         // A caller waits for the answer, whatever it is.
         let settings = &mut self.config.settings;
         for limit in [&mut settings.ssh_connect_timeout.value, &mut settings.preflight_timeout.value] {
@@ -561,17 +563,17 @@ impl Job<'_> {
             Err(error) => drop(report.push(session::failed("sync.status", &error))),
         }
         if !object {
-            return Ok(self.context.finish(&[report]));
+            return self.context.finish(&[report]);
         }
         let why = report.first_failure().map_or_else(String::new, |check| check.detail.clone());
         let mut words = words.unwrap_or_else(|| status::unknown(&why));
         words["report"] = report.to_json();
         self.context.out.troubles(&report);
         self.context.out.data(&words.to_string());
-        Ok(report.exit())
+        report.exit()
     }
 
-    fn list(&self, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    fn list(&self, matches: &ArgMatches) -> Exit {
         let mut report = self.report();
         let filter = Filter {
             pending: flag(matches, "pending"),
@@ -585,7 +587,7 @@ impl Job<'_> {
                 if !self.context.out.is_json() {
                     list::records(rows.iter().copied()).print(matches, &self.context.out);
                     self.context.out.troubles(&report);
-                    return Ok(Exit::Ok);
+                    return Exit::Ok;
                 }
                 report.push(Check::pass(
                     "sync.list",
@@ -596,13 +598,13 @@ impl Job<'_> {
             Ok(None) => {}
             Err(error) => drop(report.push(session::failed("sync.list", &error))),
         }
-        Ok(self.context.finish(&[report]))
+        self.context.finish(&[report])
     }
 
-    fn watch(&self) -> anyhow::Result<Exit> {
+    fn watch(&self) -> Exit {
         let interval = self.config.settings.sync_interval.value.map_or(Duration::from_secs(30), |it| it.0);
         let begin = || self.report();
-        Ok(watch::watch(&self.context.out, interval, |report| self.cycle(report), begin))
+        watch::watch(&self.context.out, interval, |report| self.cycle(report), begin)
     }
 }
 
@@ -674,10 +676,10 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
 
 /// The timer that these settings and options mean.
 fn described(name: &str, matches: &ArgMatches, context: &Context) -> anyhow::Result<Timer> {
-    let config = Config::new(&context.settings, &context.around)?;
+    let config = Config::new(&context.settings, &context.around).map_err(Failure::from)?;
     config.key()?;
-    let repo =
-        config.settings.repo(&context.around)?.canonicalize().map_err(local("cannot find the repository"))?;
+    let repo = config.settings.repo(&context.around).map_err(Failure::from)?;
+    let repo = repo.canonicalize().map_err(local("cannot find the repository"))?;
     let program = std::env::current_exe().map_err(local("cannot find this program"))?;
     let word = |path: &Path| {
         let usage = || Failure::new(Exit::Usage, format!("`{}` is not UTF-8 text", path.display()));

@@ -53,25 +53,27 @@ const TRANSFER: [(&str, bool); 12] = [
 
 /// Today's form of an old call; a call in today's form stays as it is.
 pub fn rewrite(argv: Vec<OsString>) -> Vec<OsString> {
-    let Some((program, args)) = argv.split_first() else { return argv };
-    let first = args.first().and_then(|arg| arg.to_str()).unwrap_or_default();
+    let Some((program, words)) = argv.split_first() else { return argv };
+    let first = words.first().and_then(|arg| arg.to_str()).unwrap_or_default();
     let (mut verb, rest): (Vec<&str>, &[OsString]) = match first {
         "-h" | "--help" | "-V" | "--version" => return argv,
-        "pull" => (vec!["pull"], &args[1..]),
-        "timer" => match args.get(1).and_then(|arg| arg.to_str()) {
-            Some("sync-now") => (vec!["once"], &args[2..]),
-            Some("on") if args.iter().any(|arg| arg == "--uninstall") => (vec!["timer", "off"], &args[2..]),
-            Some(action @ ("on" | "off" | "toggle" | "status")) => (vec!["timer", action], &args[2..]),
+        "pull" => (vec!["pull"], &words[1..]),
+        "timer" => match words.get(1).and_then(|arg| arg.to_str()) {
+            Some("sync-now") => (vec!["once"], &words[2..]),
+            Some("on") if words.iter().any(|arg| arg == "--uninstall") => (vec!["timer", "off"], &words[2..]),
+            Some(action @ ("on" | "off" | "toggle" | "status")) => (vec!["timer", action], &words[2..]),
             _ => return argv,
         },
+        // A mistyped verb is for the parser to refuse.
+        first if !first.is_empty() && !first.starts_with('-') && !VERBS.contains(&first) => return argv,
         first if VERBS.contains(&first) => return status_object(argv),
         // Flags that all tools share may stand before the verb.
-        _ if args.iter().any(|arg| arg.to_str().is_some_and(|arg| VERBS.contains(&arg)))
+        _ if words.iter().any(|arg| arg.to_str().is_some_and(|arg| VERBS.contains(&arg)))
             && !is_old(first) =>
         {
             return status_object(argv);
         }
-        _ => (vec!["watch"], args),
+        _ => (vec!["watch"], words),
     };
     // The id comes first and is whatever somebody sent: it must not become a flag with a value.
     let id = rest.first().filter(|_| verb == ["pull"]).filter(|arg| {
@@ -87,7 +89,7 @@ pub fn rewrite(argv: Vec<OsString>) -> Vec<OsString> {
     let mut new: Vec<OsString> = vec![program.clone()];
     new.extend(verb.iter().map(OsString::from));
     new.push(format!("--{OLD}").into());
-    let flags = flags(rest, verb == ["status"]);
+    let flags = flags(rest, verb == ["status"], verb == ["once"]);
     if verb == ["status"] {
         new.push("--object".into());
     }
@@ -115,7 +117,7 @@ fn is_old(first: &str) -> bool {
     first == ONCE || first == STATUS || VALUES.iter().any(|(old, _)| *old == first)
 }
 
-fn flags(rest: &[OsString], status: bool) -> Vec<OsString> {
+fn flags(rest: &[OsString], status: bool, once: bool) -> Vec<OsString> {
     let mut new = Vec::new();
     let mut rest = rest.iter();
     while let Some(arg) = rest.next() {
@@ -134,6 +136,10 @@ fn flags(rest: &[OsString], status: bool) -> Vec<OsString> {
             continue;
         };
         let value = rest.next();
+        // One run has no units.
+        if once && text == "--service-name" {
+            continue;
+        }
         let unset = value.is_some_and(|value| value.is_empty() || (text == "--ssh-port" && value == "22"));
         if !unset {
             new.push(now.into());
@@ -170,7 +176,7 @@ mod tests {
             ("pull session_1 --ssh-key k", "pull --old-spelling --ssh-key k -- session_1"),
             ("pull --no-skip-synced", "pull --old-spelling --no-skip-synced"),
             ("pull s --status-json --host h@x", "status --old-spelling --object --host h@x"),
-            ("timer sync-now --no-artifacts", "once --old-spelling --no-artifacts"),
+            ("timer sync-now --no-artifacts --service-name x", "once --old-spelling --no-artifacts"),
             ("timer on --interval 600", "timer on --old-spelling --interval 600"),
             ("timer on --service-name n --uninstall", "timer off --old-spelling --service-name n"),
             ("once --json", "once --json"),

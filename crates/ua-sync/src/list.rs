@@ -52,7 +52,7 @@ pub fn since(text: &str, now: Timestamp) -> Result<f64, String> {
 /// The rows for a person or a program.
 pub fn records<'a>(rows: impl Iterator<Item = &'a Row>) -> Records<6> {
     let rows = rows.map(|row| Record { id: row.id.clone(), cells: cells(row), json: json(row) }).collect();
-    Records { head: ["ID", "STATE", "ENDED", "FILES", "SIZE", "WHY"], rows }
+    Records { head: ["ID", "STATE", "TIME", "FILES", "SIZE", "WHY"], rows }
 }
 
 fn cells(row: &Row) -> [String; 6] {

@@ -77,7 +77,7 @@ pub struct Sum {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// Their times of writing, in whole seconds, added up.
+    /// Their times of writing, in whole seconds, added up; times before 1970 count as nothing.
     pub times: u64,
 }
 
@@ -257,7 +257,10 @@ fn entry(record: &str) -> Option<Listed> {
     let kind = Kind::of(next()?);
     let newest = next()?.to_owned();
     let active = next()?.parse().ok()?;
-    let mut count = || next()?.parse::<u64>().ok();
+    // More than fits is still a number.
+    let most =
+        |text: &str| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(u64::MAX);
+    let mut count = || next().and_then(|text| text.parse::<u64>().ok().or_else(|| most(text)));
     let sum = Sum { files: count()?, bytes: count()?, times: count()? };
     let (excluded, others, unreadable) = (count()?, count()?, count()?);
     let mut file = || {
@@ -416,6 +419,17 @@ pub(crate) mod tests {
         for cut in 0..output.len() - 8 {
             assert!(parse(&output[..cut], "m").is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_file_from_before_1970_is_listed_like_others() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path().join("a/f"), b"x");
+        let file = std::fs::File::open(root.path().join("a/f")).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH - Duration::from_millis(5_500)).unwrap();
+        let listing = local(root.path(), &[]).unwrap();
+        let tree = crate::tree::Tree::walk(&root.path().join("a")).unwrap();
+        assert_eq!(listing.entries[0].sum, tree.sum());
     }
 
     #[test]

@@ -40,8 +40,16 @@ impl Lock {
             File::open(mirror).map_err(local(format!("cannot open the mirror `{}`", mirror.display())))?;
         let start = Instant::now();
         let mut waiting = None;
-        for held in [&file, &root] {
-            while !free(held).map_err(local("cannot lock the mirror"))? {
+        for (held, needed) in [(&file, true), (&root, false)] {
+            let free = || match free(held) {
+                // Some file systems of a network cannot lock a directory. Then the manifest's lock is all there is.
+                Err(error) if !needed => {
+                    out.detail(&format!("the mirror itself cannot be locked: {error}"));
+                    Ok(true)
+                }
+                free => free.map_err(local("cannot lock the mirror")),
+            };
+            while !free()? {
                 let holder = holder(&path);
                 if interrupt::requested() {
                     return Err(RunError::Interrupted { program: "waiting for the lock".to_owned() }.into());

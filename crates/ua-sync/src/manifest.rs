@@ -66,8 +66,13 @@ impl Manifest {
         recorded.flat_map(|(_, signatures)| signatures).filter_map(epoch).max_by(f64::total_cmp)
     }
 
-    /// Records that these runs are complete: the file has all of them afterwards, or is as it was.
+    /// Records that these runs are complete: the file has all of them afterwards, or is as it was. What somebody else
+    /// has written to it since it was read stays.
     pub fn record<'a>(&mut self, runs: impl IntoIterator<Item = (&'a str, &'a str)>) -> io::Result<()> {
+        let mut runs = runs.into_iter().peekable();
+        if runs.peek().is_some() {
+            *self = Self::read(&self.path)?;
+        }
         let mut bytes = self.bytes.clone();
         // A line that was cut short must not swallow the first of ours.
         if bytes.last().is_some_and(|last| *last != b'\n') {
@@ -97,11 +102,12 @@ impl Manifest {
 
 /// The id and the signature of a line of ours; the signature is empty where the line has none.
 fn record(line: &str) -> Option<(&str, &str)> {
-    let (id, signature) = match line.split_once('|') {
-        Some((id, signature)) if known(signature) => (id, signature),
-        Some(_) => return None,
-        None => (line, ""),
-    };
+    let (id, signature) = line.split_once('|').unwrap_or((line, ""));
+    // Lines without a signature were written by the old script only, and only for such names.
+    let old = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(known(signature) || (id == line && id.bytes().all(old))) {
+        return None;
+    }
     (id::judge(id) == Name::Workspace).then_some((id, signature))
 }
 
@@ -142,7 +148,7 @@ mod tests {
         assert!(manifest.holds("session_2", "legacy_1771650000_runlog"));
         assert!(!manifest.knows("session_3") && !manifest.knows("session_4"));
         assert_eq!(manifest.latest(|_| true), Some(1_771_650_099.0));
-        assert_eq!(manifest.foreign.len(), 4, "{:?}", manifest.foreign);
+        assert_eq!(manifest.foreign.len(), 5, "{:?}", manifest.foreign);
         manifest.record([("session_5", "1_completed"), ("session_1", "1771650099_failed")]).unwrap();
         let expected = [text.as_slice(), b"\nsession_5|1_completed\n"].concat();
         assert_eq!(std::fs::read(&manifest.path).unwrap(), expected);
@@ -160,6 +166,15 @@ mod tests {
         manifest.record([("cron_1", "plain_1771650000.1")]).unwrap();
         assert!(manifest.holds("cron_1", "plain_1771650000.1"));
         assert!(!manifest.holds("cron_1", "plain_1771650001.1"));
+    }
+
+    #[test]
+    fn what_others_write_in_the_meantime_stays() {
+        let (_dir, mut manifest) = manifest(b"a|plain_1\nb|plain_1\n");
+        std::fs::write(&manifest.path, "b|plain_1\nc|plain_1\n").unwrap();
+        manifest.record([("a", "plain_2")]).unwrap();
+        assert_eq!(std::fs::read_to_string(&manifest.path).unwrap(), "b|plain_1\nc|plain_1\na|plain_2\n");
+        assert!(!manifest.holds("a", "plain_1") && manifest.holds("c", "plain_1"));
     }
 
     #[test]

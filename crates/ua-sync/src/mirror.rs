@@ -218,9 +218,10 @@ impl Mirror {
         }
         Ok(match self.index(id) {
             None => Copy::Unindexed,
-            Some((signature, tree)) => match tree.damage(&at)? {
-                None => Copy::Whole(signature),
-                Some(path) => Copy::Damaged(format!("`{}` is not as it was copied", path.display())),
+            Some((signature, tree)) => match tree.damage(&at) {
+                Ok(None) => Copy::Whole(signature),
+                Ok(Some(path)) => Copy::Damaged(format!("`{}` is not as it was copied", path.display())),
+                Err(error) => Copy::Damaged(format!("it cannot be looked at: {error}")),
             },
         })
     }
@@ -255,9 +256,13 @@ impl Mirror {
             .map_err(local(format!("cannot write the marker of the mirror `{}`", self.root.display())))
     }
 
-    /// Is there nothing at all in it?
+    /// Is there nothing in it, but for what a run of ours that got no further has left?
     pub fn is_empty(&self) -> bool {
-        std::fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_none())
+        let ours = |entry: std::fs::DirEntry| {
+            let name = entry.file_name();
+            name.as_encoded_bytes().starts_with(b".ua-") && name != MARKER
+        };
+        std::fs::read_dir(&self.root).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(ours)))
     }
 }
 

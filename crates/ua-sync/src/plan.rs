@@ -206,3 +206,167 @@ fn row(
     };
     Row { unrecorded, missing: copy.is_none() && held, ..row }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ready::tests::{Log, Mark, NOW, listed, logs, marks, time};
+
+    /// Names of any kind, in no order.
+    const NAMES: [&str; 10] = [
+        "session_1",
+        "tg_2",
+        "session_3",
+        "cron_4",
+        "größe_5",
+        "it's $(x)",
+        "a|b",
+        "-x",
+        "new\nline",
+        "x\u{fffd}",
+    ];
+
+    /// What is known of one name at either end.
+    #[derive(Clone, Debug)]
+    struct One {
+        name: &'static str,
+        listed: Option<(Mark, Log, i64, Kind, u64)>,
+        /// Lines of the manifest, by what they say of the run that is ready.
+        lines: Vec<&'static str>,
+        copy: Option<&'static str>,
+        ours: bool,
+        failed: bool,
+    }
+
+    fn one(name: &'static str) -> impl Strategy<Value = One> {
+        let kinds =
+            vec![Kind::Directory, Kind::Directory, Kind::Directory, Kind::File, Kind::Link, Kind::Other];
+        let mark = prop_oneof![Just(Mark::Ended(900, "completed")), marks()];
+        let age = prop::sample::select(vec![0, 44, 45, 900]);
+        let unreadable = prop::sample::select(vec![0, 0, 0, 2]);
+        let listed = prop::option::of((mark, logs(), age, prop::sample::select(kinds), unreadable));
+        let lines = prop::collection::vec(prop::sample::select(vec!["", "this", "other"]), 0..3);
+        let copies = vec!["whole", "whole", "whole of another", "unindexed", "damaged", "no directory"];
+        let copy = prop::option::of(prop::sample::select(copies));
+        (listed, lines, copy, any::<bool>(), any::<bool>()).prop_map(
+            move |(listed, mut lines, copy, ours, failed)| {
+                // Others do not stand alone on a line.
+                lines.retain(|line| !line.is_empty() || name.is_ascii() && !name.contains(' '));
+                One { name, listed, lines, copy, ours, failed }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_has_its_row_and_every_row_its_reason(ones in Vec::from(NAMES.map(one)), force in any::<bool>()) {
+            let policy = Policy {
+                require_marker: true,
+                prefixes: vec!["session_".to_owned(), "tg_".to_owned()],
+                min_age: 45.0,
+            };
+            let mut listing =
+                Listing { now: NOW, clock: String::new(), artifacts: false, entries: Vec::new(), banner: false };
+            let (mut here, mut failed, mut text) = (Local::default(), BTreeMap::new(), String::new());
+            // What each is ready as, by another way than the plan's.
+            let mut signatures = BTreeMap::new();
+            for one in &ones {
+                let mut signature = "1_completed".to_owned();
+                if let Some((mark, log, age, kind, unreadable)) = one.listed {
+                    let mut entry = listed(one.name, mark, log, age);
+                    (entry.kind, entry.unreadable) = (kind, unreadable);
+                    match ready::judge(&entry, &policy, NOW) {
+                        _ if force => signature = format!("plain_{}.0000000000", time(age)),
+                        Readiness::Ready(ready) => signature = ready.signature,
+                        _ => {}
+                    }
+                    if force || matches!(ready::judge(&entry, &policy, NOW), Readiness::Ready(_)) {
+                        signatures.insert(one.name, signature.clone());
+                    }
+                    listing.entries.push(entry);
+                }
+                for line in &one.lines {
+                    text += &match *line {
+                        "" => format!("{}\n", one.name),
+                        "this" => format!("{}|{signature}\n", one.name),
+                        _ => format!("{}|2_failed\n", one.name),
+                    };
+                }
+                let copy = one.copy.map(|copy| match copy {
+                    "whole" => Copy::Whole(signature.clone()),
+                    "whole of another" => Copy::Whole("2_failed".to_owned()),
+                    "unindexed" => Copy::Unindexed,
+                    "damaged" => Copy::Damaged("it is damaged".to_owned()),
+                    _ => Copy::NoDirectory,
+                });
+                // Only names of workspaces are looked at in the mirror.
+                if let (Some(copy), Name::Workspace) = (copy, id::judge(one.name)) {
+                    here.copies.insert(one.name.to_owned(), copy);
+                }
+                if one.ours {
+                    here.ours.insert(one.name.to_owned());
+                }
+                if one.failed {
+                    failed.insert(one.name.to_owned(), "it failed".to_owned());
+                }
+            }
+            listing.entries.sort_by(|a, b| a.id.cmp(&b.id));
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("manifest"), &text).unwrap();
+            let manifest = Manifest::read(&dir.path().join("manifest")).unwrap();
+            let rows = compare(&listing, &manifest, &here, &failed, &policy, Options { force });
+
+            prop_assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id), "each once, in order");
+            for one in &ones {
+                let row = rows.iter().find(|row| row.id == one.name);
+                let copy = here.copies.get(one.name);
+                let supported = id::judge(one.name) == Name::Workspace;
+                let known = supported && (!one.lines.is_empty() || one.ours);
+                let Some((_, _, _, kind, unreadable)) = one.listed else {
+                    // What the VPS does not have is told if it is the mirror's, and never wanted.
+                    let state = row.map(|row| row.state);
+                    let told = copy.is_some() && known;
+                    prop_assert_eq!(state, told.then_some(State::MirrorOnly), "{:?}", one);
+                    prop_assert!(row.is_none_or(|row| row.ready.is_none() && !row.missing && !row.unrecorded));
+                    continue;
+                };
+                let row = row.unwrap();
+                let ready = supported && kind == Kind::Directory && signatures.contains_key(one.name);
+                let recorded = ready && one.lines.contains(&"this");
+                let bare = ready && signatures[one.name].starts_with("plain_")
+                    && !one.lines.is_empty() && one.lines.iter().all(|line| line.is_empty());
+                let held = recorded || bare;
+                let mirrored = ready && unreadable == 0;
+                let usable = mirrored && copy != Some(&Copy::NoDirectory);
+                prop_assert_eq!(row.ready.is_some(), ready, "{:?}", row);
+                prop_assert_eq!(
+                    row.state == State::Synced,
+                    usable && held && one.copy == Some("whole"),
+                    "{:?} of {:?}", row, one
+                );
+                prop_assert_eq!(
+                    row.state == State::Unproved,
+                    usable && held && one.copy == Some("unindexed"),
+                    "{:?} of {:?}", row, one
+                );
+                prop_assert_eq!(row.state.is_wanted(), usable && row.state != State::Synced, "{:?}", row);
+                prop_assert_eq!(row.state == State::Conflict, mirrored && !usable, "{:?}", row);
+                prop_assert_eq!(row.state == State::Unreadable, ready && unreadable > 0, "{:?}", row);
+                prop_assert_eq!(row.unrecorded, usable && copy.is_some() && !known, "{:?} of {:?}", row, one);
+                prop_assert_eq!(row.missing, mirrored && copy.is_none() && held, "{:?} of {:?}", row, one);
+                prop_assert_eq!(
+                    row.state == State::FailedCopy,
+                    one.failed && row.state.is_wanted() && row.state != State::Unproved,
+                    "{:?}", row
+                );
+                prop_assert_eq!(row.state == State::UnsupportedName, !supported, "{:?}", row);
+                prop_assert_eq!(row.state == State::NotADirectory, supported && kind != Kind::Directory, "{:?}", row);
+            }
+            let names = ones.iter().filter(|one| one.listed.is_some()).count();
+            let only = rows.iter().filter(|row| row.state == State::MirrorOnly).count();
+            prop_assert_eq!(rows.len(), names + only, "no other rows");
+        }
+    }
+}

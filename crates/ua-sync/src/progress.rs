@@ -33,23 +33,20 @@ impl Progress {
 
     /// A line of rsync: how many bytes there are, or the name of a file that comes.
     pub fn line(&self, line: &str) {
-        match bytes(line) {
-            Some(bytes) => {
-                // Each transfer counts from zero.
-                if bytes < self.now.get() {
-                    self.before.set(self.before.get() + self.now.get());
-                }
-                self.now.set(bytes);
-                self.bar.set_position(self.before.get() + bytes);
+        if let Some(bytes) = bytes(line) {
+            // Each transfer counts from zero.
+            if bytes < self.now.get() {
+                self.before.set(self.before.get() + self.now.get());
             }
-            None => {
-                let id = line.split('/').next().unwrap_or_default();
-                if !id.is_empty() && id != "." && *self.current.borrow() != id {
-                    id.clone_into(&mut self.current.borrow_mut());
-                    self.begun.set((self.begun.get() + 1).min(self.workspaces));
-                    self.show();
-                }
-            }
+            self.now.set(bytes);
+            self.bar.set_position(self.before.get() + bytes);
+            return;
+        }
+        let id = line.split('/').next().unwrap_or_default();
+        if !id.is_empty() && id != "." && *self.current.borrow() != id {
+            id.clone_into(&mut self.current.borrow_mut());
+            self.begun.set((self.begun.get() + 1).min(self.workspaces));
+            self.show();
         }
     }
 
@@ -58,8 +55,8 @@ impl Progress {
     }
 }
 
-/// The bytes of a line such as `  1234  12%  1.18MB/s    0:00:01`.
-fn bytes(line: &str) -> Option<u64> {
+/// The bytes of a line of rsync such as `  1234  12%  1.18MB/s    0:00:01`.
+pub fn bytes(line: &str) -> Option<u64> {
     let mut words = line.split_ascii_whitespace();
     let (bytes, share) = (words.next()?, words.next()?);
     share.strip_suffix('%')?.parse::<u8>().ok()?;

@@ -1,5 +1,6 @@
 //! Deleting on the VPS what the mirror holds, proved. In doubt nothing is deleted.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -141,8 +142,9 @@ pub struct Prune<'a> {
 }
 
 impl Prune<'_> {
-    /// Deletes what of these workspaces may go; says of every other one why not. With nothing named, all are looked at.
-    pub fn delete(&self, ids: &[String], report: &mut Report) -> Result<(), Failure> {
+    /// Deletes what of these workspaces may go; says of every other one why not. Without a list, which is not the same
+    /// as an empty one, all that are of the wanted kind are looked at.
+    pub fn delete(&self, ids: Option<&[String]>, report: &mut Report) -> Result<(), Failure> {
         let delete = &self.options.delete;
         if !self.options.dry_run {
             delete.permitted()?;
@@ -157,9 +159,14 @@ impl Prune<'_> {
             LISTING,
             self.out,
         )?;
+        run::known(&view.rows, ids.unwrap_or_default())?;
         let (mut rows, mut kept) = (Vec::new(), Vec::new());
         for row in &view.rows {
-            let asked = ids.contains(&row.id) || (delete.held && ids.is_empty());
+            let asked = match ids {
+                Some(ids) => ids.contains(&row.id),
+                // What is gone there is nothing to speak of, unless it was named.
+                None => (delete.held && row.listed.is_some()) || (delete.local_missing && row.missing),
+            };
             match self.may_go(row, &view) {
                 _ if !asked => {}
                 Ok(()) => rows.push(row),
@@ -252,7 +259,11 @@ impl Prune<'_> {
         let (Some(listed), Some(ready)) = (&row.listed, &row.ready) else {
             return Err(format!("{}: {}", row.state.word(), row.why));
         };
-        let gone = row.missing && self.options.delete.local_missing;
+        let delete = &self.options.delete;
+        let gone = row.missing && delete.local_missing;
+        if !gone && !delete.held && !delete.after_sync {
+            return Err("it was not removed from the mirror".to_owned());
+        }
         if row.state != State::Synced && !gone {
             return Err(format!("{}, not synced: {}", row.state.word(), row.why));
         }
@@ -326,8 +337,7 @@ pub fn adopt(
         idle: config.settings.transfer_idle_timeout.0,
         banner: view.listing.banner,
     };
-    let differing =
-        if held.is_empty() { Default::default() } else { source.differing(&held, root, false)? };
+    let differing = if held.is_empty() { BTreeSet::new() } else { source.differing(&held, root, false)? };
     let proved = held.len() - differing.len();
     if proved == 0 {
         let detail = format!(

@@ -108,13 +108,12 @@ fn marked(marker: &Marker, min_age: f64, now: f64) -> Readiness {
         Marker::Ended { epoch, at, .. } if at - now > AHEAD => {
             Readiness::BadMarker(format!("its marker is dated {epoch}, days ahead of now"))
         }
-        Marker::Ended { epoch, at, state } => match young(now - at, min_age) {
-            Some(words) => Readiness::TooYoung(format!("its run ended {words} ago, {state}")),
-            None => {
-                let signature = format!("{epoch}_{state}");
-                Readiness::Ready(Ready { signature, epoch: Some(*at) })
+        Marker::Ended { epoch, at, state } => {
+            if let Some(words) = young(now - at, min_age) {
+                return Readiness::TooYoung(format!("its run ended {words} ago, {state}"));
             }
-        },
+            Readiness::Ready(Ready { signature: format!("{epoch}_{state}"), epoch: Some(*at) })
+        }
     }
 }
 
@@ -122,14 +121,12 @@ fn legacy(run_log: &Entry, min_age: f64, now: f64) -> Readiness {
     match run_log {
         Entry::File { size, mtime } if *size > 0 => {
             let at = mtime.parse().unwrap_or(now);
-            match young(now - at, min_age) {
-                Some(words) => Readiness::TooYoung(format!("its run.log is {words} old")),
-                None => {
-                    let seconds = mtime.split('.').next().unwrap_or_default();
-                    // Only times of markers are epochs of runs.
-                    Readiness::Ready(Ready { signature: format!("legacy_{seconds}_runlog"), epoch: None })
-                }
+            if let Some(words) = young(now - at, min_age) {
+                return Readiness::TooYoung(format!("its run.log is {words} old"));
             }
+            let seconds = mtime.split('.').next().unwrap_or_default();
+            // Only times of markers are epochs of runs.
+            Readiness::Ready(Ready { signature: format!("legacy_{seconds}_runlog"), epoch: None })
         }
         Entry::Other(kind @ (Kind::Link | Kind::Other)) => {
             Readiness::Running(format!("it has no marker, and its run.log is {}", kind.words()))
@@ -141,4 +138,188 @@ fn legacy(run_log: &Entry, min_age: f64, now: f64) -> Readiness {
 /// An age in words if it is below the minimum.
 fn young(age: f64, min_age: f64) -> Option<String> {
     (age < min_age).then(|| format!("{:.0} s", age.max(0.0)))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::listing::Sum;
+
+    /// The clock of the VPS. Whole, so that ages are exact.
+    pub(crate) const NOW: f64 = 1_771_650_000.0;
+    const MIN_AGE: i64 = 45;
+
+    /// What a marker may be; ages in seconds.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) enum Mark {
+        None,
+        Ended(i64, &'static str),
+        /// The same, by the second of the two times.
+        Updated(i64, &'static str),
+        NotReady(i64),
+        State(&'static str),
+        Timeless,
+        Garbled(&'static str),
+        Huge,
+        Kind(Kind),
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) enum Log {
+        None,
+        Empty(i64),
+        Written(i64),
+        Kind(Kind),
+    }
+
+    pub(crate) fn time(age: i64) -> i64 {
+        1_771_650_000 - age
+    }
+
+    pub(crate) fn listed(id: &str, mark: Mark, log: Log, age: i64) -> Listed {
+        let text = match mark {
+            Mark::Ended(age, state) => {
+                format!(r#"{{"ready":true,"state":"{state}","completed_at_epoch":{}}}"#, time(age))
+            }
+            Mark::Updated(age, state) => format!(
+                r#"{{"updated_at_epoch":{},"completed_at_epoch":null,"ready":true,"state":"{state}"}}"#,
+                time(age)
+            ),
+            Mark::NotReady(age) => {
+                format!(r#"{{"ready":false,"state":"completed","completed_at_epoch":{}}}"#, time(age))
+            }
+            Mark::State(state) => {
+                format!(r#"{{"ready":true,"state":{state},"completed_at_epoch":{}}}"#, time(900))
+            }
+            Mark::Timeless => r#"{"ready":true,"state":"completed"}"#.to_owned(),
+            Mark::Garbled(text) => text.to_owned(),
+            Mark::None | Mark::Huge | Mark::Kind(_) => String::new(),
+        };
+        let file = |size, age| Entry::File { size, mtime: format!("{}.0000000000", time(age)) };
+        let marker = match mark {
+            Mark::None => Entry::None,
+            Mark::Kind(kind) => Entry::Other(kind),
+            _ => file(300, 0),
+        };
+        let marker_bytes =
+            (!matches!(mark, Mark::None | Mark::Huge | Mark::Kind(_))).then(|| text.into_bytes());
+        let run_log = match log {
+            Log::None => Entry::None,
+            Log::Empty(age) => file(0, age),
+            Log::Written(age) => file(9, age),
+            Log::Kind(kind) => Entry::Other(kind),
+        };
+        Listed {
+            id: id.to_owned(),
+            kind: Kind::Directory,
+            newest: format!("{}.0000000000", time(age)),
+            active: NOW - f64::from(i32::try_from(age.max(0)).unwrap()),
+            sum: Sum { files: 1, bytes: 9, times: 9 },
+            excluded: 0,
+            others: 0,
+            unreadable: 0,
+            marker,
+            marker_bytes,
+            run_log,
+            record: String::new(),
+        }
+    }
+
+    /// What comes of it, by its word, and what it is recorded as.
+    fn verdict(readiness: &Readiness) -> (&'static str, String) {
+        match readiness {
+            Readiness::Ready(ready) => ("ready", ready.signature.clone()),
+            Readiness::Running(_) => ("running", String::new()),
+            Readiness::TooYoung(_) => ("young", String::new()),
+            Readiness::BadMarker(_) => ("bad", String::new()),
+        }
+    }
+
+    /// The table, row by row; the first that fits counts.
+    #[allow(clippy::match_same_arms, reason = "the rows of a table")]
+    fn oracle(gated: bool, mark: Mark, log: Log, age: i64) -> (&'static str, String) {
+        const DAY: i64 = 86_400;
+        let none = String::new;
+        match (gated, mark, log) {
+            (false, ..) if age < MIN_AGE => ("young", none()),
+            (false, ..) => ("ready", format!("plain_{}.0000000000", time(age))),
+            (_, Mark::Garbled(_) | Mark::Huge | Mark::Kind(_), _) => ("bad", none()),
+            (_, Mark::NotReady(_) | Mark::State(_) | Mark::Timeless, _) => ("running", none()),
+            (_, Mark::Ended(age, _) | Mark::Updated(age, _), _) if age < -DAY => ("bad", none()),
+            (_, Mark::Ended(age, _) | Mark::Updated(age, _), _) if age < MIN_AGE => ("young", none()),
+            (_, Mark::Ended(age, state) | Mark::Updated(age, state), _) => {
+                ("ready", format!("{}_{state}", time(age)))
+            }
+            (_, Mark::None, Log::Written(age)) if age >= MIN_AGE => {
+                ("ready", format!("legacy_{}_runlog", time(age)))
+            }
+            (_, Mark::None, Log::Written(_)) => ("young", none()),
+            (_, Mark::None, _) => ("running", none()),
+        }
+    }
+
+    fn ages() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            prop::sample::select(vec![-86_401, -86_400, -86_399, -1, 0, 1, 44, 45, 46, 900, 1_771_649_999]),
+            -200_000..200_000_i64,
+        ]
+    }
+
+    pub(crate) fn marks() -> impl Strategy<Value = Mark> {
+        let state = || prop::sample::select(marker::TERMINAL.to_vec());
+        let kinds = vec![Kind::Directory, Kind::Link, Kind::Other];
+        let garbled = ["", "{", "[]", "null", "{\"ready\":true,\"ready\":true}", "\u{feff}{}"];
+        let states = ["\"running\"", "\"Completed\"", "\"\"", "null", "7", "[\"completed\"]"];
+        prop_oneof![
+            Just(Mark::None),
+            (ages(), state()).prop_map(|(age, state)| Mark::Ended(age, state)),
+            (ages(), state()).prop_map(|(age, state)| Mark::Updated(age, state)),
+            ages().prop_map(Mark::NotReady),
+            prop::sample::select(states.to_vec()).prop_map(Mark::State),
+            Just(Mark::Timeless),
+            prop::sample::select(garbled.to_vec()).prop_map(Mark::Garbled),
+            Just(Mark::Huge),
+            prop::sample::select(kinds).prop_map(Mark::Kind),
+        ]
+    }
+
+    pub(crate) fn logs() -> impl Strategy<Value = Log> {
+        let kinds = vec![Kind::Directory, Kind::Link, Kind::Other];
+        prop_oneof![
+            Just(Log::None),
+            ages().prop_map(Log::Empty),
+            ages().prop_map(Log::Written),
+            prop::sample::select(kinds).prop_map(Log::Kind),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_workspace_is_ready_by_the_table(
+            (id, prefixes, require, gated) in prop::sample::select(vec![
+                ("session_1", vec!["session_", "tg_"], true, true),
+                ("tg_1", vec!["session_", "tg_"], true, true),
+                ("xtg_1", vec!["session_", "tg_"], true, false),
+                ("cron_1", vec!["session_"], true, false),
+                ("cron_1", vec![], true, true),
+                ("session_1", vec!["session_"], false, false),
+                ("cron_1", vec![], false, false),
+            ]),
+            mark in marks(),
+            log in logs(),
+            age in ages(),
+        ) {
+            let prefixes = prefixes.into_iter().map(str::to_owned).collect();
+            let policy = Policy { require_marker: require, prefixes, min_age: 45.0 };
+            let listed = listed(id, mark, log, age);
+            prop_assert_eq!(verdict(&judge(&listed, &policy, NOW)), oracle(gated, mark, log, age));
+            // Nothing that was judged once is judged otherwise because time goes by, but for what was too young.
+            if let Readiness::Ready(ready) = judge(&listed, &policy, NOW) {
+                let later = judge(&listed, &policy, NOW + 1e6);
+                prop_assert_eq!(later, Readiness::Ready(ready));
+            }
+        }
+    }
 }

@@ -110,21 +110,20 @@ pub fn look(
     let force = plan::Options { force: options.force };
     let mut rows = plan::compare(&listing, manifest, &local, &failed, &policy, force);
     for row in rows.iter_mut().filter(|row| row.unrecorded) {
-        unrecorded(row, mirror, options.database)
-            .map_err(crate::mirror::local("cannot look into the mirror"))?;
+        unrecorded(row, mirror, options.database);
     }
     Ok(View { listing, local, rows })
 }
 
 /// A directory here that nobody recorded: it may be the very same, or somebody's own.
-fn unrecorded(row: &mut Row, mirror: &Mirror, database: bool) -> std::io::Result<()> {
-    let Some(listed) = &row.listed else { return Ok(()) };
-    let here = mirror.sum(&row.id, database)?;
-    if (here.files, here.bytes) != (listed.sum.files, listed.sum.bytes) {
-        row.state = State::Conflict;
-        row.why = CONFLICT.to_owned();
-    }
-    Ok(())
+fn unrecorded(row: &mut Row, mirror: &Mirror, database: bool) {
+    let Some(listed) = &row.listed else { return };
+    let why = match mirror.sum(&row.id, database) {
+        Ok(here) if (here.files, here.bytes) == (listed.sum.files, listed.sum.bytes) => return,
+        Ok(_) => CONFLICT.to_owned(),
+        Err(error) => format!("{CONFLICT}, and which cannot be looked at: {error}"),
+    };
+    (row.state, row.why) = (State::Conflict, why);
 }
 
 const CONFLICT: &str = "the mirror has another directory of that name, which nobody recorded";
@@ -148,11 +147,19 @@ pub struct Run<'a> {
     left_out: usize,
     /// Local changes that were put aside.
     aside: usize,
+    /// Old copies that could not be removed.
+    left: usize,
 }
 
 /// What of the rows a run is about.
 pub fn select(rows: Vec<Row>, ids: Option<&[String]>) -> Result<Vec<Row>, Failure> {
     let Some(ids) = ids else { return Ok(rows) };
+    known(&rows, ids)?;
+    Ok(rows.into_iter().filter(|row| ids.contains(&row.id)).collect())
+}
+
+/// Refuses names that are no workspace's.
+pub fn known(rows: &[Row], ids: &[String]) -> Result<(), Failure> {
     for id in ids {
         if !rows.iter().any(|row| row.id == *id) {
             let near = id::nearest(id, rows.iter().map(|row| row.id.as_str()));
@@ -166,7 +173,7 @@ pub fn select(rows: Vec<Row>, ids: Option<&[String]>) -> Result<Vec<Row>, Failur
             return Err(Failure::new(Exit::Failed, message).hint("ua-sync list"));
         }
     }
-    Ok(rows.into_iter().filter(|row| ids.contains(&row.id)).collect())
+    Ok(())
 }
 
 /// Copies what is missing and says how it went. The caller holds the lock.
@@ -225,6 +232,7 @@ pub fn run(
         failed: BTreeMap::new(),
         left_out: 0,
         aside: 0,
+        left: 0,
     };
     let Some(staging) = staging else {
         run.tell_plan(&rows, &candidates, report);
@@ -254,7 +262,7 @@ pub fn run(
         return Ok(());
     }
     let prune = Prune { config, options, transport, mirror, manifest: &manifest, out };
-    prune.delete(&candidates, report)
+    prune.delete(Some(&candidates), report)
 }
 
 impl Run<'_> {
@@ -277,7 +285,7 @@ impl Run<'_> {
         }
         report.data.insert("plan".to_owned(), json!(lines));
         report.push(Check::pass("sync.plan", format!("{} to do; nothing was changed", lines.len())));
-        self.troubles(rows, report);
+        Self::troubles(rows, report);
     }
 
     fn copy_all(
@@ -294,10 +302,14 @@ impl Run<'_> {
             banner: listing.banner,
         };
         self.settle(&source, rows)?;
-        let wanted: Vec<&Row> = rows.iter().filter(|row| row.state.is_wanted()).collect();
+        let ours = |id: &String| self.options.ids.as_ref().is_none_or(|ids| ids.contains(id));
+        let stuck = staging.stuck.iter().filter(|(id, _)| ours(id));
+        self.failed.extend(stuck.map(|(id, why)| (id.clone(), why.clone())));
+        let wanted = rows.iter().filter(|row| row.state.is_wanted() && !staging.stuck.contains_key(&row.id));
+        let wanted: Vec<&Row> = wanted.collect();
         self.room(staging, &wanted)?;
         let listed: Vec<&Listed> = wanted.iter().filter_map(|row| row.listed.as_ref()).collect();
-        let bytes = listed.iter().map(|listed| listed.sum.bytes).sum();
+        let bytes = total(listed.iter().map(|listed| listed.sum.bytes));
         let progress = Progress::new(self.out, listed.len(), bytes);
         for batch in batches(&listed) {
             self.copy_batch(&source, staging, &batch, manifest, &progress)?;
@@ -316,7 +328,7 @@ impl Run<'_> {
         for row in rows.iter_mut().filter(|row| open(row)) {
             if differing.contains(&row.id) {
                 row.state = State::Conflict;
-                row.why = CONFLICT.to_owned();
+                CONFLICT.clone_into(&mut row.why);
             }
         }
         Ok(())
@@ -325,8 +337,7 @@ impl Run<'_> {
     /// Is there room for what is new?
     fn room(&self, staging: &Staging<'_>, wanted: &[&Row]) -> Result<(), Failure> {
         let new = |row: &&&Row| !self.mirror.root.join(&row.id).exists();
-        let needed: u64 =
-            wanted.iter().filter(new).filter_map(|row| Some(row.listed.as_ref()?.sum.bytes)).sum();
+        let needed = total(wanted.iter().filter(new).filter_map(|row| Some(row.listed.as_ref()?.sum.bytes)));
         let room = staging.room().map_err(local("cannot see how much room there is"))?;
         if needed > room {
             let message = format!(
@@ -357,15 +368,8 @@ impl Run<'_> {
             if open.is_empty() {
                 break;
             }
-            let complaint = source.copy(
-                &open,
-                &staging.stage(),
-                &staging.partial(),
-                &self.mirror.root,
-                self.options.database,
-                look,
-                &mut |line| progress.line(line),
-            )?;
+            let complaint =
+                source.copy(&open, staging, self.options.database, look, &mut |line| progress.line(line))?;
             let listing = listing::list(self.transport, &wanted, &open, LISTING)?;
             let mut again: Vec<(&str, String)> = Vec::new();
             let mut equal: Vec<(&str, String)> = Vec::new();
@@ -409,7 +413,7 @@ impl Run<'_> {
                 return Judged::Open(why);
             }
         };
-        match staging.look(id) {
+        match staging.look(id, self.options.database) {
             Ok(Some(staged)) if staged.tree.sum() == listed.sum && listed.unreadable == 0 => {
                 if let Err(error) = staging.announce(id, &ready.signature, &staged.tree) {
                     return Judged::Differs(format!("it cannot be written down: {error}"));
@@ -448,12 +452,15 @@ impl Run<'_> {
         }
         // Before anything is in place, so that no cut leaves workspaces without theirs.
         artifacts::owe(self.config).map_err(local("cannot write down that the artifacts are owed"))?;
+        // What is announced must outlive a loss of power once something is moved.
+        staging.sync().map_err(local("cannot have the copies written to disk"))?;
         let keep = Keep { database: self.options.database, deleted: self.options.keep_deleted };
         let mut done: Vec<(&str, &str)> = Vec::new();
         for (id, signature) in proved {
             match staging.put(id, keep) {
                 Ok(put) => {
                     self.aside += put.aside;
+                    self.left += usize::from(put.left);
                     done.push((id, signature));
                     let list = if put.copied { &mut self.copied } else { &mut self.proved };
                     list.push((*id).to_owned());
@@ -521,6 +528,13 @@ impl Run<'_> {
             );
             report.push(Check::warn("sync.replaced", detail));
         }
+        if self.left > 0 {
+            let detail = format!(
+                "{} old copies could not be removed and were put away: they are somebody else's",
+                self.left
+            );
+            report.push(Check::warn("sync.left", detail));
+        }
         let unclear = |row: &&Row| {
             matches!(row.state, State::UnsupportedName | State::BadMarker) && !failed.contains_key(&row.id)
         };
@@ -549,7 +563,7 @@ impl Run<'_> {
     }
 
     /// What a person has to look at, though nothing was tried.
-    fn troubles(&self, rows: &[Row], report: &mut Report) {
+    fn troubles(rows: &[Row], report: &mut Report) {
         for row in rows.iter().filter(|row| row.state.is_trouble() || row.state == State::UnsupportedName) {
             let detail = format!("{}: {}: {}", printable(&row.id), row.state.word(), row.why);
             report.push(Check::warn("sync.failed", detail));
@@ -567,12 +581,17 @@ enum Judged {
     Differs(String),
 }
 
+/// Sparse files may be as large as a number can be.
+fn total(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
+
 /// Portions of bounded size; a workspace that is larger by itself is a portion of its own.
 fn batches<'a>(listed: &[&'a Listed]) -> Vec<Vec<&'a str>> {
     let mut batches: Vec<Vec<&str>> = Vec::new();
     let mut bytes = 0;
     for it in listed {
-        let fits = bytes + it.sum.bytes <= BATCH.0;
+        let fits = total([bytes, it.sum.bytes]) <= BATCH.0;
         match batches.last_mut() {
             Some(batch) if fits && batch.len() < BATCH.1 => batch.push(&it.id),
             _ => {
@@ -580,7 +599,7 @@ fn batches<'a>(listed: &[&'a Listed]) -> Vec<Vec<&'a str>> {
                 batches.push(vec![&it.id]);
             }
         }
-        bytes += it.sum.bytes;
+        bytes = total([bytes, it.sum.bytes]);
     }
     batches
 }

@@ -12,6 +12,7 @@ use ua_common::tool::rsync;
 use ua_common::transport::{Transport, TransportError};
 
 use crate::mirror::DATABASES;
+use crate::staging::Staging;
 
 /// Why a transfer did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -75,32 +76,31 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Copies the named workspaces into `stage`. What `mirror` already has is linked from there. Whether all of it
+    /// Copies the named workspaces into the staging place. What the mirror already has is linked from there. Whether all of it
     /// came is for the caller to see: gives what rsync complained about, if it did.
     pub fn copy(
         &self,
         ids: &[&str],
-        stage: &Path,
-        partial: &Path,
-        mirror: &Path,
+        staging: &Staging<'_>,
         database: bool,
         look: Look,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Option<String>, Failure> {
         let rules = rules(ids, database)?;
         let mut args = neutral();
-        args.extend(["--perms", "--times", "--safe-links", "--delete", "--compress"].map(OsString::from));
-        // Nothing of its owner's is in the way of its next change, and nobody else writes to it.
-        args.push("--chmod=Du+rwx,Dgo-w,D-s,Fu+rw,Fgo-w,Fu-s,Fg-s".into());
+        args.extend(
+            ["--perms", "--times", WINDOW, "--safe-links", "--delete", "--compress"].map(OsString::from),
+        );
+        args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         if look == Look::Content {
             args.push("--checksum".into());
         }
-        args.push(joined("--link-dest=", mirror));
-        args.push(joined("--partial-dir=", partial));
+        args.push(joined("--link-dest=", &staging.mirror().root));
+        args.push(joined("--partial-dir=", &staging.partial()));
         args.push(joined("--filter=merge ", rules.path()));
         args.push(self.transport.remote(&format!("{}/", self.root)));
-        args.push(stage.into());
+        args.push(staging.stage().into());
         self.run(args, on_line)
     }
 
@@ -113,8 +113,8 @@ impl Source<'_> {
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Option<String>, Failure> {
         let mut args = neutral();
-        args.extend(["--perms", "--times", "--safe-links", "--compress"].map(OsString::from));
-        args.push("--chmod=Du+rwx,Dgo-w,D-s,Fu+rw,Fgo-w,Fu-s,Fg-s".into());
+        args.extend(["--perms", "--times", WINDOW, "--safe-links", "--compress"].map(OsString::from));
+        args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         args.push(format!("--exclude=/{excluded}").into());
         args.push(joined("--partial-dir=", partial));
@@ -174,6 +174,9 @@ impl Source<'_> {
             // Some files could not be read, or vanished: which, the comparison with the VPS shows.
             code @ (23 | 24) => Ok(Some(format!("{} (rsync {code}): {}", rsync::meaning(code), last(&said)))),
             code => {
+                // Whether rsync learns what the shell there ended with before the connection ends is a matter of luck.
+                let missing = |line: &str| line.contains("rsync") && line.contains("not found");
+                let code = if code == 12 && said.lines().any(missing) { 127 } else { code };
                 let said = last(&said).to_owned();
                 Err(TransferError::Rsync { code, said, banner: self.banner }.into())
             }
@@ -186,6 +189,12 @@ fn last(said: &str) -> &str {
     let mut lines = said.lines().filter(|line| !line.starts_with("rsync error:"));
     lines.next_back().unwrap_or_else(|| said.lines().next_back().unwrap_or_default())
 }
+
+/// Nothing of a file's owner is in the way of its next change, nobody else writes to it, and it lends no powers.
+const MODES: &str = "--chmod=Du+rwx,Dgo-w,Du-s,Dg-s,D-t,Fu+rw,Fgo-w,Fu-s,Fg-s";
+
+/// Times count to the nanosecond: by whole seconds, what is written twice in one is the same.
+const WINDOW: &str = "--modify-window=-1";
 
 /// What holds for every run: nothing of the source's owners, devices or names has power here.
 fn neutral() -> Vec<OsString> {
@@ -209,11 +218,15 @@ fn rules(ids: &[&str], database: bool) -> Result<tempfile::NamedTempFile, Failur
         text.push(0);
     };
     if !database {
-        DATABASES.iter().for_each(|name| rule(&format!("- {name}")));
+        for name in DATABASES {
+            rule(&format!("- {name}"));
+        }
     }
     // Whatever lies deeper is settled by its workspace.
     rule("+ /*/**");
-    ids.iter().for_each(|id| rule(&format!("+ /{}", pattern(id))));
+    for id in ids {
+        rule(&format!("+ /{}", pattern(id)));
+    }
     rule("- /*");
     write(&text).map_err(crate::mirror::local("cannot write rules for rsync"))
 }

@@ -85,7 +85,10 @@ impl Tree {
             if let Thing::File { size, seconds, .. } = thing {
                 sum.files += 1;
                 sum.bytes += size;
-                sum.times += u64::try_from(*seconds).unwrap_or_default();
+                // As in `listing.awk`.
+                if (0..10_000_000_000).contains(seconds) {
+                    sum.times += u64::try_from(*seconds).unwrap_or_default();
+                }
             }
         }
         sum
@@ -135,9 +138,9 @@ impl Tree {
         false
     }
 
-    /// As text that [`Tree::parse`] reads.
-    pub fn bytes(&self, signature: &str) -> Vec<u8> {
-        let mut bytes = format!("{HEAD}{signature}\0").into_bytes();
+    /// As text that [`Tree::parse`] reads; `inode` is that of the directory itself.
+    pub fn bytes(&self, signature: &str, inode: u64) -> Vec<u8> {
+        let mut bytes = format!("{HEAD}{inode} {signature}\0").into_bytes();
         for (path, thing) in &self.0 {
             let head = match thing {
                 Thing::Directory => "d".to_owned(),
@@ -162,7 +165,7 @@ impl Tree {
     pub fn parse(bytes: &[u8]) -> Option<(String, Self)> {
         let body = bytes.strip_prefix(HEAD.as_bytes())?.strip_suffix(END)?;
         let mut fields = body.split(|byte| *byte == 0);
-        let signature = std::str::from_utf8(fields.next()?).ok()?.to_owned();
+        let signature = std::str::from_utf8(fields.next()?).ok()?.split_once(' ')?.1.to_owned();
         let mut tree = Self::default();
         let path = |field: &[u8]| PathBuf::from(OsStr::from_bytes(field));
         while let Some(head) = fields.next() {
@@ -186,6 +189,13 @@ impl Tree {
         }
         Some((signature, tree))
     }
+}
+
+/// Which directory an index is about, as long as its file system numbers directories the same.
+pub fn inode(bytes: &[u8]) -> Option<u64> {
+    let words = bytes.strip_prefix(HEAD.as_bytes())?;
+    let end = words.iter().position(|byte| *byte == b' ')?;
+    std::str::from_utf8(&words[..end]).ok()?.parse().ok()
 }
 
 const HEAD: &str = "ua-index-1 ";
@@ -230,7 +240,8 @@ mod tests {
         let name: PathBuf = OsStr::from_bytes(b"odd\n\xff name").into();
         let mut tree = tree(&[("a", Thing::Directory), ("a/f", file.clone()), ("l", link("a/f"))]);
         tree.0.insert(name, file);
-        let bytes = tree.bytes("1_completed");
+        let bytes = tree.bytes("1_completed", 42);
+        assert_eq!(inode(&bytes), Some(42));
         assert_eq!(Tree::parse(&bytes), Some(("1_completed".to_owned(), tree)));
         for cut in 0..bytes.len() {
             assert_eq!(Tree::parse(&bytes[..cut]), None, "cut at {cut}");

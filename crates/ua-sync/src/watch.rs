@@ -97,7 +97,9 @@ fn tell(out: &Printer, report: &Report, copied: &[String], pause: Duration, trou
         (None, None) => {}
     }
     let next = if wrong.is_empty() { String::new() } else { format!("; next try in {} s", pause.as_secs()) };
-    let line = format!("{at} {}{next}", words.join("; "));
+    // What ssh says may have several.
+    let words = words.join("; ").lines().map(str::trim).collect::<Vec<_>>().join("; ");
+    let line = format!("{at} {words}{next}");
     if wrong.is_empty() { out.note(&line) } else { out.warn(&line) }
 }
 

@@ -127,6 +127,18 @@ pub fn exits(output: &Output, code: i32) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
+/// Bytes that no compression makes fewer.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state: u32 = 0x9e37_79b9;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
 /// Everything below a directory, with content, as text to compare.
 pub fn tree(root: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
