@@ -1,10 +1,13 @@
-//! Performance, measured in the lab: ratios against what cannot be avoided, in one run.
+//! Performance: ratios against what cannot be avoided, in one run.
 
 mod deploy;
+mod sync;
+mod wire;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use camino::Utf8Path;
 use fs_err as fs;
 use serde::Deserialize;
 use serde_json::json;
@@ -13,7 +16,7 @@ use crate::lab::{self, Lab, Node, OPERATOR, SshPolicy};
 use crate::ui::{self, Progress};
 use crate::verify;
 
-/// Times one job on the laptop.
+/// Times one job.
 const TIMER: &str = include_str!("bench.py");
 
 #[derive(Deserialize)]
@@ -21,7 +24,11 @@ struct Row {
     /// Sorted.
     seconds: Vec<f64>,
     codes: Vec<i32>,
+    /// The most memory of any process.
+    peak_kib: u64,
 }
+
+type Rows = BTreeMap<String, Row>;
 
 impl Row {
     /// The value that `share` of the runs do not exceed.
@@ -34,10 +41,16 @@ impl Row {
 
 /// One line of the result.
 struct Measure {
-    what: &'static str,
+    what: String,
     value: f64,
     limit: f64,
     unit: &'static str,
+}
+
+impl Measure {
+    fn new(what: impl Into<String>, value: f64, limit: f64, unit: &'static str) -> Self {
+        Self { what: what.into(), value, limit, unit }
+    }
 }
 
 /// `cargo xtask bench preflight`.
@@ -55,9 +68,20 @@ pub fn deploy(progress: &Progress) -> Result<()> {
     bench(&["ua-deploy"], deploy::measure, progress)
 }
 
+/// `cargo xtask bench sync`; `old` is the script that it replaces, or its directory.
+pub fn sync(old: Option<&Utf8Path>, progress: &Progress) -> Result<()> {
+    verify::build_release("ua-sync")?;
+    judge(&sync::measure(old, progress)?)
+}
+
 /// Measures tools as they are shipped.
 fn bench(tools: &[&str], measure: fn(&Lab) -> Result<Vec<Measure>>, progress: &Progress) -> Result<()> {
     tools.iter().try_for_each(|tool| verify::build_release(tool))?;
+    judge(&in_lab(progress, measure)?)
+}
+
+/// Measures in a lab that has the tools as they are shipped, and takes it down unless it was up.
+fn in_lab(progress: &Progress, measure: impl FnOnce(&Lab) -> Result<Vec<Measure>>) -> Result<Vec<Measure>> {
     let kept = Lab::attach().is_ok();
     let lab = Lab::up(progress)?;
     lab.install_tools(&lab::tools("release")?)?;
@@ -65,7 +89,7 @@ fn bench(tools: &[&str], measure: fn(&Lab) -> Result<Vec<Measure>>, progress: &P
     if !kept {
         Lab::down()?;
     }
-    judge(&measured?)
+    measured
 }
 
 /// Stands before the real ssh on the `PATH` and writes down what it is called with.
@@ -135,13 +159,8 @@ fn measure_ssh(lab: &Lab) -> Result<Vec<Measure>> {
         Ok(check / bare)
     };
     Ok(vec![
-        Measure { what: "check / ssh … true, keys, medians", value: ratio("keys")?, limit: 1.2, unit: "x" },
-        Measure {
-            what: "check / ssh … true, tailscale_ssh, medians",
-            value: ratio("tailscale_ssh")?,
-            limit: 1.2,
-            unit: "x",
-        },
+        Measure::new("check / ssh … true, keys, medians", ratio("keys")?, 1.2, "x"),
+        Measure::new("check / ssh … true, tailscale_ssh, medians", ratio("tailscale_ssh")?, 1.2, "x"),
     ])
 }
 
@@ -176,33 +195,18 @@ fn measure_preflight(lab: &Lab) -> Result<Vec<Measure>> {
         ours * 1e3
     ));
     Ok(vec![
-        Measure {
-            what: "healthy preflight p95 / (status --json + one pong) p95",
-            value: ours / floor,
-            limit: 1.3,
-            unit: "x",
-        },
-        Measure {
-            what: "offline peer reported, slowest",
-            value: offline["preflight"].quantile(1.0),
-            limit: 3.0,
-            unit: "s",
-        },
-        Measure {
-            what: "--help, median",
-            value: healthy["help"].quantile(0.5) * 1e3,
-            limit: 5.0,
-            unit: "ms",
-        },
-        Measure { what: "binary", value: mib, limit: 5.0, unit: "MiB" },
+        Measure::new("healthy preflight p95 / (status --json + one pong) p95", ours / floor, 1.3, "x"),
+        Measure::new("offline peer reported, slowest", offline["preflight"].quantile(1.0), 3.0, "s"),
+        Measure::new("--help, median", healthy["help"].quantile(0.5) * 1e3, 5.0, "ms"),
+        Measure::new("binary", mib, 5.0, "MiB"),
     ])
 }
 
-fn time(lab: &Lab, runs: u32, rows: &serde_json::Value) -> Result<BTreeMap<String, Row>> {
+fn time(lab: &Lab, runs: u32, rows: &serde_json::Value) -> Result<Rows> {
     time_as(lab, "root", runs, rows)
 }
 
-fn time_as(lab: &Lab, user: &str, runs: u32, rows: &serde_json::Value) -> Result<BTreeMap<String, Row>> {
+fn time_as(lab: &Lab, user: &str, runs: u32, rows: &serde_json::Value) -> Result<Rows> {
     let job = json!({ "runs": runs, "rows": rows }).to_string();
     let out = lab
         .laptop()
@@ -223,7 +227,7 @@ fn judge(measures: &[Measure]) -> Result<()> {
             if within { "ok  " } else { "FAIL" }
         ));
         if !within {
-            broken.push(*what);
+            broken.push(what.as_str());
         }
     }
     if broken.is_empty() { Ok(()) } else { bail!("over the limit: {}", broken.join(", ")) }

@@ -34,7 +34,7 @@ enum Chore {
         #[arg(long, value_enum, default_value_t)]
         matrix: Matrix,
     },
-    /// Measure performance in the lab, as ratios in one run.
+    /// Measure performance, as ratios in one run.
     #[command(subcommand)]
     Bench(BenchChore),
     /// Write the documents that are made from the code.
@@ -49,6 +49,12 @@ enum BenchChore {
     Ssh,
     /// A deploy of nothing, of one file, and of 1 % of 300 MB, against what cannot be avoided.
     Deploy,
+    /// `ua-sync` against one ssh that scans and one rsync: on loopback, there with 30 ms more, and on the lab's tailnet.
+    Sync {
+        /// The old `sync_remote_workspaces.sh`, or its directory, to be measured side by side
+        #[arg(long)]
+        old: Option<Utf8PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +120,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,
         Chore::Bench(BenchChore::Ssh) => bench::ssh(&progress)?,
         Chore::Bench(BenchChore::Deploy) => bench::deploy(&progress)?,
+        Chore::Bench(BenchChore::Sync { old }) => bench::sync(old.as_deref(), &progress)?,
         Chore::Docs => verify::docs()?,
     }
     Ok(ExitCode::SUCCESS)

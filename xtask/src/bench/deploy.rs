@@ -165,14 +165,14 @@ impl Bench<'_> {
             runs.iter().chain([&counted]).map(|run| run.restarted.len()).max().unwrap_or_default();
         ui::data(format!("nothing changed: {} s (5 runs); {restarted} units restarted", listed(&seconds)));
         Ok(vec![
-            Measure { what: "nothing changed, median", value: median(&seconds), limit: 3.0, unit: "s" },
-            Measure {
-                what: "nothing changed",
-                value: number(counted.calls.iter().map(|call| call.connections).sum()),
-                limit: 1.0,
-                unit: "connections",
-            },
-            Measure { what: "nothing changed", value: number(restarted), limit: 0.0, unit: "restarts" },
+            Measure::new("nothing changed, median", median(&seconds), 3.0, "s"),
+            Measure::new(
+                "nothing changed",
+                number(counted.calls.iter().map(|call| call.connections).sum()),
+                1.0,
+                "connections",
+            ),
+            Measure::new("nothing changed", number(restarted), 0.0, "restarts"),
         ])
     }
 
@@ -236,12 +236,12 @@ impl Bench<'_> {
             copied + restarted,
             (all - own) / (copied + restarted)
         ));
-        Ok(Measure {
-            what: "one file: (deploy - the app's own start) / (two logins + rsync + restart)",
-            value: (all - own) / floor,
-            limit: 3.0,
-            unit: "x",
-        })
+        Ok(Measure::new(
+            "one file: (deploy - the app's own start) / (two logins + rsync + restart)",
+            (all - own) / floor,
+            3.0,
+            "x",
+        ))
     }
 
     /// The upload of 300 MB of which 1 % changed, against `rsync` of a checkout to a copy of the old tree, which has to
@@ -278,12 +278,12 @@ impl Bench<'_> {
             listed(&upload),
             listed(&floor)
         ));
-        Ok(Measure {
-            what: "1 % of 300 MB: upload / bare rsync, medians",
-            value: median(&upload) / median(&floor),
-            limit: 1.3,
-            unit: "x",
-        })
+        Ok(Measure::new(
+            "1 % of 300 MB: upload / bare rsync, medians",
+            median(&upload) / median(&floor),
+            1.3,
+            "x",
+        ))
     }
 }
 
