@@ -95,6 +95,12 @@ impl Check {
         Self { hint: failure.hint, ..check }
     }
 
+    /// A failed check from an error on its way to the top, which may know its code and hint.
+    pub fn error(id: impl Into<Cow<'static, str>>, error: &anyhow::Error) -> Self {
+        let (exit, hint) = crate::error::Failure::within(error);
+        Self { hint: hint.map(str::to_owned), ..Self::fail(id, exit, format!("{error:#}")) }
+    }
+
     /// Adds the next command.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

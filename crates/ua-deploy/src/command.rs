@@ -10,7 +10,7 @@ use ua_common::settings::table;
 
 use crate::history::Record;
 use crate::release::Dirty;
-use crate::{NAME, Options, attach, failed, records, rollback, run, status, unlock};
+use crate::{NAME, Options, attach, records, rollback, run, status, unlock};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -189,7 +189,7 @@ fn history(matches: &ArgMatches, context: &Context) -> Exit {
             report.data.insert("rows".to_owned(), json!(records));
         }
         Ok(None) => {}
-        Err(error) => drop(report.push(failed("history", &error))),
+        Err(error) => drop(report.push(Check::error("history", &error))),
     }
     context.finish(&[report])
 }

@@ -83,7 +83,7 @@ fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
     let mut vps = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     let mut public = Report::new(NAME, Lane::Public, context.settings.public_app_url.0.clone());
     if let Err(Stopped { step, error }) = deploy(context, &wish, &mut vps, &mut public) {
-        vps.push(failed(step, &error));
+        vps.push(Check::error(step, &error));
     }
     let mut reports = vec![vps];
     if !public.checks.is_empty() {
@@ -391,7 +391,7 @@ impl Rest<'_> {
             vps.push(Check::pass("confirm", "confirmed over a fresh connection").since(start));
             return;
         };
-        let refused = failed("confirm", &error);
+        let refused = Check::error("confirm", &error);
         // It may have been taken back meanwhile, and then that is what there is to say.
         match remote.attach(self.id) {
             Ok(now) if !now.record.verdict.serves() => {
@@ -720,7 +720,7 @@ fn attach(context: &Context, id: Option<&str>) -> Exit {
     let mut vps = Report::new(NAME, Lane::Vps, settings.host_vps.to_string());
     let mut public = Report::new(NAME, Lane::Public, settings.public_app_url.0.clone());
     if let Err(Stopped { step, error }) = attached(context, id, &mut vps, &mut public) {
-        vps.push(failed(step, &error));
+        vps.push(Check::error(step, &error));
     }
     let mut reports = vec![vps];
     if !public.checks.is_empty() {
@@ -884,11 +884,4 @@ fn push(report: &mut Report, checks: Vec<Check>) {
     for check in checks {
         report.push(check);
     }
-}
-
-/// A failed step from an error that may know its code and hint.
-fn failed(step: &'static str, error: &anyhow::Error) -> Check {
-    let (exit, hint) = Failure::within(error);
-    let check = Check::fail(step, exit, format!("{error:#}"));
-    if let Some(hint) = hint { check.hint(hint) } else { check }
 }

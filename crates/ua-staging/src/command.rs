@@ -120,7 +120,7 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     let Some((verb, matches)) = matches.subcommand() else { return Ok(Exit::Usage) };
     if let Err(error) = work(verb, matches, context, &mut report) {
-        report.push(failed(&error));
+        report.push(Check::error("staging", &error));
     }
     if verb != "url" {
         return Ok(context.finish(&[report]));
@@ -198,13 +198,6 @@ fn push(report: &mut Report, checks: Vec<Check>) {
     for check in checks {
         report.push(check);
     }
-}
-
-/// A failed step from an error that may know its code and hint.
-fn failed(error: &anyhow::Error) -> Check {
-    let (exit, hint) = Failure::within(error);
-    let check = Check::fail("staging", exit, format!("{error:#}"));
-    if let Some(hint) = hint { check.hint(hint) } else { check }
 }
 
 /// What would be changed, a line each.

@@ -458,7 +458,7 @@ impl Job<'_> {
         let done = self.locked(report);
         let copied = report.data.get("workspaces").and_then(|it| it.get("copied")).cloned();
         if let Err(error) = done {
-            report.push(session::failed("sync", &error));
+            report.push(Check::error("sync", &error));
         }
         copied.and_then(|copied| serde_json::from_value(copied).ok()).unwrap_or_default()
     }
@@ -560,7 +560,7 @@ impl Job<'_> {
                 words = Some(status::object(&self.config, &view, &manifest));
             }
             Ok(None) => {}
-            Err(error) => drop(report.push(session::failed("sync.status", &error))),
+            Err(error) => drop(report.push(Check::error("sync.status", &error))),
         }
         if !object {
             return self.context.finish(&[report]);
@@ -596,7 +596,7 @@ impl Job<'_> {
                 report.data.insert("rows".to_owned(), rows.into_iter().map(list::json).collect());
             }
             Ok(None) => {}
-            Err(error) => drop(report.push(session::failed("sync.list", &error))),
+            Err(error) => drop(report.push(Check::error("sync.list", &error))),
         }
         self.context.finish(&[report])
     }

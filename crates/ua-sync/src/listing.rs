@@ -198,7 +198,7 @@ pub fn list(
 }
 
 /// A name as a pattern that only it matches.
-fn escaped(name: &str) -> String {
+pub(crate) fn escaped(name: &str) -> String {
     let mut pattern = String::new();
     for c in name.chars() {
         if matches!(c, '*' | '?' | '[' | '\\') {

@@ -1,6 +1,5 @@
 //! The way to the VPS for one run.
 
-use ua_common::error::Failure;
 use ua_common::host::{Host, RemoteHost};
 use ua_common::output::Printer;
 use ua_common::place;
@@ -42,11 +41,4 @@ pub fn by_address(
     let Ok(host) = found.place.name.parse() else { return Ok(None) };
     let value = RemoteHost { user: target.user.clone(), host };
     Ok(Some(Sourced { value, origin: target.origin.clone() }))
-}
-
-/// A failed step from an error that may know its code and hint.
-pub fn failed(id: &'static str, error: &anyhow::Error) -> ua_common::report::Check {
-    let (exit, hint) = Failure::within(error);
-    let check = ua_common::report::Check::fail(id, exit, format!("{error:#}"));
-    if let Some(hint) = hint { check.hint(hint) } else { check }
 }

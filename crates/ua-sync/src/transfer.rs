@@ -252,12 +252,5 @@ fn pattern(name: &str) -> String {
     if !name.contains(['*', '?', '[']) {
         return name.to_owned();
     }
-    let mut pattern = String::new();
-    for c in name.chars() {
-        if matches!(c, '*' | '?' | '[' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern
+    crate::listing::escaped(name)
 }

@@ -220,7 +220,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     match done {
         Ok(Some(exit)) => return Ok(exit),
         Ok(None) => {}
-        Err(error) => drop(report.push(session::failed("vpsctl", &error))),
+        Err(error) => drop(report.push(Check::error("vpsctl", &error))),
     }
     if passes && !matches!(report.exit(), Exit::Ok | Exit::Usage) {
         // What was to be run has all other codes; the report has the true one.

@@ -5,7 +5,7 @@ use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::printable;
 use ua_common::profile::Profile;
-use ua_common::report::{Check, Report};
+use ua_common::report::Report;
 use ua_common::transport::{Answer, Script, Transport};
 
 /// Where a deploy keeps what it knows, on the VPS.
@@ -55,11 +55,4 @@ impl Session<'_> {
             }
         }
     }
-}
-
-/// A failed step from an error that may know its code and hint.
-pub fn failed(id: &'static str, error: &anyhow::Error) -> Check {
-    let (exit, hint) = Failure::within(error);
-    let check = Check::fail(id, exit, format!("{error:#}"));
-    if let Some(hint) = hint { check.hint(hint) } else { check }
 }
