@@ -487,7 +487,7 @@ mod tests {
     }
 
     fn project() -> Origin {
-        Origin::Project("/work/ua.toml".into(), 1)
+        Origin::Project("/srv/ua.toml".into(), 1)
     }
 
     #[test]
@@ -518,9 +518,9 @@ mod tests {
             "root@other.taildcc090.ts.net",
             "--break-glass",
             "--ssh-key",
-            "/work/keys/my key",
+            "/srv/keys/my key",
             "--local-dir",
-            "/work/mirror",
+            "/srv/mirror",
             "--ready-min-age-seconds",
             "60",
             "--ready-session-prefix",
