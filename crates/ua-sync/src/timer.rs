@@ -467,7 +467,7 @@ mod tests {
     use super::*;
 
     fn settings(given: &[(&'static str, &str, Origin)]) -> Settings {
-        let dir = PathBuf::from("/work");
+        let dir = PathBuf::from("/srv");
         let env = BTreeMap::new();
         let around = Surroundings { cwd: dir.clone(), home: Some(dir), config_home: None, env, uid: 0 };
         // As `Settings::load` does it: the origins are in order.
