@@ -374,7 +374,8 @@ pub fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let line = |row: &[String; N]| {
         let cells: Vec<String> =
             row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        printable(cells.join("  ").trim_end())
+        // A record is a line, whatever somebody put into a name.
+        printable(cells.join("  ").trim_end()).replace('\n', "\\n")
     };
     rows.iter().map(line).collect()
 }

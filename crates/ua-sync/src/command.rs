@@ -366,8 +366,7 @@ fn no_deletion(verb: &str, matches: &ArgMatches) -> Result<(), Failure> {
     let typed = |name: &&&str| matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
     match DELETING.iter().filter(|name| matches.try_contains_id(name).is_ok()).find(typed) {
         Some(name) if !matches!(verb, "once" | "prune") => {
-            let message =
-                format!("`--{name}` is not taken by `{verb}`, which runs without anybody who looks");
+            let message = format!("`--{name}` is not taken by `{verb}`: deletion needs `once` or `prune`");
             Err(Failure::new(Exit::Usage, message).hint("ua-sync prune --dry-run"))
         }
         _ => Ok(()),
@@ -583,7 +582,10 @@ impl Job<'_> {
         };
         match self.look(LISTING, &mut report) {
             Ok(Some((view, _))) => {
-                let rows: Vec<_> = view.rows.iter().filter(|row| filter.takes(row)).collect();
+                // What is no workspace has no id.
+                let ids = text(matches, "format") == Some("ids");
+                let rows = view.rows.iter().filter(|row| filter.takes(row));
+                let rows: Vec<_> = rows.filter(|row| !ids || id::refuse(&row.id).is_none()).collect();
                 if !self.context.out.is_json() {
                     list::records(rows.iter().copied()).print(matches, &self.context.out);
                     self.context.out.troubles(&report);

@@ -78,7 +78,7 @@ pub fn rewrite(argv: Vec<OsString>) -> Vec<OsString> {
     // The id comes first and is whatever somebody sent: it must not become a flag with a value.
     let id = rest.first().filter(|_| verb == ["pull"]).filter(|arg| {
         let text = arg.to_string_lossy();
-        !text.starts_with("--") || text.contains('=')
+        text != "-h" && (!text.starts_with("--") || text.contains('='))
     });
     let rest = if id.is_some() { &rest[1..] } else { rest };
     if rest.iter().any(|arg| arg == STATUS) {
@@ -95,11 +95,9 @@ pub fn rewrite(argv: Vec<OsString>) -> Vec<OsString> {
     }
     new.extend(flags);
     if let Some(id) = id.filter(|_| verb == ["pull"]) {
-        // Behind the end of all flags; an empty one is no id.
-        if !id.is_empty() {
-            new.push("--".into());
-            new.push(id.clone());
-        }
+        // Behind the end of all flags.
+        new.push("--".into());
+        new.push(id.clone());
     }
     new
 }

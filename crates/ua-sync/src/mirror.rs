@@ -171,6 +171,33 @@ impl Mirror {
         self.state.join("replaced")
     }
 
+    fn last(&self, id: &str) -> PathBuf {
+        self.state.join("last-copies").join(&self.key).join(id)
+    }
+
+    /// From now on the copy here counts as the only one: the VPS does not have that run any more.
+    pub(crate) fn only_here(&self, id: &str) -> io::Result<()> {
+        let mark = self.last(id);
+        if mark.exists() {
+            return Ok(());
+        }
+        fs_err::create_dir_all(mark.parent().unwrap_or(&mark))?;
+        fs_err::write(mark, "")
+    }
+
+    /// Is the copy here perhaps the only one?
+    pub(crate) fn is_only_here(&self, id: &str) -> bool {
+        self.last(id).exists()
+    }
+
+    /// The VPS has the run that is here.
+    pub(crate) fn not_only_here(&self, id: &str) -> io::Result<()> {
+        match fs_err::remove_file(self.last(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// What was put into a workspace and for which run, if that is known.
     pub(crate) fn index(&self, id: &str) -> Option<(String, Tree)> {
         Tree::parse(&std::fs::read(self.indexes().join(id)).ok()?)

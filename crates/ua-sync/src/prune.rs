@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::listing::{RECORDS, Wanted};
 use crate::manifest::Manifest;
 use crate::marker;
-use crate::mirror::{Binding, MARKER, Mirror};
+use crate::mirror::{Binding, MARKER, Mirror, local};
 use crate::plan::{Row, State};
 use crate::run::{self, LISTING, Options, View};
 use crate::transfer::Source;
@@ -111,9 +111,7 @@ impl Fact for PruneError {
                 Some("is it mounted? then, for a mirror of the old script: ua-sync adopt".to_owned())
             }
             Self::Other { .. } => Some("ua-sync status".to_owned()),
-            Self::TooMany { found, .. } => {
-                Some(format!("ua-sync prune --dry-run, then --max-delete {found}"))
-            }
+            Self::TooMany { found, .. } => Some(format!("ua-sync prune --dry-run --max-delete {found}")),
             Self::Script { .. } => None,
         }
     }
@@ -190,7 +188,13 @@ impl Prune<'_> {
             });
         }
         let most = delete.most.unwrap_or(MOST);
-        if rows.len() > most {
+        if rows.len() > most && self.options.dry_run {
+            let detail = format!(
+                "more than the limit of {most}: a run that deletes needs --max-delete {}",
+                rows.len()
+            );
+            report.push(Check::warn("prune.limit", detail));
+        } else if rows.len() > most {
             return Err(PruneError::TooMany { found: rows.len(), most }.into());
         }
         let mut deleted: Vec<String> = Vec::new();
@@ -214,7 +218,14 @@ impl Prune<'_> {
             report.push(Check::pass("prune.deleted", format!("{id} is gone from the VPS")));
         }
         for (id, why) in &kept {
-            report.push(Check::skip("prune.kept", format!("{}: {why}", printable(id))));
+            let detail = format!("{}: {why}", printable(id));
+            // Who names one wants it gone.
+            let named = ids.is_some_and(|ids| ids.contains(id)) && delete.held;
+            report.push(if named {
+                Check::fail("prune.kept", Exit::Refused, detail)
+            } else {
+                Check::skip("prune.kept", detail)
+            });
         }
         let summary = if self.options.dry_run {
             format!("{} would be deleted, {} kept; nothing was changed", rows.len(), kept.len())
@@ -306,7 +317,12 @@ impl Prune<'_> {
         let answer = self.transport.script(PRUNE, &args, LIMIT)?;
         for line in answer.stdout.lines() {
             match line.split_once(' ') {
-                Some(("deleted", id)) => deleted.push(id.to_owned()),
+                Some(("deleted", id)) => {
+                    self.mirror
+                        .only_here(id)
+                        .map_err(local("cannot write down that a copy is the only one"))?;
+                    deleted.push(id.to_owned());
+                }
                 Some((word, id)) => kept.push((id.to_owned(), format!("on the VPS: {word}"))),
                 None => {}
             }

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::id;
 use crate::listing::{self, Listed, Listing, Wanted};
 use crate::manifest::Manifest;
-use crate::mirror::{Binding, Local, Mirror, local};
+use crate::mirror::{Binding, Local, MARKER, Mirror, local};
 use crate::plan::{self, Row, State};
 use crate::progress::Progress;
 use crate::prune::{self, Prune};
@@ -238,9 +238,27 @@ pub fn run(
         run.tell_plan(&rows, &candidates, report);
         return Ok(());
     };
+    let host = &transport.opening().target.name;
+    let source = Binding::new(host, &config.settings.sync_remote_dir.value.0, &config.manifest);
     if fresh {
-        let host = &transport.opening().target.name;
-        mirror.bind(&Binding::new(host, &config.settings.sync_remote_dir.value.0, &config.manifest))?;
+        mirror.bind(&source)?;
+    }
+    let other = match mirror.binding() {
+        Ok(bound) => bound.is_some_and(|bound| bound != source),
+        Err(_) => true,
+    };
+    if other {
+        let detail = format!(
+            "the marker of `{}` does not name `{host}:{}` and this manifest: is it the mirror of something else? what is replaced in it is put aside",
+            mirror.root.display(),
+            source.remote_dir
+        );
+        report
+            .push(Check::warn("sync.mirror", detail).hint(format!("cat {}/{MARKER}", mirror.root.display())));
+    }
+    // A copy of a run that the VPS has no more must outlive another run of the same name.
+    for row in rows.iter().filter(|row| row.state == State::MirrorOnly || (other && row.state.is_wanted())) {
+        mirror.only_here(&row.id).map_err(local("cannot write down that a copy is the only one"))?;
     }
     let copied = run.copy_all(&staging, &listing, &mut rows, &mut manifest);
     let kept: Vec<&str> = run.failed.keys().map(String::as_str).collect();

@@ -167,6 +167,7 @@ impl<'a> Staging<'a> {
             Some(_) => return Err(io::ErrorKind::NotADirectory.into()),
         }
         fs_err::rename(self.journal(id), self.mirror.indexes().join(id))?;
+        self.mirror.not_only_here(id)?;
         Ok(put)
     }
 
@@ -176,11 +177,12 @@ impl<'a> Staging<'a> {
         let (gone, to) = (self.old().join(id), self.mirror.root.join(id));
         carry(&gone, &to, old, new, keep)?;
         let mut aside = 0;
+        let only = self.mirror.is_only_here(id);
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ").to_string();
         let put_aside = unused(&self.mirror.replaced().join(id), &stamp);
         for (path, thing) in &Tree::walk(&gone)?.0 {
-            // Without an index, what has the name of something of the VPS is the VPS's.
-            let ours = old.map_or(new.0.contains_key(path), |old| old.0.get(path) == Some(thing));
+            // What came from the VPS and is there no more may be nowhere else; without an index nobody knows what did.
+            let ours = !only && old.is_some_and(|old| old.0.get(path) == Some(thing));
             let same = new.0.get(path) == Some(thing);
             // Where there are no hard links, it was carried over as a copy.
             let carried = || Ok::<_, io::Error>(Thing::at(&to.join(path))?.as_ref() == Some(thing));

@@ -269,6 +269,8 @@ fn p105_bad_ids_are_refused_before_anything_is_contacted() {
         }
     }
     vps.ends(&["once", "--session-id", ""], 2);
+    vps.ends(&["pull", ""], 2);
+    vps.ends(&["pull", "-h"], 0);
     assert_eq!(vps.sshd.logins(), 0);
 }
 

@@ -129,6 +129,52 @@ fn p107_what_is_only_here_stays_when_a_workspace_comes_again() {
 }
 
 #[test]
+fn the_only_copy_of_a_run_outlives_another_run_of_the_same_name() {
+    let vps = Vps::new();
+    vps.ended("session_pruned", 900);
+    vps.ended("session_vanished", 900);
+    vps.ends(&["once"], 0);
+    vps.ends(&["prune", "--allow-remote-delete", "session_pruned"], 0);
+    fs::remove_dir_all(vps.remote("session_vanished")).unwrap();
+    vps.ends(&["once"], 0);
+    for id in ["session_pruned", "session_vanished"] {
+        vps.write(&format!("{id}/work_products/report.md"), "another run", 600);
+        vps.marker(id, 600, "failed");
+    }
+    let (out, _) = vps.ends(&["once"], 0);
+    assert!(out.contains("copied 2") && out.contains("are now in"), "{out}");
+    let aside: Vec<String> = tree(&vps.state("replaced")).into_iter().map(|(_, text)| text).collect();
+    for id in ["session_pruned", "session_vanished"] {
+        assert_eq!(read(vps.mirror(&format!("{id}/work_products/report.md"))), "another run");
+        assert!(aside.contains(&format!("report of {id}")), "{aside:?}");
+    }
+    // A second turn of a run that the VPS still has replaces its copy, as ever.
+    fs::remove_dir_all(vps.state("replaced")).unwrap();
+    vps.write("session_pruned/work_products/report.md", "second turn", 300);
+    vps.marker("session_pruned", 300, "completed");
+    vps.ends(&["once"], 0);
+    assert!(!vps.state("replaced").exists());
+}
+
+#[test]
+fn a_mirror_that_is_bound_to_something_else_is_told_and_loses_nothing() {
+    let vps = Vps::new();
+    vps.ended("session_1", 900);
+    vps.ends(&["once"], 0);
+    let other = vps.root().join("vps/other");
+    assert!(Command::new("cp").arg("-a").arg(vps.remote("")).arg(&other).status().unwrap().success());
+    write(other.join("session_1/work_products/report.md"), "of another place");
+    write(
+        other.join("session_1/sync_ready.json"),
+        r#"{"state":"completed","ready":true,"completed_at_epoch":1771650000}"#,
+    );
+    let (out, _) = vps.ends(&["once", "--remote-dir", other.to_str().unwrap()], 0);
+    assert!(out.contains("is it the mirror of something else?"), "{out}");
+    let aside: Vec<String> = tree(&vps.state("replaced")).into_iter().map(|(_, text)| text).collect();
+    assert!(aside.contains(&"report of session_1".to_owned()), "{aside:?}");
+}
+
+#[test]
 fn no_delete_keeps_what_vanished_on_the_vps() {
     let vps = Vps::new();
     vps.ended("session_1", 900);

@@ -164,6 +164,8 @@ fn more_than_the_limit_are_not_deleted_at_all() {
     let vps = mirrored(&ids.iter().map(String::as_str).collect::<Vec<_>>());
     let (_, err) = vps.ends(&["prune", "--allow-remote-delete"], 51);
     assert!(err.contains("21 workspaces would be deleted, and the limit is 20; none was"), "{err}");
+    let (out, _) = vps.ends(&["prune", "--dry-run"], 0);
+    assert!(out.matches("would delete ").count() == 21 && out.contains("needs --max-delete 21"), "{out}");
     assert_eq!(there(&vps).len(), 21);
     vps.ends(&["prune", "--allow-remote-delete", "--max-delete", "2", "session_00", "session_01"], 0);
     assert_eq!(there(&vps).len(), 19);
