@@ -186,22 +186,26 @@ impl Source<'_> {
         match finished.code {
             0 => Ok(None),
             // Some files could not be read, or vanished: which, the comparison with the VPS shows.
-            code @ (23 | 24) => Ok(Some(format!("{} (rsync {code}): {}", rsync::meaning(code), last(&said)))),
+            code @ (23 | 24) => {
+                Ok(Some(format!("{} (rsync {code}): {}", rsync::meaning(code), cause(&said))))
+            }
             code => {
                 // Whether rsync learns what the shell there ended with before the connection ends is a matter of luck.
                 let missing = |line: &str| line.contains("rsync") && line.contains("not found");
                 let code = if code == 12 && said.lines().any(missing) { 127 } else { code };
-                let said = last(&said).to_owned();
+                let said = cause(&said).to_owned();
                 Err(TransferError::Rsync { code, said, banner: self.banner }.into())
             }
         }
     }
 }
 
-/// The last line that says what went wrong, and not just that it did.
-fn last(said: &str) -> &str {
+/// The line that says what went wrong, and not just that it did. What rsync says first is the cause: its other processes
+/// then complain of a broken pipe.
+fn cause(said: &str) -> &str {
     let mut lines = said.lines().filter(|line| !line.starts_with("rsync error:"));
-    lines.next_back().unwrap_or_else(|| said.lines().next_back().unwrap_or_default())
+    let first = lines.clone().find(|line| line.starts_with("rsync: "));
+    first.or_else(|| lines.next_back()).unwrap_or_else(|| said.lines().next_back().unwrap_or_default())
 }
 
 /// Nothing of a file's owner is in the way of its next change, nobody else writes to it, and it lends no powers.
