@@ -283,8 +283,10 @@ impl Mirror {
 
     /// Writes its marker.
     pub fn bind(&self, binding: &Binding) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(binding).unwrap_or_default() + "\n";
-        state::write(&self.root.join(MARKER), text, 0o644)
+        // A path that is no text cannot stand in it, and half a marker would prove nothing.
+        serde_json::to_string_pretty(binding)
+            .map_err(io::Error::from)
+            .and_then(|text| state::write(&self.root.join(MARKER), text + "\n", 0o644))
             .map_err(local(format!("cannot write the marker of the mirror `{}`", self.root.display())))
     }
 
@@ -306,3 +308,22 @@ pub fn is_database(path: &Path) -> bool {
 
 /// Names of the databases of a running session.
 pub const DATABASES: [&str; 3] = ["runtime_state.db", "runtime_state.db-shm", "runtime_state.db-wal"];
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_marker_that_cannot_be_written_down_is_an_error_and_no_marker() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = Mirror::at(dir.path(), &dir.path().join("state")).unwrap();
+        let odd = Path::new(std::ffi::OsStr::from_bytes(b"/odd\xff"));
+        assert!(mirror.bind(&Binding::new("vps", "/ws", odd)).is_err());
+        assert!(!dir.path().join(MARKER).exists());
+        let plain = Binding::new("vps", "/ws", Path::new("/manifest"));
+        mirror.bind(&plain).unwrap();
+        assert_eq!(mirror.binding().unwrap(), Some(plain));
+    }
+}

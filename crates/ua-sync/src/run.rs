@@ -79,8 +79,9 @@ impl Last {
     }
 
     fn write(&self, config: &Config) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(self).unwrap_or_default() + "\n";
-        state::write(&config.state.join("last.json"), text, 0o644)
+        serde_json::to_string_pretty(self)
+            .map_err(std::io::Error::from)
+            .and_then(|text| state::write(&config.state.join("last.json"), text + "\n", 0o644))
             .map_err(local("cannot write down how the run went"))
     }
 }
