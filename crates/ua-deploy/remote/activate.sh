@@ -10,7 +10,6 @@
 #   backup/      tree/, outputs/ and units/ as they were; added, swapped and installed say what to take away
 #   touched      the paths that the switch was about; states: the units before it
 #   failed/      what a release that was taken back had written
-#   work/        lists of this run, gone at its end
 #   running      UNIT<TAB>COMMITS that are the same for it, the one it was started from first; running.before
 #   upon         the release that served before, if that is known
 #   env          digests of the keys of `.env` as the units were started with them
@@ -19,6 +18,7 @@
 #   switched     the app's directory holds something of this release; served: and it was proved to run
 # STATE/pending  the IDs of releases about which something is left to do after a reboot, a line each
 # STATE/reserve  room for the record of a deploy that filled the disk
+# /run/ua-deploy/ID  lists of this run, gone at its end: there is room for them where the disk is full
 
 main() {
     set -u
@@ -28,7 +28,7 @@ main() {
     state=$1 id=$2 verb=$3
     tab=$(printf '\t')
     release=$state/releases/$id
-    backup=$release/backup work=$release/work running=$release/running
+    backup=$release/backup work=/run/ua-deploy/$id running=$release/running
     # Nearly always there is nothing to recover, and nothing is said then.
     if [ "$verb" = recover ]; then
         cut_off || exit 0
@@ -832,13 +832,13 @@ put_back() {
     record activating 34 unknown 'the activation ended while it put things back' || :
     files_back || give_up "not everything could be put back"
     sync -f "$app"
-    snapshot "$release/after" || give_up "what is there now could not be read"
+    snapshot "$work/after" || give_up "what is there now could not be read"
     unlike=$(awk -F '\t' '
         FILENAME == ARGV[1] { written[$1] = 1; next }
         FILENAME == ARGV[2] { touched[$1] = 1; next }
         FILENAME == ARGV[3] { was[$3] = $1 FS $2; next }
         ($3 in touched) && !($3 in written) && was[$3] != $1 FS $2 { print $3 }
-    ' "$work/preserve" "$release/touched" "$release/before" "$release/after" | head -n 5 | joined)
+    ' "$work/preserve" "$release/touched" "$release/before" "$work/after" | head -n 5 | joined)
     [ -f "$release/was_serving" ] || give_up "what was there before is back, but none of its units ran before either"
     begin restore 'restarting what was there before'
     running=$release/running.before

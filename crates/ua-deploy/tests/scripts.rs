@@ -184,10 +184,15 @@ impl Vps {
     }
 
     /// Runs a script as the transport sends it.
+    /// A script as it is sent, but for where this test has `/run`.
+    fn script(&self, name: &str) -> String {
+        script(name).replace("/run/ua-deploy/", &format!("{}/", self.path("run").display()))
+    }
+
     fn sh(&self, name: &str, args: &[&str]) -> Output {
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display());
         Command::new("sh")
-            .args(["-c", script(name), name])
+            .args(["-c", &self.script(name), name])
             .args(args)
             .env_clear()
             .env("PATH", path)
@@ -260,7 +265,7 @@ impl Vps {
         ]);
         fs::write(release.join("orders"), orders.join("\n") + "\n").unwrap();
         fs::write(release.join("manifest"), manifest + &self.rest).unwrap();
-        fs::write(release.join("activate"), script("activate")).unwrap();
+        fs::write(release.join("activate"), self.script("activate")).unwrap();
         self.activate(&id, "forward")
     }
 
@@ -702,21 +707,18 @@ fn a_release_that_nobody_confirms_stands_or_is_taken_back_as_was_asked() {
     assert_eq!((vps.read("version").as_str(), &record(&vps, &last)["verdict"]), ("4", &"ok".into()));
     // One that has to wait for its turn takes back all the same, whole.
     let (waits, _) = vps.deploy(&[("version", "5")]);
-    let release = vps.path("state/releases").join(&waits);
-    let held = format!(
-        "flock '{}/lock' sh -c 'mkdir -p {1}/work; sleep 1; rm -rf {1}/work'",
-        vps.state(),
-        release.display()
-    );
+    let work = vps.path("run").join(&waits);
+    let held =
+        format!("flock '{}/lock' sh -c 'mkdir -p {1}; sleep 1; rm -rf {1}'", vps.state(), work.display());
     let mut holder = Command::new("sh").args(["-c", &held]).spawn().unwrap();
     // It has the lock once this is there.
-    while !release.join("work").exists() {
+    while !work.exists() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let (_, done) = vps.activate(&waits, "expire");
     assert_eq!(done.is("rolled-back", 33).record["step"], "confirm");
     holder.wait().unwrap();
-    assert!(!release.join("work").exists());
+    assert!(!work.exists());
     // What nobody can take back later must not be left standing now.
     fs::write(vps.path("bin/systemd-run"), "#!/bin/sh\nexit 1\n").unwrap();
     vps.deploy(&[("version", "6")]).1.is("rolled-back", 33);

@@ -125,8 +125,8 @@ fn limit(lab: &Lab) -> Result<()> {
         (&["prune", "--allow-remote-delete"], 51, "23 workspaces would be deleted, and the limit is 20"),
         (&["prune", "--allow-remote-delete", "--max-delete", "22"], 51, "the limit is 22"),
         (&["prune", "--allow-remote-delete", "--max-delete", "0", "session_01"], 51, "the limit is 0"),
-        (&["watch", "--allow-remote-delete"], 2, "without anybody who looks"),
-        (&["timer", "on", "--allow-remote-delete"], 2, "without anybody who looks"),
+        (&["watch", "--allow-remote-delete"], 2, "is not taken by `watch`"),
+        (&["timer", "on", "--allow-remote-delete"], 2, "is not taken by `timer on`"),
     ] {
         let said = site.typed(args).output()?;
         ensure!(said.code == code, "{args:?}: {said:?}");
