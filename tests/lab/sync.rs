@@ -598,7 +598,7 @@ fn hostile(lab: &Lab) -> Result<()> {
         .as_array()
         .into_iter()
         .flatten()
-        .filter(|check| check["id"] == "sync.skipped")
+        .filter(|check| check["id"] == "sync.trouble")
         .filter_map(|check| check["detail"].as_str())
         .collect();
     ensure!(skipped.len() == 3, "{skipped:?}");

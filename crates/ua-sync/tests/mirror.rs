@@ -122,7 +122,7 @@ fn p107_what_is_only_here_stays_when_a_workspace_comes_again() {
     // What was in the way is put aside, and that is said.
     let aside = tree(&vps.state("replaced"));
     assert!(aside.iter().any(|(_, text)| text == "mine, where the VPS is about to have one"), "{aside:?}");
-    assert!(out.contains("files that were changed here"), "{out}");
+    assert!(out.contains("file that was changed here"), "{out}");
     // Nothing is left to do.
     let (out, _) = vps.ends(&["once"], 0);
     assert!(out.contains("copied 0, unchanged 1"), "{out}");
@@ -447,7 +447,7 @@ fn an_artifact_that_was_changed_here_is_put_aside_and_one_that_was_not_is_not() 
     }
     vps.ended("session_2", 600);
     let (out, _) = vps.ends(&["once"], 0);
-    assert!(out.contains("1 files that were changed here"), "{out}");
+    assert!(out.contains("1 file that was changed here"), "{out}");
     assert_eq!(read(here.join("deep/mine.md")), "the second edition");
     let aside: Vec<String> =
         tree(&vps.state("replaced/artifacts")).into_iter().map(|(_, text)| text).collect();
