@@ -597,7 +597,8 @@ impl Job<'_> {
                 let rows = view.rows.iter().filter(|row| filter.takes(row));
                 let rows: Vec<_> = rows.filter(|row| !ids || id::refuse(&row.id).is_none()).collect();
                 if !self.context.out.is_json() {
-                    list::records(rows.iter().copied()).print(matches, &self.context.out);
+                    let raw = text(matches, "format") == Some("tsv");
+                    list::records(rows.iter().copied(), raw).print(matches, &self.context.out);
                     self.context.out.troubles(&report);
                     return Exit::Ok;
                 }
@@ -616,6 +617,7 @@ impl Job<'_> {
     fn watch(&self) -> Exit {
         let interval = self.config.settings.sync_interval.value.map_or(Duration::from_secs(30), |it| it.0);
         let begin = || self.report();
+        self.context.out.note(&format!("looks every {interval:?}, a line for each change; Ctrl-C ends it"));
         watch::watch(&self.context.out, interval, |report| self.cycle(report), begin)
     }
 }

@@ -228,6 +228,14 @@ fn a_directory_that_nobody_recorded_is_a_conflict_unless_it_is_the_same() {
     assert_eq!(tree(&vps.mirror("session_other")), before);
     assert_eq!(tree(&vps.mirror("session_same_size")), same_size);
     assert!(vps.manifest().contains("session_same|") && !vps.manifest().contains("session_other"));
+    // What the hint says helps, and loses nothing.
+    let hints: Vec<&str> = err.lines().filter_map(|line| line.strip_prefix("hint: mv ")).collect();
+    let other = vps.mirror("session_other");
+    let wanted = format!("{0} {0}.mine && ua-sync pull session_other", other.display());
+    assert_eq!(hints, [wanted]);
+    fs::rename(&other, vps.mirror("session_other.mine")).unwrap();
+    vps.ends(&["pull", "session_other"], 0);
+    assert_eq!(tree(&vps.mirror("session_other.mine")), before);
 }
 
 #[test]
@@ -331,6 +339,10 @@ fn p138_a_hostile_source_has_no_power_here() {
     vps.date(&at(""), 600);
     let (out, _) = vps.ends(&["once"], 0);
     assert!(out.contains("copied 2"), "{out}");
+    assert!(
+        out.contains("session_1: 5 things in it are not mirrored: links that lead out of it, devices"),
+        "{out}"
+    );
     let mode = |path: &str| fs::symlink_metadata(vps.mirror(path)).unwrap().mode() & 0o7777;
     assert_eq!(mode("session_1/tool"), 0o755);
     assert_eq!(mode("session_1/open"), 0o755);
