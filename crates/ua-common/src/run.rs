@@ -157,7 +157,7 @@ impl Cmd {
                 written = writer.write_all(&bytes);
             }
         });
-        Ok(Ahead { cmd: self, child: Background { handle }, rest })
+        Ok(Ahead { cmd: self, child: Idle(handle), rest })
     }
 
     /// Runs it and hands on each line of its stdout as it comes (a carriage return ends a line too, for progress).
@@ -239,12 +239,14 @@ impl std::fmt::Display for Cmd {
     }
 }
 
-/// A child that waits for the rest of what it reads. It is ended when this is dropped.
+/// A child that waits for the rest of what it reads. It is killed when this is dropped: it has done nothing yet.
 pub struct Ahead {
     cmd: Cmd,
-    child: Background,
+    child: Idle,
     rest: mpsc::Sender<Vec<u8>>,
 }
+
+struct Idle(duct::Handle);
 
 impl Ahead {
     /// Gives it the rest, and waits for its end. Its limit begins here.
@@ -252,7 +254,15 @@ impl Ahead {
         // Who cannot be written to any more has ended, and how is seen below.
         let _ended = self.rest.send(rest);
         drop(self.rest);
-        self.cmd.wait(&self.child.handle)
+        self.cmd.wait(&self.child.0)
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            end_by(&self.0, &[Signal::KILL]);
+        }
     }
 }
 
@@ -412,13 +422,25 @@ fn death_signal(command: &mut Command) -> io::Result<()> {
 
 /// Ends a whole process group: SIGTERM, a moment, SIGKILL. Gives what it had said.
 fn end(handle: &duct::Handle) -> Option<Finished> {
+    end_by(handle, &[Signal::TERM, Signal::KILL])
+}
+
+fn end_by(handle: &duct::Handle, signals: &[Signal]) -> Option<Finished> {
     let start = Instant::now();
     let group = handle.pids().first().and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))?;
-    for (signal, wait) in [(Signal::TERM, GRACE), (Signal::KILL, GRACE)] {
+    for signal in signals {
         // An error means that the group is already gone, which is what is wanted.
-        let _gone = rustix::process::kill_process_group(group, signal);
-        if let Ok(Some(output)) = handle.wait_timeout(wait) {
-            return Some(Finished::new(output, start));
+        let _gone = rustix::process::kill_process_group(group, *signal);
+        let sent = Instant::now();
+        while sent.elapsed() < GRACE {
+            // Somebody else may hold its streams, such as the ssh that shares its connection: nobody waits for that.
+            let gone = rustix::process::test_kill_process_group(group).is_err();
+            if let Ok(Some(output)) = handle.wait_timeout(LOOK_UP) {
+                return Some(Finished::new(output, start));
+            }
+            if gone {
+                return None;
+            }
         }
     }
     None
@@ -490,6 +512,15 @@ mod tests {
         let Err(RunError::Timeout { partial: Some(partial), .. }) = error else { panic!("{error:?}") };
         assert_eq!(partial.out(), "url");
         assert!(start.elapsed() < Duration::from_secs(3), "the sleeping grandchild held us");
+    }
+
+    #[test]
+    fn nobody_waits_for_who_holds_the_streams_of_what_was_ended() {
+        let start = Instant::now();
+        let held = "setsid sleep 5 & exec sleep 60";
+        let error = Cmd { limit: Duration::from_millis(300), ..sh(held, 1) }.output();
+        assert!(matches!(error, Err(RunError::Timeout { .. })), "{error:?}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -270,7 +270,14 @@ Examples:
   ua-sync timer status --json | jq .data.next_run",
                 )),
         );
-    Tool { legacy: legacy::rewrite, layer, on_failure, ..Tool::new(NAME, Lane::Vps, command, run) }
+    Tool {
+        legacy: legacy::rewrite,
+        layer,
+        on_failure,
+        // Files of the VPS, and never what runs there.
+        marks: &["mirror"],
+        ..Tool::new(NAME, Lane::Vps, command, run)
+    }
 }
 
 fn timer_verb(name: &'static str, about: &'static str, examples: &'static str) -> Command {
@@ -644,6 +651,7 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
     timer::valid_name(name)?;
     let dry_run = flag(matches, "dry-run");
     let mut report = Report::new(NAME, Lane::Local, name);
+    report.data.insert("mirror".to_owned(), true.into());
     let on = |report: &mut Report, timer: Timer| -> anyhow::Result<()> {
         timer.check()?;
         if dry_run {
