@@ -175,6 +175,27 @@ fn a_mirror_that_is_bound_to_something_else_is_told_and_loses_nothing() {
 }
 
 #[test]
+fn a_clock_that_is_an_hour_off_decides_nothing() {
+    for ahead in [3600, -3600] {
+        let programs = tempfile::tempdir().unwrap();
+        let vps = Vps::with_clock(ahead, programs.path());
+        vps.ended("session_ended", 600);
+        vps.ended("session_young", 5);
+        vps.write("tg_plain/run.log", "old enough", 600);
+        vps.write("tg_young/run.log", "written to", 5);
+        let (out, _) = vps.ends(&["once"], 0);
+        assert!(out.contains("copied 2, unchanged 0, running 2, failed 0"), "{ahead}: {out}");
+        let (out, _) = vps.ends(&["list", "--format", "tsv"], 0);
+        let states: Vec<&str> = out.lines().map(|line| line.split('\t').nth(1).unwrap()).collect();
+        assert_eq!(states, ["synced", "too-young", "synced", "too-young"], "{ahead}: {out}");
+        let (out, _) = vps.ends(&["once"], 0);
+        assert!(out.contains("copied 0, unchanged 2"), "{ahead}: {out}");
+        let (out, _) = vps.ends(&["prune", "--dry-run"], 0);
+        assert!(out.contains("2 would be deleted, 2 kept"), "{ahead}: {out}");
+    }
+}
+
+#[test]
 fn no_delete_keeps_what_vanished_on_the_vps() {
     let vps = Vps::new();
     vps.ended("session_1", 900);
