@@ -8,6 +8,7 @@ mod deploy_first;
 mod faults;
 mod preflight;
 mod prober;
+mod runbooks;
 mod ssh_auth;
 mod staging;
 mod sync;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 7] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 8] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         ("staging", staging::trials()),
         ("vpsctl", vpsctl::trials()),
         ("sync", sync::trials()),
+        ("runbooks", runbooks::trials()),
     ];
     let trials = modules.into_iter().flat_map(|(module, scenarios)| {
         scenarios.into_iter().map(move |(name, scenario)| {
