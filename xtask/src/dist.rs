@@ -82,6 +82,7 @@ impl Package<'_> {
         }
         place(&self.source.join("docs/ua.example.toml"), &doc.join("examples/ua.toml"), 0o644)?;
         let shims = root.join("usr/share").join(PACKAGE).join("shims");
+        fs::create_dir_all(&shims)?;
         for shim in files(&self.source.join("shims"))? {
             let to = shims.join(shim.file_name().context("a shim has a name")?);
             match fs::read_link(&shim) {
@@ -204,7 +205,7 @@ fn control(root: &Utf8Path, version: &str) -> Result<()> {
     set_mode(&dir, 0o755)?;
     fs::write(dir.join("md5sums"), sums)?;
     let text = format!(
-        "Package: {PACKAGE}\nVersion: {version}\nArchitecture: {}\nMaintainer: the authors of {PACKAGE} <root@localhost>\n\
+        "Package: {PACKAGE}\nVersion: {version}\nArchitecture: {}\nMaintainer: maintainers <root@localhost>\n\
          Installed-Size: {}\nDepends: {DEPENDS}\nRecommends: bash-completion, man-db, tailscale\n\
          Section: admin\nPriority: optional\n\
          Description: deploy, stage, sync and run the Universal Agent app over a tailnet\n \

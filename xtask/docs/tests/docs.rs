@@ -55,3 +55,33 @@ fn every_tool_has_a_completion_for_every_shell_and_bash_takes_it() {
         assert_eq!(offered, expected, "{said:?}");
     }
 }
+
+/// Every document that a person reads, with its path.
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = docs().join("..");
+    let dirs = ["", "docs", "runbooks"].map(|dir| root.join(dir));
+    let entries = dirs.iter().flat_map(|dir| std::fs::read_dir(dir).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let documents = paths.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    documents.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn every_link_and_every_path_of_the_documents_leads_somewhere() {
+    let mut links = 0;
+    for (path, text) in documents() {
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+            links += 1;
+            assert!(path.parent().unwrap().join(target).exists(), "{}: no `{target}`", path.display());
+        }
+    }
+    assert!(links > 10);
+    let architecture = std::fs::read_to_string(docs().join("architecture.md")).unwrap();
+    let whole = ["crates/ua-", "xtask/", "tests/"];
+    for path in architecture.split('`').skip(1).step_by(2) {
+        if whole.iter().any(|start| path.starts_with(start)) {
+            assert!(docs().join("..").join(path).exists(), "docs/architecture.md: no `{path}`");
+        }
+    }
+}
