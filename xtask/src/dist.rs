@@ -1,4 +1,4 @@
-//! What is shipped: programs that need nothing of the system they run on, and a Debian package of them with what belongs
+//! What is shipped: programs that are linked to nothing of the system they run on, and a Debian package of them with what belongs
 //! to them. The same commit gives the same bytes.
 
 use std::fmt::Write as _;
@@ -155,6 +155,12 @@ fn make(source: &Utf8Path, target: &Utf8Path, out: &Utf8Path, progress: &Progres
     let step = progress.step("pack them");
     let built = target.join(&triple).join("release");
     for tool in TOOLS {
+        // An error where there is nothing to be told, or so it says.
+        let linked = Cmd::new(["ldd", built.join(tool).as_str()]).output()?;
+        let linked = linked.stdout + &linked.stderr;
+        let to_nothing =
+            ["statically linked", "not a dynamic executable"].iter().any(|words| linked.contains(words));
+        ensure!(to_nothing, "`{tool}` is linked to what another system may not have: {linked}");
         place(&built.join(tool), &out.join("bin").join(tool), 0o755)?;
     }
     Package { source, programs: &built, version: VERSION }.make(out)?;
