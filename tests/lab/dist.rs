@@ -27,9 +27,11 @@ fn package(lab: &Lab) -> Result<()> {
     let built = tempfile::tempdir()?;
     let out = Utf8Path::from_path(built.path()).context("a temporary path is text")?;
     let (source, programs) = (lab::checkout()?, lab::built_tools()?);
+    let make_docs = programs.join("make-docs");
     // What a version tells from another is its number alone.
     for (version, name) in [("0.0.1", "old"), (VERSION, "new")] {
-        let made = Package { source: &source, programs: &programs, version }.make(out)?;
+        let made =
+            Package { source: &source, programs: &programs, make_docs: &make_docs, version }.make(out)?;
         std::fs::copy(made, lab.laptop().path(format!("/root/{name}.deb"))?)?;
     }
     let config = "mkdir -p ~/.config/ua && echo '[preflight]\ntimeout = 5' >~/.config/ua/ua.toml";

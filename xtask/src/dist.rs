@@ -34,6 +34,8 @@ pub struct Package<'a> {
     pub source: &'a Utf8Path,
     /// Where the programs were built.
     pub programs: &'a Utf8Path,
+    /// The program of `xtask/docs`.
+    pub make_docs: &'a Utf8Path,
     /// As Debian counts them.
     pub version: &'a str,
 }
@@ -57,10 +59,7 @@ impl Package<'_> {
         for tool in TOOLS {
             place(&self.programs.join(tool), &root.join("usr/bin").join(tool), 0o755)?;
         }
-        Cmd::tied([env!("CARGO"), "run", "--quiet", "--package", "ua-docs"])
-            .args(["--target-dir", lab::target()?.as_str(), "--", "completions", root.as_str()])
-            .dir(self.source.as_str())
-            .run()?;
+        Cmd::new([self.make_docs.as_str(), "completions", root.as_str()]).run()?;
         let man = root.join("usr/share/man/man1");
         for page in files(&self.source.join("docs/man"))? {
             let name = page.file_name().context("a page has a name")?;
@@ -148,6 +147,11 @@ fn make(source: &Utf8Path, target: &Utf8Path, out: &Utf8Path, progress: &Progres
         .env("CARGO_ENCODED_RUSTFLAGS", remapped(source)?)
         .env("SOURCE_DATE_EPOCH", epoch(source)?)
         .run()?;
+    let made_here = lab::target()?;
+    Cmd::tied([env!("CARGO"), "build", "--locked", "--package", "ua-docs"])
+        .args(["--target-dir", made_here.as_str()])
+        .dir(source.as_str())
+        .run()?;
     step.done();
     if out.exists() {
         fs::remove_dir_all(out)?;
@@ -163,7 +167,8 @@ fn make(source: &Utf8Path, target: &Utf8Path, out: &Utf8Path, progress: &Progres
         ensure!(to_nothing, "`{tool}` is linked to what another system may not have: {linked}");
         place(&built.join(tool), &out.join("bin").join(tool), 0o755)?;
     }
-    Package { source, programs: &built, version: VERSION }.make(out)?;
+    let make_docs = made_here.join("debug/make-docs");
+    Package { source, programs: &built, make_docs: &make_docs, version: VERSION }.make(out)?;
     let mut sums = String::new();
     for file in files(&out.join("bin"))?.into_iter().chain(files(out)?) {
         let hash = Sha256::digest(fs::read(&file)?);

@@ -71,20 +71,9 @@ pub fn e2e(filter: Option<&str>, matrix: Matrix, progress: &Progress) -> Result<
     tested
 }
 
-/// Builds what the lab's laptop has in `/opt/ua/bin`.
+/// Builds what the lab's laptop has in `/opt/ua/bin`, and what makes the rest of a package.
 pub fn build_tools() -> Result<()> {
-    cargo(&[
-        "build",
-        "--workspace",
-        "--exclude",
-        "xtask",
-        "--exclude",
-        "ua-docs",
-        "--bins",
-        "--profile",
-        "lab",
-        "--quiet",
-    ])
+    cargo(&["build", "--workspace", "--exclude", "xtask", "--bins", "--profile", "lab", "--quiet"])
 }
 
 /// Builds one tool as it is shipped.
