@@ -226,7 +226,8 @@ fn control(root: &Utf8Path, version: &str) -> Result<()> {
         architecture()?,
         bytes.div_ceil(1024),
     );
-    Ok(fs::write(dir.join("control"), text)?)
+    fs::write(dir.join("control"), text)?;
+    ["control", "md5sums"].iter().try_for_each(|name| set_mode(&dir.join(name), 0o644))
 }
 
 /// Copies a file, with the directories above it.
