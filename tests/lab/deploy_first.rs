@@ -11,7 +11,7 @@ use xtask::app::{self, Edit, commit_edit, make_repo};
 use xtask::cmd::Output;
 use xtask::lab::{Control, Lab, Node, OPERATOR};
 
-use crate::Scenario;
+use crate::{Scenario, is_report};
 
 pub(crate) const UI: &str = "https://srv1360701.taildcc090.ts.net/";
 pub(crate) const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/health";
@@ -180,8 +180,9 @@ pub(crate) struct Deployed {
 
 impl Deployed {
     pub(crate) fn read(output: Output) -> Result<Self> {
-        let reports = output.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+        let reports = output.stdout.lines().map(serde_json::from_str).collect::<Result<Vec<_>, _>>();
         let reports = reports.with_context(|| format!("not reports: {output:?}"))?;
+        reports.iter().try_for_each(is_report)?;
         Ok(Self { output, reports })
     }
 

@@ -5,6 +5,7 @@
 
 mod acceptance;
 mod deploy_first;
+mod dist;
 mod faults;
 mod preflight;
 mod prober;
@@ -17,10 +18,22 @@ mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
+use jsonschema::Validator;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use serde_json::Value;
 use xtask::lab::{self, Lab};
 use xtask::ui;
+
+/// Is this a report as `docs/report.schema.json` describes it?
+fn is_report(report: &Value) -> anyhow::Result<()> {
+    static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
+        let schema = serde_json::from_str(include_str!("../../docs/report.schema.json")).expect("JSON");
+        jsonschema::validator_for(&schema).expect("a schema")
+    });
+    SCHEMA.validate(report).map_err(|error| anyhow::anyhow!("no report: {error}: {report:#}"))
+}
 
 /// One scenario.
 type Scenario = fn(&Lab) -> anyhow::Result<()>;
@@ -29,7 +42,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 8] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 9] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
@@ -38,6 +51,7 @@ fn main() -> ExitCode {
         ("vpsctl", vpsctl::trials()),
         ("sync", sync::trials()),
         ("runbooks", runbooks::trials()),
+        ("dist", dist::trials()),
     ];
     let trials = modules.into_iter().flat_map(|(module, scenarios)| {
         scenarios.into_iter().map(move |(name, scenario)| {

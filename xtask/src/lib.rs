@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cache;
 pub mod cmd;
 pub mod demo;
+pub mod dist;
 pub mod lab;
 mod matrix;
 pub mod setup;

@@ -11,7 +11,7 @@ use xtask::lab::{Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
 use xtask::verify::{self, Matrix};
-use xtask::{bench, demo};
+use xtask::{bench, demo, dist};
 
 /// The project's own chores.
 #[derive(Debug, Parser)]
@@ -37,8 +37,18 @@ enum Chore {
     /// Measure performance, as ratios in one run.
     #[command(subcommand)]
     Bench(BenchChore),
-    /// Write the documents that are made from the code.
-    Docs,
+    /// Write the documents that are made from the code: man pages, exit codes, settings, the schema of the report.
+    Docs {
+        /// Only see that they are what the code says
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build what is shipped: programs that are linked to nothing, a Debian package, checksums.
+    Dist {
+        /// Build it a second time, in another place and from the commit alone, and see that it is the same
+        #[arg(long)]
+        verify: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,7 +131,9 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Bench(BenchChore::Ssh) => bench::ssh(&progress)?,
         Chore::Bench(BenchChore::Deploy) => bench::deploy(&progress)?,
         Chore::Bench(BenchChore::Sync { old }) => bench::sync(old.as_deref(), &progress)?,
-        Chore::Docs => verify::docs()?,
+        Chore::Docs { check } => verify::docs(check)?,
+        Chore::Dist { verify: false } => dist::dist(&progress)?,
+        Chore::Dist { verify: true } => dist::verify(&progress)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "debootstrap",
     "git",
     "iproute2",
+    "musl-tools",
     "openssh-client",
     "openssh-server",
     "openssl",
@@ -48,6 +49,17 @@ pub fn ensure(cache: &Cache, progress: &Progress) -> Result<()> {
         step.done();
     }
     Ok(())
+}
+
+/// The standard library for `triple`, if this toolchain has none.
+pub fn rust_target(triple: &str) -> Result<()> {
+    let libraries = Cmd::new(["rustc", "--print", "target-libdir", "--target", triple]).read()?;
+    if Utf8Path::new(libraries.trim()).exists() {
+        return Ok(());
+    }
+    Cmd::tied(["rustup", "target", "add", triple])
+        .run()
+        .with_context(|| format!("the Rust of this machine has no standard library for {triple}"))
 }
 
 fn missing_packages() -> Result<Vec<&'static str>> {

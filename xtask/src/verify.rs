@@ -71,7 +71,7 @@ pub fn e2e(filter: Option<&str>, matrix: Matrix, progress: &Progress) -> Result<
     tested
 }
 
-/// Builds what the lab's laptop has in `/opt/ua/bin`.
+/// Builds what the lab's laptop has in `/opt/ua/bin`, and what makes the rest of a package.
 pub fn build_tools() -> Result<()> {
     cargo(&["build", "--workspace", "--exclude", "xtask", "--bins", "--profile", "lab", "--quiet"])
 }
@@ -81,11 +81,12 @@ pub fn build_release(tool: &str) -> Result<()> {
     cargo(&["build", "--package", tool, "--bins", "--release", "--quiet"])
 }
 
-/// `cargo xtask docs`: writes the documents that are made from the code.
-pub fn docs() -> Result<()> {
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--quiet", "--package", "ua-common", "--test", "docs"]).env("UA_UPDATE_DOCS", "1");
-    run(&mut command)
+/// `cargo xtask docs`: writes the documents that are made from the code, or only sees that they are as it says.
+pub fn docs(check: bool) -> Result<()> {
+    if check {
+        return cargo(&["test", "--quiet", "--package", "ua-docs", "--test", "docs"]);
+    }
+    cargo(&["run", "--quiet", "--package", "ua-docs", "--", "documents", "docs"])
 }
 
 fn shellcheck() -> Result<()> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 
 /// The source of truth of a run. Conclusions of one lane never speak for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -214,6 +214,58 @@ pub fn exit_of(reports: &[Report]) -> Exit {
     let mut failing: Vec<&Report> = reports.iter().filter(|report| report.exit() != Exit::Ok).collect();
     failing.sort_by_key(|report| report.lane);
     failing.first().map_or(Exit::Ok, |report| report.exit())
+}
+
+/// The JSON Schema of what [`Report::to_json`] makes (`docs/report.schema.json`).
+pub fn schema() -> serde_json::Value {
+    let text = serde_json::json!({"type": "string"});
+    let milliseconds = serde_json::json!({"type": "integer", "minimum": 0});
+    let verdicts = serde_json::json!({"enum": [Verdict::Pass, Verdict::Warn, Verdict::Fail, Verdict::Skip]});
+    let codes: Vec<u8> = exit::TABLE.iter().map(|row| row.code).collect();
+    serde_json::json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What a run says about exactly one lane; `--json` prints one a line",
+        "type": "object",
+        "additionalProperties": false,
+        "required": [
+            "schema", "tool", "version", "lane", "target", "verdict", "exit_code", "started_at", "duration_ms", "checks",
+            "data",
+        ],
+        "properties": {
+            "schema": {"const": "ua.report/1"},
+            "tool": {"type": "string", "pattern": "^ua-[a-z-]+$"},
+            "version": text,
+            "lane": {
+                "description": "the source of truth: this machine, the VPS over the tailnet, or the public domains",
+                "enum": [Lane::Local, Lane::Vps, Lane::Public],
+            },
+            "target": {"description": "whom it speaks about; empty where the run ended before that was known", "type": "string"},
+            "verdict": {"description": "the worst of the checks", "$ref": "#/$defs/verdict"},
+            "exit_code": {
+                "description": "what the first failing check means (exit-codes.md); the process ends with that of the first failing lane: local, vps, public",
+                "enum": codes,
+            },
+            "started_at": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"},
+            "duration_ms": milliseconds,
+            "checks": {"type": "array", "items": {"$ref": "#/$defs/check"}},
+            "data": {"description": "what is particular to the tool", "type": "object"},
+        },
+        "$defs": {
+            "verdict": verdicts,
+            "check": {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["id", "verdict", "detail", "duration_ms"],
+                "properties": {
+                    "id": {"description": "a stable name", "type": "string", "pattern": "^[a-z]"},
+                    "verdict": {"$ref": "#/$defs/verdict"},
+                    "detail": {"description": "what was observed, for a person", "type": "string"},
+                    "hint": {"description": "the next command, where there is one", "type": "string"},
+                    "duration_ms": milliseconds,
+                },
+            },
+        },
+    })
 }
 
 #[cfg(test)]

@@ -275,8 +275,13 @@ pub fn built_tools() -> Result<Utf8PathBuf> {
 
 /// Where cargo leaves the tools' programs of this profile.
 pub fn tools(profile: &str) -> Result<Utf8PathBuf> {
+    Ok(target()?.join(profile))
+}
+
+/// Where cargo leaves everything.
+pub fn target() -> Result<Utf8PathBuf> {
     let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| "target".into(), Utf8PathBuf::from);
-    Ok(checkout()?.join(target).join(profile))
+    Ok(checkout()?.join(target))
 }
 
 /// The result of a thread; its panic goes on here.

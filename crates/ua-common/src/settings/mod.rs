@@ -312,6 +312,33 @@ pub fn markdown() -> String {
     text
 }
 
+/// `docs/ua.example.toml`, made from [`KEYS`]: every key with its default, commented out.
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Settings of the ops tools. Yours are in ~/.config/ua/ua.toml, those of a project in its ua.toml, which\n\
+         # takes no key marked †. What is commented out is the default; `…` stands for a value of your own.\n\
+         # Made from the code by `cargo xtask docs`.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let Some((of, name)) = key.key.split_once('.') else { continue };
+        if of != section {
+            text.push_str(&format!("\n[{of}]\n"));
+            section = of;
+        }
+        let mark = if key.sensitive() { " †" } else { "" };
+        text.push_str(&format!("# {}{mark}\n", key.doc));
+        match key.default {
+            Some(value) if value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok() => {
+                text.push_str(&format!("#{name} = {value}\n"));
+            }
+            Some(value) => text.push_str(&format!("#{name} = \"{value}\"\n")),
+            None => text.push_str(&format!("# Without it: {}\n#{name} = …\n", key.derived)),
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,6 +456,27 @@ mod tests {
             names.sort_unstable();
             names.dedup();
             assert_eq!(names.len(), all);
+        }
+    }
+
+    #[test]
+    fn the_example_says_the_defaults_and_nothing_else() {
+        let place = Place::new();
+        let uncommented: String = example()
+            .lines()
+            .filter(|line| !line.ends_with('…'))
+            .map(|line| match line.strip_prefix('#') {
+                Some(setting) if !setting.starts_with(' ') => format!("{setting}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let built_in = place.load(&[]).unwrap();
+        place.file("home/.config/ua/ua.toml", &uncommented);
+        let said = place.load(&[]).unwrap();
+        for (said, built_in) in said.rows().iter().zip(built_in.rows()) {
+            let from_file = matches!(said.2, Origin::User(..));
+            let has_default = KEYS.iter().any(|key| key.key == said.0 && key.default.is_some());
+            assert_eq!((said.0, &said.1, from_file), (built_in.0, &built_in.1, has_default));
         }
     }
 
