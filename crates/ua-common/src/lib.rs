@@ -14,6 +14,7 @@ pub mod host;
 pub mod host_keys;
 pub mod http;
 pub mod interrupt;
+pub mod ledger;
 pub mod ops;
 pub mod output;
 pub mod place;

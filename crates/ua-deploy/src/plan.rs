@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use ua_common::exit::Exit;
+use ua_common::output::listed;
 use ua_common::report::Check;
 
 use crate::contract::Target;
 use crate::orders;
-use crate::release::{Release, listed};
+use crate::release::Release;
 use crate::survey::{Facts, Unit};
 use ua_common::glob;
 use ua_common::profile::Profile;

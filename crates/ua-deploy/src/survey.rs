@@ -15,7 +15,7 @@ use ua_common::profile::{Profile, Rule};
 
 const SURVEY: Script = Script {
     name: "survey",
-    text: concat!(include_str!("../remote/lying.sh"), "\n", include_str!("../remote/survey.sh")),
+    text: concat!(include_str!("../../ua-common/remote/lying.sh"), "\n", include_str!("../remote/survey.sh")),
 };
 const LIMIT: Duration = Duration::from_mins(1);
 

@@ -7,6 +7,7 @@ mod command;
 mod files;
 mod legacy;
 mod perms;
+mod push;
 mod run;
 mod session;
 mod settings;

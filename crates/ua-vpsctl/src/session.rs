@@ -36,22 +36,27 @@ pub fn open<'a>(
     Ok(Some(Session { context, profile, transport }))
 }
 
+/// Somebody holds the lock.
+pub fn busy(holder: &str) -> Failure {
+    let holder = printable(holder.trim());
+    if holder.starts_with("ua-vpsctl push") {
+        return Failure::new(Exit::Busy, format!("a push is under way on the VPS: {holder}"));
+    }
+    Failure::new(Exit::Busy, format!("a deploy is under way on the VPS: {holder}")).hint("ua-deploy attach")
+}
+
 impl Session<'_> {
     /// Runs a script that ends with 0, or says why it does not.
     pub fn ask(&self, script: Script, args: &[&str], limit: std::time::Duration) -> Result<Answer, Failure> {
         let answer = self.transport.script(script, args, limit)?;
         match answer.code {
             0 => Ok(answer),
-            30 => {
-                let holder = printable(answer.stdout.trim());
-                let message = format!("a deploy is under way on the VPS: {holder}");
-                Err(Failure::new(Exit::Busy, message).hint("ua-deploy attach"))
-            }
+            30 => Err(busy(&answer.stdout)),
             code => {
                 let said = printable(answer.stderr.trim());
                 let said =
                     if said.is_empty() { format!("`{}` ended with code {code}", script.name) } else { said };
-                Err(Failure::new(Exit::Failed, said))
+                Err(Failure::new(if code == 32 { Exit::Transfer } else { Exit::Failed }, said))
             }
         }
     }

@@ -10,7 +10,7 @@ use ua_common::output::{self, Record, Records, printable};
 use ua_common::report::{Check, Report};
 use ua_common::transport::Script;
 
-use crate::session::{STATE, Session};
+use crate::session::{STATE, Session, busy};
 
 const UNITS: Script = Script { name: "units", text: include_str!("../remote/units.sh") };
 const RESTART: Script = Script { name: "restart", text: include_str!("../remote/restart.sh") };
@@ -182,8 +182,7 @@ pub fn restart(session: &Session<'_>, units: &[String], report: &mut Report) -> 
         })?;
     bar.finish_and_clear();
     if answer.code == 30 {
-        let message = format!("a deploy is under way on the VPS: {}", printable(&lines.join(" ")));
-        return Err(Failure::new(Exit::Busy, message).hint("ua-deploy attach"));
+        return Err(busy(&lines.join(" ")));
     }
     let mut told = 0;
     for line in &lines {
