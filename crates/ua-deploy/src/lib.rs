@@ -190,6 +190,11 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
             format!("changed on the VPS since the last deploy, and overwritten: {}", listed(&plan.drift));
         vps.push(Check::warn("drift", detail));
     }
+    if !facts.pushes.is_empty() {
+        let paths: Vec<String> = plan.pushed.iter().cloned().collect();
+        let detail = format!("pushed since the last deploy, and settled by this one: {}", listed(&paths));
+        vps.push(Check::warn("pushed", detail).hint("ua-deploy plan  # who pushed what, and when"));
+    }
     let units = wish.profile.units();
     let runs = facts.known.iter().flat_map(|known| known.runs.keys());
     let left: Vec<String> = runs.filter(|unit| !units.contains(unit)).cloned().collect();
@@ -508,6 +513,17 @@ fn show(
             lines.push(format!("{}: {}", what.replace("{}", &paths.len().to_string()), listed(paths)));
         }
     }
+    let shipped: std::collections::BTreeSet<&str> = release.items.iter().map(|item| item.path.as_str()).collect();
+    for push in &facts.pushes {
+        let (back, away): (Vec<&str>, Vec<&str>) = push.names().partition(|path| shipped.contains(path));
+        for (what, paths) in [("overwrite", back), ("take away, unless changed since,", away)] {
+            let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
+            if !paths.is_empty() {
+                let (origin, paths) = (push.origin(), listed(&paths));
+                lines.push(format!("settle push {} ({origin}): {what} {paths}", push.id));
+            }
+        }
+    }
     lines.push(format!("send {sent} of {all} files to {STATE}/incoming"));
     for step in &wish.profile.build.steps {
         lines.push(match plan.builds.iter().find(|build| build.what == *step.name) {
@@ -551,6 +567,7 @@ fn show(
     }
     vps.data.insert("plan".to_owned(), json!(lines));
     vps.data.insert("drift".to_owned(), json!(plan.drift));
+    vps.data.insert("pushed".to_owned(), json!(facts.pushes));
     vps.data.insert("changes".to_owned(), json!(plan));
     vps.push(Check::pass("plan", "nothing was changed"));
 }

@@ -293,7 +293,8 @@ fn work(
     };
     let parcel = match verb {
         "push" => {
-            let repo = Repo::open(&context.settings.repo(&context.around)?)?;
+            let dir = context.settings.repo(&context.around).map_err(Failure::from)?;
+            let repo = Repo::open(&dir).map_err(Failure::from)?;
             let force = matches.get_flag("force-sensitive");
             Some(push::gather(&repo, &profile, &words(matches, "PATH"), force)?)
         }

@@ -305,7 +305,10 @@ pub fn push(
     drop(waiting);
     let seen = |word: &str| -> Vec<String> {
         let lines = answer.stdout.lines().filter_map(|line| line.split_once('\t'));
-        lines.filter(|(seen, _)| *seen == word).map(|(_, path)| path.to_owned()).collect()
+        let mut paths: Vec<String> =
+            lines.filter(|(seen, _)| *seen == word).map(|(_, path)| path.to_owned()).collect();
+        paths.sort_unstable();
+        paths
     };
     let (new, other, same) = (seen("new"), seen("other"), seen("same"));
     if dry_run && !context.out.is_json() {
