@@ -15,7 +15,7 @@ use ua_common::tool::git::Repo;
 
 use crate::push::Parcel;
 use crate::session::{self, Session};
-use crate::{files, legacy, perms, push, run, settings, status, units};
+use crate::{doctor, files, legacy, perms, push, run, settings, status, units};
 
 const NAME: &str = "ua-vpsctl";
 
@@ -144,6 +144,15 @@ Examples:
                 Arg::new("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help("The script"),
                 rest().help("Its arguments"),
             ],
+        ))
+        .subcommand(verb(
+            "doctor",
+            "Is the VPS as it should be? Units, secrets, room, clock, routes, the last deploy, what was pushed since",
+            "\
+Examples:
+  ua-vpsctl doctor
+  ua-vpsctl doctor --json | jq -r '.checks[] | select(.verdict != \"pass\") | .id, .hint'",
+            table::flags(&["staging"]),
         ))
         .subcommand(verb(
             "fix-perms",
@@ -326,6 +335,7 @@ fn work(
             ));
         }
         "restart" => status::restart(&session, &chosen, report)?,
+        "doctor" => doctor::doctor(&session, report)?,
         "logs" => {
             let wanted = run::Wanted {
                 follow: matches.get_flag("follow"),

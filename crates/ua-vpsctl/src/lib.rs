@@ -4,6 +4,7 @@
 //! execs at most; what is typed is judged before anybody is contacted.
 
 mod command;
+mod doctor;
 mod files;
 mod legacy;
 mod perms;

@@ -12,7 +12,10 @@ use ua_common::transport::Script;
 
 use crate::session::{STATE, Session, busy};
 
-const UNITS: Script = Script { name: "units", text: include_str!("../remote/units.sh") };
+const UNITS: Script = Script {
+    name: "units",
+    text: concat!(include_str!("../remote/seen.sh"), "\n", include_str!("../remote/units.sh")),
+};
 const RESTART: Script = Script { name: "restart", text: include_str!("../remote/restart.sh") };
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -65,7 +68,8 @@ pub fn look(session: &Session<'_>, units: &[String]) -> Result<Seen, Failure> {
     Ok(parse(&session.ask(UNITS, &args, LIMIT)?.stdout))
 }
 
-fn parse(text: &str) -> Seen {
+/// Reads what `seen.sh` prints.
+pub fn parse(text: &str) -> Seen {
     let mut seen = Seen::default();
     let mut runs: BTreeMap<&str, &str> = BTreeMap::new();
     for line in text.lines() {
