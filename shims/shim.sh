@@ -11,6 +11,7 @@ remote_workspace_sync_control.sh) tool=ua-sync verb=timer ;;
 install_remote_workspace_sync_timer.sh) tool=ua-sync verb='timer on' ;;
 configure_tailnet_staging.sh) tool=ua-staging verb='' ;;
 deploy_vps.sh) tool=ua-deploy verb='' ;;
+vpsctl.sh) tool=ua-vpsctl verb='' ;;
 *)
 	echo "$name: not the name of an old script; see the list in $0" >&2
 	exit 127

@@ -142,10 +142,14 @@ fn pushes(lab: &Lab) -> Result<()> {
     let own = "ua:ua 755\nua:ua 644\nua:ua 644\nua:ua 755\n";
     ensure!(there == format!("# pushed\n{own}root 600\n"), "{there}");
     let (was, is) = (processes, app.processes()?);
-    let kept = was.lines().zip(is.lines()).filter(|(was, is)| was == is && was.starts_with("MainPID=")).count();
+    let kept =
+        was.lines().zip(is.lines()).filter(|(was, is)| was == is && was.starts_with("MainPID=")).count();
     ensure!(kept == 1, "only the web UI goes on: {was}\n{is}");
     let again = report(lab, &["push", "src"], 0)?;
-    ensure!(again["data"].get("id").is_none() && again["checks"].to_string().contains("nothing to do"), "{again}");
+    ensure!(
+        again["data"].get("id").is_none() && again["checks"].to_string().contains("nothing to do"),
+        "{again}"
+    );
 
     // What a link leads to is not written.
     vps.sh("mkdir /root/target && ln -s /root/target /opt/universal_agent/src/linked")?;
@@ -199,27 +203,32 @@ fn doctor(lab: &Lab) -> Result<()> {
     let of = |checks: &[(String, String, String)], id: &str| -> Vec<String> {
         checks.iter().filter(|check| check.0 == id).map(|check| check.1.clone()).collect()
     };
-    for id in ["units", "release", "env.file", "env.keys", "clock", "serve", "deploy.last", "ledger", "watchdog"] {
+    for id in
+        ["units", "release", "env.file", "env.keys", "clock", "serve", "deploy.last", "ledger", "watchdog"]
+    {
         ensure!(of(&well, id) == ["pass"], "{id}: {well:?}");
     }
     // The app's own watchdog is run by root and belongs to the app's user.
     ensure!(of(&well, "watchdog.script") == ["warn"], "{well:?}");
 
-    lab.vps().sh(
-        "cd /opt/universal_agent && chmod 666 .env && sed -i /UA_VP_DISPATCH_MODE/d .env
+    lab.vps().sh("cd /opt/universal_agent && chmod 666 .env && sed -i /UA_VP_DISPATCH_MODE/d .env
         systemctl stop universal-agent-service-watchdog.timer universal-agent-telegram
-        tailscale serve reset",
-    )?;
+        tailscale serve reset")?;
     let ill = checks(1)?;
-    for (id, verdict) in
-        [("unit", "fail"), ("env.file", "fail"), ("env.keys", "fail"), ("serve", "warn"), ("watchdog", "fail")]
-    {
+    for (id, verdict) in [
+        ("unit", "fail"),
+        ("env.file", "fail"),
+        ("env.keys", "fail"),
+        ("serve", "warn"),
+        ("watchdog", "fail"),
+    ] {
         ensure!(of(&ill, id) == [verdict], "{id}: {ill:?}");
     }
     ensure!(ill.iter().all(|check| !check.2.contains("db_pull")), "a value was told: {ill:?}");
     // For a person, with what to do.
     let said = vpsctl(lab, &["doctor"], 1)?;
-    for words in ["ua-vpsctl fix-perms", "ua-vpsctl logs universal-agent-telegram -n 50", "ua-staging ensure"] {
+    for words in ["ua-vpsctl fix-perms", "ua-vpsctl logs universal-agent-telegram -n 50", "ua-staging ensure"]
+    {
         ensure!(said.stdout.contains(words) || said.stderr.contains(words), "{words}: {said:?}");
     }
     Ok(())

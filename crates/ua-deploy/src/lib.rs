@@ -513,7 +513,8 @@ fn show(
             lines.push(format!("{}: {}", what.replace("{}", &paths.len().to_string()), listed(paths)));
         }
     }
-    let shipped: std::collections::BTreeSet<&str> = release.items.iter().map(|item| item.path.as_str()).collect();
+    let shipped: std::collections::BTreeSet<&str> =
+        release.items.iter().map(|item| item.path.as_str()).collect();
     for push in &facts.pushes {
         let (back, away): (Vec<&str>, Vec<&str>) = push.names().partition(|path| shipped.contains(path));
         for (what, paths) in [("overwrite", back), ("take away, unless changed since,", away)] {

@@ -193,7 +193,7 @@ impl Remote<'_> {
         let start = Instant::now();
         let bar = self.out.spinner(format!("uploading {files} files"));
         let idle = self.settings.transfer_idle_timeout.0;
-        let mut args = rsync::upload(&self.settings.deploy_app_dir.0, "Du=rwx,Dgo=,Fu=rwX,Fgo=", idle);
+        let mut args = rsync::upload(&self.settings.deploy_app_dir.0, idle);
         let mut from = release.tree().into_os_string();
         from.push("/");
         args.push(from);

@@ -301,7 +301,9 @@ impl Vps {
         let args = [state.as_str(), &app, "root", "root", ".env", "/usr/bin:/bin", "other"];
         let text = String::from_utf8(self.sh("survey", &args).stdout).unwrap();
         let lines = text.lines().filter_map(|line| line.strip_prefix("pushed\t"));
-        let id = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+        let id = |line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned()
+        };
         lines.map(id).collect()
     }
 
@@ -822,7 +824,10 @@ fn a_deploy_settles_what_was_pushed_and_one_that_is_taken_back_does_not() {
     let files = [("version", "1"), ("a.py", "a"), ("memory.md", "m")];
     vps.deploy(&files).1.is("unconfirmed", 0);
     assert!(vps.open_pushes().is_empty());
-    vps.push("p1", &[("a.py", "pushed"), ("sub/extra.py", "extra"), ("memory.md", "pushed"), ("edited.py", "e")]);
+    vps.push(
+        "p1",
+        &[("a.py", "pushed"), ("sub/extra.py", "extra"), ("memory.md", "pushed"), ("edited.py", "e")],
+    );
     vps.push("p2", &[("a.py", "pushed again")]);
     vps.write("edited.py", "edited on the server since");
     assert_eq!(vps.open_pushes(), ["p1", "p2"]);

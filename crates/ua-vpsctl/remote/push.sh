@@ -1,14 +1,17 @@
 # shellcheck shell=sh disable=SC2154
 # Puts an upload in place, a file at a time, once it is written down in the ledger. Sent together with lying.sh, ledger.sh.
-# usage: push {yes|no} STATE APP ID WHO OWNER HEAD MANIFEST SPECIAL
+# usage: push {yes|no} STATE APP ID WHO OWNER MODES HEAD MANIFEST SPECIAL
 #   yes       only says what would change
+#   MODES     as rsync's --chmod takes them
 #   HEAD      the beginning of the line in the ledger
 #   MANIFEST  KIND<TAB>DIGEST-OR-TARGET<TAB>PATH of what lies in STATE/incoming/push-ID/tree
 #   SPECIAL   OWNER<TAB>MODE<TAB>PATH of files that have another owner and mode than the rest
 # Out: {new|other|same}<TAB>PATH. Exits 30 with the holder if the lock is held, 32 if the upload is not what was sent,
 # 1 and says why if something is in the way; nothing was put in place then.
 main() {
-	dry=$1 state=$2 app=$3 id=$4 who=$5 owner=$6 head=$7 manifest=$8 special=$9
+	dry=$1 state=$2 app=$3 id=$4 who=$5 owner=$6 modes=$7 head=$8 manifest=$9
+	shift 9
+	special=$1
 	umask 077
 	LC_ALL=C
 	export LC_ALL
@@ -101,14 +104,15 @@ write_down() {
 
 # Owner and mode are right before a file has its name. rsync puts each one beside its place, and renames it.
 place() {
-	chown -hR -- "$owner" "$tree" || return 1
+	ready=$incoming/ready
+	rsync --recursive --links --perms --owner --group --chown="$owner" --chmod="$modes" "$tree/" "$ready/" || return 1
 	printf '%s' "$special" | while IFS=$tab read -r other mode path; do
-		chown -h -- "$other" "$tree/$path" && chmod -- "$mode" "$tree/$path" || exit 1
+		chown -h -- "$other" "$ready/$path" && chmod -- "$mode" "$ready/$path" || exit 1
 	done || return 1
 	top=$(stat -c '%u:%g %a' "$app") || return 1
 	# rsync takes what begins with `#` or `;` for a comment; with `./` before it the top directory is sent along.
 	cut -f 3 "$work/changed" | sed 's,^[#;],./&,' | tr '\n' '\0' >"$work/changed0"
-	rsync --links --perms --owner --group --checksum --files-from="$work/changed0" --from0 "$tree/" "$app/" || return 1
+	rsync --links --perms --owner --group --checksum --files-from="$work/changed0" --from0 "$ready/" "$app/" || return 1
 	chown "${top% *}" "$app" && chmod "${top#* }" "$app"
 }
 

@@ -28,7 +28,8 @@ Examples:
   ua-vpsctl run -- df -h                a command, word by word
   ua-vpsctl settings                    every setting, and who decided it
 
-Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is under way.
+Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is under way,
+31 the VPS is not ready for one, 32 upload failed.
 `run` and `run-file` end with the code of what they ran, and with 255 if they could not.";
 
 /// `ua-vpsctl`.

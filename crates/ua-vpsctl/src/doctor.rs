@@ -183,7 +183,8 @@ fn env_file(facts: &Facts, profile: &Profile, app: &str) -> Check {
     if env.owner == owner && env.mode == mode && env.readable {
         return Check::pass(id, is);
     }
-    let unread = if env.readable { String::new() } else { format!(", and `{}` cannot read it", &*profile.owner.user) };
+    let unread =
+        if env.readable { String::new() } else { format!(", and `{}` cannot read it", &*profile.owner.user) };
     Check::fail(id, Exit::Contract, format!("{is}, not {owner} {mode}{unread}")).hint("ua-vpsctl fix-perms")
 }
 
@@ -216,7 +217,8 @@ fn disk(facts: &Facts, profile: &Profile) -> Vec<Check> {
             Check::warn(id, detail).hint(look)
         } else if room.inodes_percent >= 90 {
             let detail = format!("{detail}, but {} % of its inodes are taken", room.inodes_percent);
-            Check::warn(id, detail).hint(look.replace("du -xh", "du -x --inodes").replace("sort -h", "sort -n"))
+            Check::warn(id, detail)
+                .hint(look.replace("du -xh", "du -x --inodes").replace("sort -h", "sort -n"))
         } else {
             Check::pass(id, detail)
         }
@@ -278,7 +280,10 @@ fn certificate(facts: &Facts, settings: &Settings) -> Option<Check> {
         && settings.staging_scheme.value == Scheme::Https;
     let name = facts.serve.as_ref().map(|actual| actual.node.name()).filter(|_| https)?;
     let Some((_, end)) = facts.certificates.iter().find(|(of, _)| of == name) else {
-        return Some(Check::skip(id, format!("tailscaled has none for `{name}` yet, or there is no openssl to read it")));
+        return Some(Check::skip(
+            id,
+            format!("tailscaled has none for `{name}` yet, or there is no openssl to read it"),
+        ));
     };
     #[allow(clippy::cast_possible_truncation, reason = "whole seconds of the epoch")]
     let days = (end - facts.ended as i64).div_euclid(86_400);
@@ -303,7 +308,11 @@ fn last_deploy(facts: &Facts) -> Check {
         return Check::warn(id, "nothing was deployed that serves").hint("ua-deploy history");
     };
     let ended: Option<Timestamp> = word(record, "ended_at").parse().ok();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds, and none below 0")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole seconds, and none below 0"
+    )]
     let since = ended.map(|ended| age((facts.ended - seconds(ended)).max(0.0) as u64));
     let commit = word(record, "commit");
     let detail = format!(
@@ -318,7 +327,8 @@ fn last_deploy(facts: &Facts) -> Check {
             Check::fail(id, Exit::Failed, detail).hint("ua-deploy status")
         }
         Some(last) if last["id"] != record["id"] => {
-            let detail = format!("{detail}; since then `{}` ended as {}", word(last, "id"), word(last, "verdict"));
+            let detail =
+                format!("{detail}; since then `{}` ended as {}", word(last, "id"), word(last, "verdict"));
             Check::warn(id, detail).hint("ua-deploy history")
         }
         _ if record["verdict"] == "unconfirmed" => {
@@ -362,9 +372,10 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
     for [path, owner, dir] in facts.root_runs.iter().filter(|it| ours(&it[1]) || ours(&it[2])) {
         let who = if ours(owner) { owner } else { dir };
         let detail = format!("root runs `{path}` by it, which `{who}` can change");
-        checks.push(Check::warn("watchdog.script", printable(&detail)).hint(
-            "have the unit run a copy that only root can change, such as one in /usr/local/sbin",
-        ));
+        checks.push(
+            Check::warn("watchdog.script", printable(&detail))
+                .hint("have the unit run a copy that only root can change, such as one in /usr/local/sbin"),
+        );
     }
     checks
 }
@@ -433,8 +444,18 @@ mod tests {
         let told: Vec<String> =
             report.checks.iter().map(|check| format!("{:?} {}", check.verdict, check.id)).collect();
         let ids = [
-            "units", "release", "env.file", "env.keys", "disk", "memory", "clock", "serve", "certificate",
-            "deploy.last", "ledger", "watchdog",
+            "units",
+            "release",
+            "env.file",
+            "env.keys",
+            "disk",
+            "memory",
+            "clock",
+            "serve",
+            "certificate",
+            "deploy.last",
+            "ledger",
+            "watchdog",
         ];
         assert_eq!(told, ids.map(|id| format!("Pass {id}")), "{:?}", report.checks);
         let last = report.checks.iter().find(|check| check.id == "deploy.last").unwrap();
@@ -446,8 +467,20 @@ mod tests {
         let pushed = "ended\t1771668900.5\npushed\t{\"id\":\"p1\",\"at\":\"T\",\"who\":\"op@laptop\",\"commit\":\"c0\",\"dirty\":true,\"paths\":[\"f\\ta\\tsrc/a.py\"]}";
         let script = "watchdog\tenabled\tactive\nrootruns\t/opt/universal_agent/x.sh\tua\tua";
         for (from, to, id, exit, words) in [
-            ("loaded\tactive\trunning", "loaded\tfailed\tfailed", "unit", 1, "universal-agent-gateway is failed/failed"),
-            ("root:ua\t640\treadable", "ua:ua\t666\treadable", "env.file", 31, "is ua:ua 666, not root:ua 640"),
+            (
+                "loaded\tactive\trunning",
+                "loaded\tfailed\tfailed",
+                "unit",
+                1,
+                "universal-agent-gateway is failed/failed",
+            ),
+            (
+                "root:ua\t640\treadable",
+                "ua:ua\t666\treadable",
+                "env.file",
+                31,
+                "is ua:ua 666, not root:ua 640",
+            ),
             ("640\treadable", "640\t", "env.file", 31, "`ua` cannot read it"),
             ("env\troot:ua\t640\treadable", "env\todd", "env.file", 31, "is not there"),
             ("key\tUA_VP_DISPATCH_MODE\n", "", "env.keys", 31, "assigns no UA_VP_DISPATCH_MODE"),
@@ -459,10 +492,34 @@ mod tests {
             ("\"TCP\":{\"443\":{\"HTTPS\":true},", "\"TCP\":{", "serve", 0, "to do: "),
             ("serve\t", "nothing\t", "serve", 11, "does not say what it serves"),
             ("\t1779000000", "\t1771700000", "certificate", 0, "0 days left"),
-            ("\"verdict\":\"ok\"", "\"verdict\":\"unconfirmed\"", "deploy.last", 0, "nobody has confirmed it"),
-            ("\"verdict\":\"ok\"", "\"verdict\":\"failed\"", "deploy.last", 0, "nothing was deployed that serves"),
-            ("ended\t1771668900.5", pushed, "ledger", 0, "by op@laptop, from commit c0 and uncommitted changes: src/a.py"),
-            ("watchdog\tenabled\tactive", "watchdog\tenabled\tinactive", "watchdog", 1, "is enabled, inactive"),
+            (
+                "\"verdict\":\"ok\"",
+                "\"verdict\":\"unconfirmed\"",
+                "deploy.last",
+                0,
+                "nobody has confirmed it",
+            ),
+            (
+                "\"verdict\":\"ok\"",
+                "\"verdict\":\"failed\"",
+                "deploy.last",
+                0,
+                "nothing was deployed that serves",
+            ),
+            (
+                "ended\t1771668900.5",
+                pushed,
+                "ledger",
+                0,
+                "by op@laptop, from commit c0 and uncommitted changes: src/a.py",
+            ),
+            (
+                "watchdog\tenabled\tactive",
+                "watchdog\tenabled\tinactive",
+                "watchdog",
+                1,
+                "is enabled, inactive",
+            ),
             ("watchdog\tenabled\tactive", script, "watchdog.script", 0, "which `ua` can change"),
         ] {
             let text = healthy().replace(from, to);
@@ -471,7 +528,10 @@ mod tests {
             let check = report.checks.iter().find(|check| check.id == id && check.detail.contains(words));
             let check = check.unwrap_or_else(|| panic!("{id} {words}: {:?}", report.checks));
             assert_eq!((check.exit.code(), report.exit().code()), (exit, exit), "{:?}", report.checks);
-            assert!(check.hint.is_some() && report.verdict() >= ua_common::report::Verdict::Warn, "{check:?}");
+            assert!(
+                check.hint.is_some() && report.verdict() >= ua_common::report::Verdict::Warn,
+                "{check:?}"
+            );
         }
         let later = json!({"id": "20260221T093000.000Z-d", "verdict": "broken"});
         let report = judged(&format!("{}history\t{later}\n", healthy()), 0.0);

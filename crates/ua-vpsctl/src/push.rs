@@ -151,7 +151,8 @@ impl Parcel {
         force: bool,
     ) -> Result<Result<(), &'static str>, Failure> {
         let sensitive = profile.is_secret(name) || *name == *profile.env.file || ignored;
-        if glob::any(&profile.source.exclude, name) || glob::any(&profile.source.exclude, &format!("{name}x")) {
+        if glob::any(&profile.source.exclude, name) || glob::any(&profile.source.exclude, &format!("{name}x"))
+        {
             return Ok(Err("is made on the server, by the profile"));
         }
         if sensitive && !force {
@@ -299,8 +300,8 @@ pub fn push(
     let waiting = context.out.waiting(if dry_run { "comparing" } else { "putting it in place" });
     let (head, manifest, special) = (entry.head(), parcel.manifest(), parcel.special(session.profile));
     let dry = if dry_run { "yes" } else { "no" };
-    let args =
-        [dry, STATE, app, &entry.id, &entry.who, &owner(session.profile), &head, &manifest, &special];
+    let (owner, modes) = (owner(session.profile), &session.profile.owner.modes);
+    let args = [dry, STATE, app, &entry.id, &entry.who, &owner, modes, &head, &manifest, &special];
     let answer = session.ask(PUSH, &args, LIMIT)?;
     drop(waiting);
     let seen = |word: &str| -> Vec<String> {
@@ -316,8 +317,11 @@ pub fn push(
         other.iter().for_each(|path| context.out.data(&printable(&format!("would replace {path}"))));
     }
     let counts = [(new.len(), "new"), (other.len(), "replaced"), (same.len(), "the same already")];
-    let counts: Vec<String> =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
     let counts = counts.join(", ");
     report.push(if dry_run {
         Check::pass("push", format!("below `{app}`: {counts}; nothing was changed"))
@@ -349,7 +353,7 @@ fn upload(session: &Session<'_>, parcel: &Parcel, id: &str) -> Result<(), Failur
     std::fs::write(&list, names)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot write `{}`: {error}", list.display())))?;
     let idle = settings.transfer_idle_timeout.0;
-    let mut args = rsync::upload(&settings.deploy_app_dir.0, &session.profile.owner.modes, idle);
+    let mut args = rsync::upload(&settings.deploy_app_dir.0, idle);
     args.extend(["--mkpath".into(), "--from0".into()]);
     args.push(format!("--files-from={}", list.display()).into());
     let mut from = parcel.top.clone().into_os_string();
@@ -363,7 +367,10 @@ fn upload(session: &Session<'_>, parcel: &Parcel, id: &str) -> Result<(), Failur
     }
     let said = printable(finished.err().trim());
     let meaning = rsync::meaning(finished.code);
-    let message = format!("the upload failed, and nothing was put in place: {meaning} (rsync {}): {said}", finished.code);
+    let message = format!(
+        "the upload failed, and nothing was put in place: {meaning} (rsync {}): {said}",
+        finished.code
+    );
     Err(Failure::new(Exit::Transfer, message).hint("ua-vpsctl doctor"))
 }
 
@@ -373,7 +380,9 @@ mod tests {
 
     #[test]
     fn p62_no_path_leads_out_of_the_repository() {
-        for path in ["../x", "/etc/passwd", "", ".", "./", "a/../../b", "a//b", ".git/config", "a/.git/x", "a\nb"] {
+        for path in
+            ["../x", "/etc/passwd", "", ".", "./", "a/../../b", "a//b", ".git/config", "a/.git/x", "a\nb"]
+        {
             assert_eq!(inside(path).unwrap_err().exit, Exit::Usage, "{path}");
         }
         assert_eq!(inside("./src/").unwrap(), "src");

@@ -236,7 +236,13 @@ fn one_connection_for_each_verb() {
 fn p61_a_directory_is_compared_with_the_directory_of_the_same_path() {
     let vps = Vps::new();
     let ignore = "*.log\n/cache/\n";
-    vps.repo(&[("src/a.py", "a"), ("src/sub/b.py", "b"), ("src/c.py", "c"), (".gitignore", ignore), ("top.txt", "t")]);
+    vps.repo(&[
+        ("src/a.py", "a"),
+        ("src/sub/b.py", "b"),
+        ("src/c.py", "c"),
+        (".gitignore", ignore),
+        ("top.txt", "t"),
+    ]);
     vps.write("src/a.py", "other");
     vps.write("src/c.py", "c");
     vps.place.file("cwd/src/new.py", "untracked");
@@ -244,14 +250,22 @@ fn p61_a_directory_is_compared_with_the_directory_of_the_same_path() {
     let report = vps.would_push(&["./src/"]);
     let data = &report["data"];
     assert_eq!(data["new"], serde_json::json!(["src/new.py", "src/sub/b.py"]), "{report}");
-    assert_eq!((&data["replaced"][0], &data["same"][0]), (&"src/a.py".into(), &"src/c.py".into()), "{report}");
+    assert_eq!(
+        (&data["replaced"][0], &data["same"][0]),
+        (&"src/a.py".into(), &"src/c.py".into()),
+        "{report}"
+    );
     assert_eq!(data["dirty"], serde_json::json!(["src/new.py"]));
     assert!(data["left_out"][0].as_str().unwrap().starts_with("src/x.log (is ignored by git"), "{report}");
     assert!(data.get("id").is_none() && !vps.app("src/new.py").exists());
     // Several at once, one of them twice; one connection.
     let logins = vps.sshd.logins();
     let report = vps.would_push(&["src", "src/a.py", "top.txt", "--restart"]);
-    assert_eq!((vps.sshd.logins(), report["data"]["new"].as_array().unwrap().len()), (logins + 1, 3), "{report}");
+    assert_eq!(
+        (vps.sshd.logins(), report["data"]["new"].as_array().unwrap().len()),
+        (logins + 1, 3),
+        "{report}"
+    );
     let restart = report["checks"].as_array().unwrap().last().unwrap()["detail"].as_str().unwrap();
     assert!(restart.starts_with("would restart universal-agent-gateway.service, "), "{restart}");
     assert!(!restart.contains("webui"), "by the profile: {restart}");
@@ -270,7 +284,9 @@ fn p62_what_must_not_be_pushed_is_refused_before_anybody_is_asked() {
         (".gitattributes", "stamp.txt export-subst\n"),
         (".gitignore", "*.log\n.env\n/cache/\n"),
     ]);
-    for (path, text) in [(".env", "UA_OPS_TOKEN=hunter2"), ("cache/x", "x"), ("x.log", "x"), (".venv/lib/x", "x")] {
+    for (path, text) in
+        [(".env", "UA_OPS_TOKEN=hunter2"), ("cache/x", "x"), ("x.log", "x"), (".venv/lib/x", "x")]
+    {
         vps.place.file(&format!("cwd/{path}"), text);
     }
     fs::remove_file(vps.place.cwd().join("src/gone.py")).unwrap();
@@ -323,7 +339,9 @@ fn p67_nothing_is_ever_asked_at_a_prompt() {
     // A key with a passphrase would have ssh ask for it.
     let key = vps.place.home().join(".ssh/id_ed25519");
     let locked = ["-q", "-p", "-P", "", "-N", "a passphrase", "-f"];
-    assert!(std::process::Command::new("ssh-keygen").args(locked).arg(key).status().unwrap().success());
+    assert!(
+        std::process::Command::new("ssh-keygen").args(locked).arg(key).output().unwrap().status.success()
+    );
     for args in [&["push", "a.txt"][..], &["restart", "all"], &["status"]] {
         let start = std::time::Instant::now();
         let output = vps.command(args).output().unwrap();
@@ -331,4 +349,26 @@ fn p67_nothing_is_ever_asked_at_a_prompt() {
         assert!(start.elapsed() < std::time::Duration::from_secs(20), "{args:?}");
     }
     assert_eq!(vps.sshd.logins(), 0);
+}
+
+#[test]
+fn the_shim_takes_the_old_words_and_finds_the_repository_by_its_own_path() {
+    let vps = Vps::new();
+    vps.repo(&[("src/a.py", "a")]);
+    vps.write("logs/a.log", "one\ntwo\nthree\n");
+    let shim = fs::read(ua_tests::fixtures().join("../../shims/vpsctl.sh")).unwrap();
+    let shim = vps.place.file("cwd/scripts/vpsctl.sh", shim);
+    ua_tests::mode(&shim, 0o755);
+    let run = |args: &[&str], code: i32| {
+        let mut command = vps.place.run_with_vps(&shim, &vps.sshd);
+        let bin = PathBuf::from(BIN);
+        command.args(args).env("UA_BIN_DIR", bin.parent().unwrap()).env("UA_VPS_APP_DIR", vps.app(""));
+        exits(&command.current_dir("/").output().unwrap(), code)
+    };
+    assert_eq!(run(&["read", "logs/a.log", "1"], 0).0, "three\n");
+    let (out, _) = run(&["push", "--dry-run", "src"], 0);
+    assert!(out.starts_with("would put src/a.py there\n"), "{out}");
+    assert!(run(&["help"], 0).0.contains("Everyday verbs"));
+    // The profile has no such unit, which is said by its true name.
+    assert!(run(&["restart", "csi"], 2).1.contains("`csi-ingester` is none of the profile's units"));
 }

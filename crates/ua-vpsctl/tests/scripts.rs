@@ -17,6 +17,27 @@ const PUSH: &str = concat!(
     include_str!("../remote/push.sh")
 );
 
+const DOCTOR: &str = concat!(
+    include_str!("../remote/seen.sh"),
+    "\n",
+    include_str!("../../ua-common/remote/ledger.sh"),
+    "\n",
+    include_str!("../../ua-staging/remote/look.sh"),
+    "\n",
+    include_str!("../remote/doctor.sh")
+);
+
+/// systemd, as far as `doctor` asks it.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+case $* in
+    is-enabled*) echo enabled ;;
+    is-active*) echo active ;;
+    *property=User*) ;;
+    *property=ExecStart*) echo "{ path=$ROOT/app/watch.sh ; argv[]=$ROOT/app/watch.sh /etc/x ; ignore_errors=no }" ;;
+    *) printf 'Id=a.service\nLoadState=loaded\nActiveState=active\nSubState=running\nMainPID=42\n' ;;
+esac
+"#;
+
 struct Vps {
     root: TempDir,
     owner: String,
@@ -69,7 +90,7 @@ impl Vps {
                 return format!("l\t{target}\t{path}\n");
             }
             self.write(&file, text);
-            let (kind, mode) = if text.starts_with("#!") { ('x', 0o755) } else { ('f', 0o644) };
+            let (kind, mode) = if text.starts_with("#!") { ('x', 0o700) } else { ('f', 0o600) };
             fs::set_permissions(self.path(&file), fs::Permissions::from_mode(mode)).unwrap();
             let digest = Command::new("sha256sum").stdin(fs::File::open(self.path(&file)).unwrap()).output();
             format!("{kind}\t{}\t{path}\n", &String::from_utf8(digest.unwrap().stdout).unwrap()[..64])
@@ -82,7 +103,7 @@ impl Vps {
         let head = format!("{{\"id\":\"{id}\",\"dirty\":false,");
         Command::new("sh")
             .args(["-c", PUSH, "push", dry, &state, &app, id, "op@laptop"])
-            .args([&self.owner, &head, manifest, special])
+            .args([&self.owner, "Du=rwx,Dgo=rx,Fu=rwX,Fgo=rX", &head, manifest, special])
             .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
             .env("ROOT", self.root.path())
             .stdin(Stdio::null())
@@ -95,7 +116,8 @@ impl Vps {
     fn push(&self, id: &str, files: &[(&str, &str)]) -> Vec<String> {
         let output = self.place("no", id, &self.upload(id, files), "");
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
-        let mut lines: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+        let mut lines: Vec<String> =
+            String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
         lines.sort();
         lines
     }
@@ -134,7 +156,10 @@ fn p61_a_directory_lands_as_itself_and_each_file_at_its_own_path() {
     ];
     let said = vps.push("p1", &files);
     assert_eq!(said.len(), 6, "{said:?}");
-    assert!(said.contains(&"other\tsrc/tools/a.py".to_owned()) && said.contains(&"new\t#top".to_owned()), "{said:?}");
+    assert!(
+        said.contains(&"other\tsrc/tools/a.py".to_owned()) && said.contains(&"new\t#top".to_owned()),
+        "{said:?}"
+    );
     assert!(!vps.app("src/tools/tools").exists() && !vps.app("tools").exists());
     for (path, text) in &files[..5] {
         assert_eq!(vps.read(path), *text, "{path}");
@@ -163,7 +188,11 @@ fn p62_owner_and_mode_are_the_profile_s_and_those_of_secrets_their_own() {
     let daemon = if root { "daemon:daemon".to_owned() } else { vps.owner.clone() };
     let vps = Vps { owner: daemon, ..vps };
     let manifest = vps.upload("p1", &[("a/b.py", "b"), (".env", "A=1"), ("key.pem", "k")]);
-    let special = format!("{0}\t640\t.env\n{1}\t600\tkey.pem\n", if root { "root:daemon" } else { &vps.owner }, vps.owner);
+    let special = format!(
+        "{0}\t640\t.env\n{1}\t600\tkey.pem\n",
+        if root { "root:daemon" } else { &vps.owner },
+        vps.owner
+    );
     let output = vps.place("no", "p1", &manifest, &special);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!((vps.mode("a/b.py"), vps.mode(".env"), vps.mode("key.pem")), (0o644, 0o640, 0o600));
@@ -216,7 +245,8 @@ fn an_upload_that_is_not_what_was_read_changes_nothing() {
 fn a_push_that_is_killed_leaves_rather_too_much_in_the_ledger() {
     let vps = Vps::new();
     vps.write("app/a.py", "old");
-    let wait = "#!/bin/sh\n: >\"$ROOT/there\"\nkill -KILL $PPID\nexec sleep 1\n";
+    let wait = "#!/bin/sh\ncase $* in *files-from*) ;; *) exec /usr/bin/rsync \"$@\" ;; esac\n\
+        : >\"$ROOT/there\"\nkill -KILL $PPID\nexec sleep 1\n";
     vps.program("rsync", wait);
     let manifest = vps.upload("p1", &[("a.py", "new")]);
     assert_eq!(vps.place("no", "p1", &manifest, "").status.code(), None);
@@ -274,4 +304,63 @@ fn a_dry_run_only_looks() {
     assert!(said.contains("other\ta.py\n") && said.contains("new\tb.py\n"), "{said}");
     assert_eq!(vps.read("a.py"), "old");
     assert!(!vps.path("state").exists() && !vps.app("b.py").exists());
+}
+
+#[test]
+fn p65_the_doctor_tells_names_and_never_values() {
+    let vps = Vps::new();
+    vps.program("systemctl", SYSTEMCTL);
+    vps.program("runuser", "#!/bin/sh\nshift 3\nexec \"$@\"\n");
+    vps.program(
+        "tailscale",
+        "#!/bin/sh\n[ \"$1\" = status ] && printf '{\\n\"node\": 1}' || printf '{\\n}'\n",
+    );
+    vps.write("app/.env", "# note\nA=hunter2\r\nexport B='hunter2'\nA=again\n");
+    fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o640)).unwrap();
+    vps.write("app/watch.sh", "");
+    vps.push("p1", &[("a.py", "a")]);
+    vps.write("state/history.jsonl", "{\"id\":\"r1\"}\n");
+    let look = |vps: &Vps| {
+        let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
+        let output = Command::new("sh")
+            .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "watch.timer", "a.service"])
+            .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
+            .env("ROOT", vps.root.path())
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = look(&vps);
+    let me = &vps.owner;
+    let user = me.split(':').next().unwrap();
+    let script = vps.app("watch.sh").display().to_string();
+    for line in [
+        format!("env\t{me}\t640\treadable"),
+        "key\tA".to_owned(),
+        "key\tB".to_owned(),
+        "watchdog\tenabled\tactive".to_owned(),
+        format!("rootruns\t{script}\t{user}\t{user}"),
+        "history\t{\"id\":\"r1\"}".to_owned(),
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
+    }
+    for start in [
+        "began\t",
+        "ended\t",
+        "unit\ta.service\tloaded\tactive\t",
+        "memory\t",
+        "room\t",
+        "pushed\t{\"id\":\"p1\"",
+        "serve\t{\"serve\":",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(start)), "{start:?} in\n{text}");
+    }
+    assert!(!text.contains("hunter2"), "{text}");
+    // A link is not followed, and a tailscaled that is silent is no answer.
+    fs::rename(vps.app(".env"), vps.app("true")).unwrap();
+    symlink("true", vps.app(".env")).unwrap();
+    vps.program("tailscale", "#!/bin/sh\nexit 1\n");
+    let text = look(&vps);
+    assert!(text.contains("\nenv\todd\n") && !text.contains("key\t") && !text.contains("serve\t"), "{text}");
 }

@@ -28,13 +28,13 @@ pub fn meaning(code: i32) -> &'static str {
 
 /// Options for an upload to a private place beside the app. Content decides, never times; nothing of this machine's owners
 /// and modes travels but whether a file may be executed. What of it is like the file in the app is not sent.
-pub fn upload(app: &str, modes: &str, idle: Duration) -> Vec<OsString> {
+pub fn upload(app: &str, idle: Duration) -> Vec<OsString> {
     let idle = idle.as_secs().max(1);
     [
         "--recursive".to_owned(),
         "--links".to_owned(),
         "--perms".to_owned(),
-        format!("--chmod={modes}"),
+        "--chmod=Du=rwx,Dgo=,Fu=rwX,Fgo=".to_owned(),
         "--checksum".to_owned(),
         "--delete".to_owned(),
         "--compress".to_owned(),
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_upload_takes_no_owner_and_no_time_from_the_laptop() {
-        let options = upload("/opt/it's", "Du=rwx,Dgo=", Duration::from_mins(1));
+        let options = upload("/opt/it's", Duration::from_mins(1));
         let options: Vec<&str> = options.iter().map(|option| option.to_str().unwrap()).collect();
         assert!(options.contains(&"--copy-dest=/opt/it's") && options.contains(&"--secluded-args"));
         for wrong in ["--archive", "-a", "--owner", "--group", "--times"] {
