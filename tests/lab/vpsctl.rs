@@ -126,6 +126,8 @@ fn pushes(lab: &Lab) -> Result<()> {
     // Nothing is put in place by looking.
     let before = app.traces()?;
     let looked = report(lab, &["push", "src", "--dry-run", "--restart"], 0)?;
+    let left_out = looked["data"]["left_out"].to_string();
+    ensure!(left_out.contains("capabilities.last_good.md (is written by the server"), "{looked}");
     ensure!(looked["data"]["replaced"] == serde_json::json!(["src/universal_agent/notes.py"]), "{looked}");
     ensure!(app.traces()? == before, "a dry run left traces");
 
@@ -193,6 +195,8 @@ fn pushes(lab: &Lab) -> Result<()> {
 fn doctor(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     app.good()?;
+    let watchdog = "universal-agent-service-watchdog.timer";
+    lab.vps().command(&["systemctl", "enable", "--now", watchdog]).run()?;
     let checks = |code: i32| -> Result<Vec<(String, String, String)>> {
         let report = report(lab, &["doctor"], code)?;
         let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
@@ -231,5 +235,5 @@ fn doctor(lab: &Lab) -> Result<()> {
     {
         ensure!(said.stdout.contains(words) || said.stderr.contains(words), "{words}: {said:?}");
     }
-    Ok(())
+    lab.vps().command(&["systemctl", "disable", "--now", watchdog]).run()
 }

@@ -365,8 +365,14 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
     } else if facts.seen.busy.is_some() {
         Check::skip(id, format!("{detail}; it is held off while a deploy is under way"))
     } else {
-        Check::fail(id, Exit::Failed, detail)
-            .hint(format!("ua-vpsctl run -- systemctl enable --now {}", &**timer))
+        let hint = format!("ua-vpsctl run -- systemctl enable --now {}", &**timer);
+        // Somebody may have wanted that it is not enabled.
+        let check = if enabled == "enabled" {
+            Check::fail(id, Exit::Failed, detail)
+        } else {
+            Check::warn(id, detail)
+        };
+        check.hint(hint)
     }];
     let ours = |owner: &String| owner != "root";
     for [path, owner, dir] in facts.root_runs.iter().filter(|it| ours(&it[1]) || ours(&it[2])) {
@@ -512,6 +518,13 @@ mod tests {
                 "ledger",
                 0,
                 "by op@laptop, from commit c0 and uncommitted changes: src/a.py",
+            ),
+            (
+                "watchdog\tenabled\tactive",
+                "watchdog\tdisabled\tinactive",
+                "watchdog",
+                0,
+                "is disabled, inactive",
             ),
             (
                 "watchdog\tenabled\tactive",

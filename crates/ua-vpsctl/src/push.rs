@@ -110,6 +110,8 @@ pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> 
         let hidden = ignored.contains(&name);
         let taken = if rewritten.contains(&name) {
             Err("is written by git for each commit")
+        } else if !named && glob::any(&profile.source.preserve, &name) {
+            Err("is written by the server, and goes only if it is named itself")
         } else {
             parcel.take(profile, &name, hidden, force)?
         };

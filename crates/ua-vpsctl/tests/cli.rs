@@ -242,6 +242,7 @@ fn p61_a_directory_is_compared_with_the_directory_of_the_same_path() {
         ("src/c.py", "c"),
         (".gitignore", ignore),
         ("top.txt", "t"),
+        ("Memory_System/ua_shared_workspace/MEMORY.md", "m"),
     ]);
     vps.write("src/a.py", "other");
     vps.write("src/c.py", "c");
@@ -269,6 +270,11 @@ fn p61_a_directory_is_compared_with_the_directory_of_the_same_path() {
     let restart = report["checks"].as_array().unwrap().last().unwrap()["detail"].as_str().unwrap();
     assert!(restart.starts_with("would restart universal-agent-gateway.service, "), "{restart}");
     assert!(!restart.contains("webui"), "by the profile: {restart}");
+    // What the server writes goes only if it is named itself.
+    let memory = "Memory_System/ua_shared_workspace/MEMORY.md";
+    let report = vps.would_push(&["Memory_System", "top.txt"]);
+    assert!(report["data"]["left_out"][0].as_str().unwrap().contains("is written by the server"), "{report}");
+    assert_eq!(vps.would_push(&[memory])["data"]["new"][0], memory);
     let (out, _) = vps.ends(&["push", "--dry-run", "top.txt"], 0);
     assert!(out.starts_with("would put top.txt there\n"), "{out}");
 }
