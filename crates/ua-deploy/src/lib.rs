@@ -17,6 +17,7 @@ mod survey;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::json;
+use ua_common::app;
 use ua_common::cli::Context;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
@@ -97,15 +98,7 @@ fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
 fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     let settings = &context.settings;
     let profile = Profile::load(settings).map_err(Failure::from)?;
-    plain_app_dir(settings.deploy_app_dir.0.as_str()).map_err(|why| {
-        Failure::new(
-            Exit::Usage,
-            format!(
-                "`{}` {why} (setting `deploy.app_dir`, {})",
-                settings.deploy_app_dir.0, settings.deploy_app_dir.origin
-            ),
-        )
-    })?;
+    app::dir(settings)?;
     let dir = settings.repo(&context.around).map_err(Failure::from)?;
     let repo = Repo::open(&dir).map_err(Failure::from)?;
     let _waiting = context.out.waiting("taking the commit out of git");
@@ -113,22 +106,6 @@ fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     let rollback_from = options.rollback_from.clone();
     let (dry_run, force_restart) = (options.dry_run, options.force_restart);
     Ok(Wish { profile, release, dry_run, rollback_from, force_restart })
-}
-
-/// The build mounts a private copy at this path, and systemd reads `:`, blanks and quotes in such a path as its own.
-fn plain_app_dir(dir: &str) -> Result<(), &'static str> {
-    let plain = dir.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.+@-".contains(&byte));
-    if !plain {
-        return Err("may hold letters, digits and `/_.+@-` only, since the build is mounted there");
-    }
-    let own = [
-        STATE, "/etc", "/usr", "/bin", "/sbin", "/lib", "/boot", "/proc", "/sys", "/dev", "/run", "/root",
-        "/home", "/opt", "/srv", "/var", "/var/lib", "/tmp", "/mnt",
-    ];
-    if own.contains(&dir) || dir.starts_with(&format!("{STATE}/")) {
-        return Err("is not a directory of the app's own");
-    }
-    Ok(())
 }
 
 /// Observe, plan, act. Checks go to the report of their lane; an error is the step that nobody could finish.
@@ -160,10 +137,7 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
     push(vps, contract::judge(&wish.profile, &facts, target));
     vps.push(plan.space(target));
     if let Some(holder) = &facts.holder {
-        vps.push(
-            Check::fail("lock", Exit::Busy, format!("another deploy is being activated: {holder}"))
-                .hint("ua-deploy history"),
-        );
+        vps.push(Check::fail("lock", Exit::Busy, app::busy(holder)).hint("ua-deploy history"));
     }
     let staging = staging.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).step("staging.routes")?;
     drop(waiting);

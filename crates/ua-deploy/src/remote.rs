@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ua_common::app;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
 use ua_common::output::{Printer, ProgressBar, printable};
@@ -13,8 +14,7 @@ use ua_common::transport::{Script, Transport, TransportError};
 use crate::history::{Outcome, Record};
 use crate::release::Release;
 
-/// Our only place on the VPS.
-pub const STATE: &str = "/var/lib/ua-deploy";
+pub use ua_common::app::STATE;
 
 const BEGIN: Script = Script {
     name: "begin",
@@ -78,7 +78,7 @@ const TAIL: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
     /// Another deploy is being activated.
-    #[error("another deploy is being activated: {holder}")]
+    #[error("{}", app::busy(.holder))]
     Busy {
         /// Its lock's text.
         holder: String,

@@ -286,7 +286,9 @@ impl Vps {
         let ledger = self.path("state/ledger.jsonl");
         let before = fs::read_to_string(&ledger).unwrap_or_default();
         fs::write(ledger, format!("{before}{{\"id\":\"{id}\",\"paths\":[{paths}]}}\n")).unwrap();
-        files.iter().for_each(|(path, text)| self.write(path, text));
+        for (path, text) in files {
+            self.write(path, text);
+        }
     }
 
     fn last_push(&self) -> String {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
+use ua_common::app;
 use ua_common::cli::{Context, Tool};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
@@ -303,6 +304,7 @@ fn work(
     };
     let parcel = match verb {
         "push" => {
+            app::dir(&context.settings)?;
             let dir = context.settings.repo(&context.around).map_err(Failure::from)?;
             let repo = Repo::open(&dir).map_err(Failure::from)?;
             let force = matches.get_flag("force-sensitive");

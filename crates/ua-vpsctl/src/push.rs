@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use ua_common::app;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::glob;
@@ -285,7 +286,7 @@ pub fn push(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let context = session.context;
-    let app = context.settings.deploy_app_dir.0.as_str();
+    let app = app::dir(&context.settings)?;
     let now = Timestamp::now();
     let entry = Push {
         // The same commit may be pushed upon twice within a second.
@@ -315,8 +316,12 @@ pub fn push(
     };
     let (new, other, same) = (seen("new"), seen("other"), seen("same"));
     if dry_run && !context.out.is_json() {
-        new.iter().for_each(|path| context.out.data(&printable(&format!("would put {path} there"))));
-        other.iter().for_each(|path| context.out.data(&printable(&format!("would replace {path}"))));
+        for path in &new {
+            context.out.data(&printable(&format!("would put {path} there")));
+        }
+        for path in &other {
+            context.out.data(&printable(&format!("would replace {path}")));
+        }
     }
     let counts = [(new.len(), "new"), (other.len(), "replaced"), (same.len(), "the same already")];
     let counts: Vec<String> = counts
@@ -325,16 +330,15 @@ pub fn push(
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
     let counts = counts.join(", ");
-    report.push(if dry_run {
-        Check::pass("push", format!("below `{app}`: {counts}; nothing was changed"))
+    let done = if dry_run {
+        "nothing was changed".to_owned()
     } else if new.is_empty() && other.is_empty() {
-        Check::pass("push", format!("below `{app}`: {counts}; nothing to do"))
+        "nothing to do".to_owned()
     } else {
-        Check::pass("push", format!("below `{app}`: {counts}; in the ledger as `{}`", entry.id))
-    });
-    if !dry_run && !(new.is_empty() && other.is_empty()) {
         report.data.insert("id".to_owned(), json!(entry.id));
-    }
+        format!("in the ledger as `{}`", entry.id)
+    };
+    report.push(Check::pass("push", format!("below `{app}`: {counts}; {done}")));
     report.data.extend([
         ("commit".to_owned(), json!(entry.commit)),
         ("dirty".to_owned(), json!(parcel.dirty)),

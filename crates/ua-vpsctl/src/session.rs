@@ -1,5 +1,6 @@
 //! The way to the VPS for one verb.
 
+use ua_common::app;
 use ua_common::cli::Context;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
@@ -8,8 +9,7 @@ use ua_common::profile::Profile;
 use ua_common::report::Report;
 use ua_common::transport::{Answer, Script, Transport};
 
-/// Where a deploy keeps what it knows, on the VPS.
-pub const STATE: &str = "/var/lib/ua-deploy";
+pub use ua_common::app::STATE;
 
 /// What every verb works with.
 pub struct Session<'a> {
@@ -38,11 +38,7 @@ pub fn open<'a>(
 
 /// Somebody holds the lock.
 pub fn busy(holder: &str) -> Failure {
-    let holder = printable(holder.trim());
-    if holder.starts_with("ua-vpsctl push") {
-        return Failure::new(Exit::Busy, format!("a push is under way on the VPS: {holder}"));
-    }
-    Failure::new(Exit::Busy, format!("a deploy is under way on the VPS: {holder}")).hint("ua-deploy attach")
+    Failure::new(Exit::Busy, app::busy(holder)).hint("ua-deploy status")
 }
 
 impl Session<'_> {

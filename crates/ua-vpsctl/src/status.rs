@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
+use ua_common::app;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::{self, Record, Records, printable};
@@ -160,8 +161,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
         report.push(Check::pass("release", format!("`{release}` serves")));
     }
     if let Some(holder) = &seen.busy {
-        report
-            .push(Check::warn("deploy", format!("a deploy is under way: {holder}")).hint("ua-deploy attach"));
+        report.push(Check::warn("lock", app::busy(holder)).hint("ua-deploy status"));
     }
 }
 

@@ -322,6 +322,8 @@ fn p62_what_must_not_be_pushed_is_refused_before_anybody_is_asked() {
     }
     vps.ends(&["push"], 2);
     vps.ends(&["push", "--force-sensitive", "../x"], 2);
+    let output = vps.command(&["push", "src/a.py"]).env("UA_VPS_APP_DIR", "/etc").output().unwrap();
+    assert!(exits(&output, 2).1.contains("is not a directory of the app's own"));
     vps.ends(&["push", "--force-sensitive", ".venv"], 2);
     vps.ends(&["push", "src/a.py", "--repo", vps.place.home().to_str().unwrap()], 2);
     assert_eq!(vps.sshd.logins(), 0);
