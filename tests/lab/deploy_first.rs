@@ -17,7 +17,7 @@ pub(crate) const UI: &str = "https://srv1360701.taildcc090.ts.net/";
 pub(crate) const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/health";
 
 /// The built-in profile, but with less patience: what a scenario does not turn upon it need not wait for.
-const QUICK: &str = "/home/op/quick.toml";
+pub(crate) const QUICK: &str = "/home/op/quick.toml";
 const PROFILE: &str = include_str!("../../crates/ua-common/profiles/universal-agent.toml");
 
 /// Every scenario of this module.

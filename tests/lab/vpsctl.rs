@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use xtask::app::Edit;
 use xtask::cmd::Output;
 use xtask::lab::{Lab, OPERATOR};
 
 use crate::Scenario;
-use crate::deploy_first::App;
+use crate::deploy_first::{App, QUICK};
 
 pub(crate) fn trials() -> Vec<(&'static str, Scenario)> {
-    vec![("p62_p63_units_are_seen_and_restarted_and_secrets_kept_in_order", units as Scenario)]
+    vec![
+        ("p62_p63_units_are_seen_and_restarted_and_secrets_kept_in_order", units as Scenario),
+        ("p61_p62_a_push_lands_as_itself_is_planned_for_and_settled_by_a_deploy", pushes),
+        ("doctor_tells_a_healthy_vps_from_one_that_is_not", doctor),
+    ]
 }
 
 fn vpsctl(lab: &Lab, args: &[&str], code: i32) -> Result<Output> {
@@ -19,6 +24,15 @@ fn vpsctl(lab: &Lab, args: &[&str], code: i32) -> Result<Output> {
     let output = lab.laptop().command(&typed).user(OPERATOR).timeout(Duration::from_mins(2)).output()?;
     ensure!(output.code == code, "`{}` ended with {}, not {code}: {output:?}", typed.join(" "), output.code);
     Ok(output)
+}
+
+/// The same in the app's repository, with less patience; gives the report.
+fn report(lab: &Lab, args: &[&str], code: i32) -> Result<Value> {
+    let typed = [&["ua-vpsctl"], args, &["--json"]].concat();
+    let command = lab.laptop().command(&typed).user(OPERATOR).dir("/home/op/app");
+    let output = command.env("UA_DEPLOY_PROFILE", QUICK).timeout(Duration::from_mins(2)).output()?;
+    ensure!(output.code == code, "`{}` ended with {}, not {code}: {output:?}", typed.join(" "), output.code);
+    Ok(serde_json::from_str(&output.stdout)?)
 }
 
 fn rows(lab: &Lab, code: i32) -> Result<Vec<Value>> {
@@ -97,4 +111,129 @@ fn units(lab: &Lab) -> Result<()> {
     ensure!(said.stdout.is_empty() && said.stderr.contains("UA_VP_DISPATCH_MODE=…"), "{said:?}");
     ensure!(!said.stderr.contains("db_pull"), "{said:?}");
     Ok(())
+}
+
+fn pushes(lab: &Lab) -> Result<()> {
+    let app = App::fresh_here(lab)?;
+    app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    let (laptop, vps) = (lab.laptop(), lab.vps());
+    let edit = |script: &str| laptop.command(&["sh", "-ec", script]).user(OPERATOR).dir("/home/op/app").run();
+    edit(
+        "echo '# pushed' >>src/universal_agent/notes.py
+        mkdir src/universal_agent/fresh && echo 'X = 1' >src/universal_agent/fresh/extra.py
+        echo secret >src/universal_agent/server.key",
+    )?;
+    // Nothing is put in place by looking.
+    let before = app.traces()?;
+    let looked = report(lab, &["push", "src", "--dry-run", "--restart"], 0)?;
+    let left_out = looked["data"]["left_out"].to_string();
+    ensure!(left_out.contains("capabilities.last_good.md (is written by the server"), "{looked}");
+    ensure!(looked["data"]["replaced"] == serde_json::json!(["src/universal_agent/notes.py"]), "{looked}");
+    ensure!(app.traces()? == before, "a dry run left traces");
+
+    // A directory lands as itself, under the owner of the profile, and what reads it is restarted.
+    let processes = app.processes()?;
+    let pushed = report(lab, &["push", "src", "--restart"], 0)?;
+    ensure!(pushed["data"]["new"] == serde_json::json!(["src/universal_agent/fresh/extra.py"]), "{pushed}");
+    ensure!(pushed["data"]["left_out"].to_string().contains("server.key (may hold secrets"), "{pushed}");
+    let there = "cd /opt/universal_agent && tail -n 1 src/universal_agent/notes.py && [ ! -e src/src ] &&
+        [ ! -e src/universal_agent/server.key ] && stat -c '%U:%G %a' src/universal_agent/fresh \
+            src/universal_agent/fresh/extra.py src/universal_agent/notes.py . && stat -c '%U %a' /var/lib/ua-deploy/ledger.jsonl &&
+        ls /var/lib/ua-deploy/incoming";
+    let there = vps.sh(there)?.stdout;
+    let own = "ua:ua 755\nua:ua 644\nua:ua 644\nua:ua 755\n";
+    ensure!(there == format!("# pushed\n{own}root 600\n"), "{there}");
+    let (was, is) = (processes, app.processes()?);
+    let kept =
+        was.lines().zip(is.lines()).filter(|(was, is)| was == is && was.starts_with("MainPID=")).count();
+    ensure!(kept == 1, "only the web UI goes on: {was}\n{is}");
+    let again = report(lab, &["push", "src"], 0)?;
+    ensure!(
+        again["data"].get("id").is_none() && again["checks"].to_string().contains("nothing to do"),
+        "{again}"
+    );
+
+    // What a link leads to is not written.
+    vps.sh("mkdir /root/target && ln -s /root/target /opt/universal_agent/src/linked")?;
+    edit("mkdir src/linked && echo x >src/linked/x.py")?;
+    let refused = report(lab, &["push", "src/linked"], 1)?;
+    ensure!(refused["checks"].to_string().contains("in the way on the VPS, and left alone"), "{refused}");
+    vps.sh("rmdir /root/target && rm /opt/universal_agent/src/linked")?;
+
+    // The plan names it, and a deploy that is taken back does not settle it.
+    app.edit(&Edit::ApiBroken)?;
+    let said = app.run(&["plan"], &["--staging", "off"], &[])?;
+    said.exit(0)?;
+    let id = pushed["data"]["id"].as_str().unwrap_or_default();
+    let lines = said.reports[0]["data"]["plan"].to_string();
+    ensure!(lines.contains(&format!("settle push {id} (")), "{lines}");
+    ensure!(lines.contains("take away, unless changed since, src/universal_agent/fresh/extra.py"), "{lines}");
+    app.deploy(&["--staging", "off"], &[("UA_DEPLOY_READY_TIMEOUT", "8")])?.exit(33)?;
+    let ledger = |code: i32| -> Result<Value> {
+        let report = report(lab, &["doctor", "--staging", "off"], code)?;
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        Ok(checks.into_iter().find(|check| check["id"] == "ledger").unwrap_or_default())
+    };
+    let open = ledger(0)?;
+    ensure!(open["verdict"] == "warn" && open["detail"].to_string().contains("fresh/extra.py"), "{open}");
+    let there = vps.sh("tail -n 1 /opt/universal_agent/src/universal_agent/notes.py")?.stdout;
+    ensure!(there == "# pushed\n", "{there}");
+
+    // One that serves settles it.
+    let commit = app.edit(&Edit::Repair)?;
+    app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    app.serves(&commit)?;
+    let there = "cd /opt/universal_agent/src/universal_agent && [ ! -e fresh ] && ! grep -q pushed notes.py";
+    vps.sh(there)?;
+    ensure!(ledger(0)?["verdict"] == "pass", "the ledger still names something");
+    let said = app.run(&["plan"], &["--staging", "off"], &[])?;
+    said.exit(0)?;
+    ensure!(said.reports[0]["data"]["pushed"].as_array().is_none_or(Vec::is_empty), "{:?}", said.reports);
+    Ok(())
+}
+
+fn doctor(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    app.good()?;
+    let watchdog = "universal-agent-service-watchdog.timer";
+    lab.vps().command(&["systemctl", "enable", "--now", watchdog]).run()?;
+    let checks = |code: i32| -> Result<Vec<(String, String, String)>> {
+        let report = report(lab, &["doctor"], code)?;
+        let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
+        let all = report["checks"].as_array().cloned().unwrap_or_default();
+        Ok(all.iter().map(|it| (text(it, "id"), text(it, "verdict"), text(it, "detail"))).collect())
+    };
+    let well = checks(0)?;
+    let of = |checks: &[(String, String, String)], id: &str| -> Vec<String> {
+        checks.iter().filter(|check| check.0 == id).map(|check| check.1.clone()).collect()
+    };
+    for id in
+        ["units", "release", "env.file", "env.keys", "clock", "serve", "deploy.last", "ledger", "watchdog"]
+    {
+        ensure!(of(&well, id) == ["pass"], "{id}: {well:?}");
+    }
+    // The app's own watchdog is run by root and belongs to the app's user.
+    ensure!(of(&well, "watchdog.script") == ["warn"], "{well:?}");
+
+    lab.vps().sh("cd /opt/universal_agent && chmod 666 .env && sed -i /UA_VP_DISPATCH_MODE/d .env
+        systemctl stop universal-agent-service-watchdog.timer universal-agent-telegram
+        tailscale serve reset")?;
+    let ill = checks(1)?;
+    for (id, verdict) in [
+        ("unit", "fail"),
+        ("env.file", "fail"),
+        ("env.keys", "fail"),
+        ("serve", "warn"),
+        ("watchdog", "fail"),
+    ] {
+        ensure!(of(&ill, id) == [verdict], "{id}: {ill:?}");
+    }
+    ensure!(ill.iter().all(|check| !check.2.contains("db_pull")), "a value was told: {ill:?}");
+    // For a person, with what to do.
+    let said = vpsctl(lab, &["doctor"], 1)?;
+    for words in ["ua-vpsctl fix-perms", "ua-vpsctl logs universal-agent-telegram -n 50", "ua-staging ensure"]
+    {
+        ensure!(said.stdout.contains(words) || said.stderr.contains(words), "{words}: {said:?}");
+    }
+    lab.vps().command(&["systemctl", "disable", "--now", watchdog]).run()
 }

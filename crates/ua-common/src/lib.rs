@@ -5,6 +5,7 @@
 //! [`transport`] and [`http`] are the only ways to touch the world, [`tool`] knows the programs we wrap, and the outcome
 //! is a [`report::Report`] that [`output::Printer`] prints and whose [`exit::Exit`] the process returns.
 
+pub mod app;
 pub mod cli;
 pub mod env_file;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod host;
 pub mod host_keys;
 pub mod http;
 pub mod interrupt;
+pub mod ledger;
 pub mod ops;
 pub mod output;
 pub mod place;

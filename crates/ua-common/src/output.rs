@@ -301,6 +301,16 @@ impl Drop for Waiting {
     }
 }
 
+/// The first few of many.
+pub fn listed(paths: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = paths.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if paths.len() > SHOWN {
+        text.push_str(&format!(" and {} more", paths.len() - SHOWN));
+    }
+    text
+}
+
 /// A number of bytes as a person reads it: `1.20 MiB`.
 pub fn bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()

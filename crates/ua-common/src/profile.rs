@@ -388,6 +388,11 @@ impl Profile {
         Ok(profile)
     }
 
+    /// Does a file look like a secret or a database?
+    pub fn is_secret(&self, path: &str) -> bool {
+        glob::any(&self.source.secret, path) && !glob::any(&self.source.not_secret, path)
+    }
+
     /// Unit names, in full.
     pub fn units(&self) -> Vec<String> {
         self.units.names.iter().map(|name| full(name)).collect()

@@ -12,6 +12,7 @@
 #   failed/      what a release that was taken back had written
 #   running      UNIT<TAB>COMMITS that are the same for it, the one it was started from first; running.before
 #   upon         the release that served before, if that is known
+#   pushed       the last push before the switch: it and those before it are settled while this release serves
 #   env          digests of the keys of `.env` as the units were started with them
 #   deadline     when it is taken back unless it is confirmed, in seconds of the epoch
 #   base.json, record.json, checks, log, step (which is under way)
@@ -312,6 +313,12 @@ previous_manifests() {
     # A later one was neither proved nor put back: what it built may lie there, so everything is built anew.
     [ -z "$doubt" ] || served=''
     printf '%s\n' "${served##*/}" >"$release/upon"
+    # Nor was a push, which went the same way as a deploy.
+    last=$(last_push)
+    [ "$last" = "$(order pushed)" ] ||
+        fail 30 "push ${last:-that was planned upon is gone} came after this deploy was planned"
+    open_pushes | pushed_paths >>"$work/previous"
+    printf '%s\n' "$last" >"$release/pushed"
     if [ -n "$served" ] && [ -f "$served/running" ]; then
         cp "$served/running" "$release/running.before"
     else

@@ -40,6 +40,8 @@ main() {
     fact newest "${newest##*/}"
     [ -z "$served" ] || served_facts
     sizes
+    fact last_push "$(last_push)"
+    open_pushes | sed "s/^/pushed$tab/"
     if [ -f "$state/lock" ] && ! flock --shared --nonblock "$state/lock" true; then
         fact busy "$(head -n 1 "$state/lock")"
     fi

@@ -17,9 +17,11 @@ mod survey;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::json;
+use ua_common::app;
 use ua_common::cli::Context;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
+use ua_common::output::listed;
 use ua_common::report::{Check, Lane, Report, Verdict};
 use ua_common::settings::Settings;
 use ua_common::settings::value::StagingMode;
@@ -32,7 +34,7 @@ pub use command::tool;
 use crate::history::{Outcome, Record};
 use crate::plan::Plan;
 use crate::public::Smoke;
-use crate::release::{Dirty, Release, listed};
+use crate::release::{Dirty, Release};
 use crate::remote::{Activated, Direction, Remote, STATE};
 use crate::survey::Facts;
 use ua_common::profile::Profile;
@@ -96,15 +98,7 @@ fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
 fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     let settings = &context.settings;
     let profile = Profile::load(settings).map_err(Failure::from)?;
-    plain_app_dir(settings.deploy_app_dir.0.as_str()).map_err(|why| {
-        Failure::new(
-            Exit::Usage,
-            format!(
-                "`{}` {why} (setting `deploy.app_dir`, {})",
-                settings.deploy_app_dir.0, settings.deploy_app_dir.origin
-            ),
-        )
-    })?;
+    app::dir(settings)?;
     let dir = settings.repo(&context.around).map_err(Failure::from)?;
     let repo = Repo::open(&dir).map_err(Failure::from)?;
     let _waiting = context.out.waiting("taking the commit out of git");
@@ -112,22 +106,6 @@ fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     let rollback_from = options.rollback_from.clone();
     let (dry_run, force_restart) = (options.dry_run, options.force_restart);
     Ok(Wish { profile, release, dry_run, rollback_from, force_restart })
-}
-
-/// The build mounts a private copy at this path, and systemd reads `:`, blanks and quotes in such a path as its own.
-fn plain_app_dir(dir: &str) -> Result<(), &'static str> {
-    let plain = dir.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.+@-".contains(&byte));
-    if !plain {
-        return Err("may hold letters, digits and `/_.+@-` only, since the build is mounted there");
-    }
-    let own = [
-        STATE, "/etc", "/usr", "/bin", "/sbin", "/lib", "/boot", "/proc", "/sys", "/dev", "/run", "/root",
-        "/home", "/opt", "/srv", "/var", "/var/lib", "/tmp", "/mnt",
-    ];
-    if own.contains(&dir) || dir.starts_with(&format!("{STATE}/")) {
-        return Err("is not a directory of the app's own");
-    }
-    Ok(())
 }
 
 /// Observe, plan, act. Checks go to the report of their lane; an error is the step that nobody could finish.
@@ -159,10 +137,7 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
     push(vps, contract::judge(&wish.profile, &facts, target));
     vps.push(plan.space(target));
     if let Some(holder) = &facts.holder {
-        vps.push(
-            Check::fail("lock", Exit::Busy, format!("another deploy is being activated: {holder}"))
-                .hint("ua-deploy history"),
-        );
+        vps.push(Check::fail("lock", Exit::Busy, app::busy(holder)).hint("ua-deploy history"));
     }
     let staging = staging.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).step("staging.routes")?;
     drop(waiting);
@@ -188,6 +163,11 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
         let detail =
             format!("changed on the VPS since the last deploy, and overwritten: {}", listed(&plan.drift));
         vps.push(Check::warn("drift", detail));
+    }
+    if !facts.pushes.is_empty() {
+        let paths: Vec<String> = plan.pushed.iter().cloned().collect();
+        let detail = format!("pushed since the last deploy, and settled by this one: {}", listed(&paths));
+        vps.push(Check::warn("pushed", detail).hint("ua-deploy plan  # who pushed what, and when"));
     }
     let units = wish.profile.units();
     let runs = facts.known.iter().flat_map(|known| known.runs.keys());
@@ -507,6 +487,18 @@ fn show(
             lines.push(format!("{}: {}", what.replace("{}", &paths.len().to_string()), listed(paths)));
         }
     }
+    let shipped: std::collections::BTreeSet<&str> =
+        release.items.iter().map(|item| item.path.as_str()).collect();
+    for push in &facts.pushes {
+        let (back, away): (Vec<&str>, Vec<&str>) = push.names().partition(|path| shipped.contains(path));
+        for (what, paths) in [("overwrite", back), ("take away, unless changed since,", away)] {
+            let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
+            if !paths.is_empty() {
+                let (origin, paths) = (push.origin(), listed(&paths));
+                lines.push(format!("settle push {} ({origin}): {what} {paths}", push.id));
+            }
+        }
+    }
     lines.push(format!("send {sent} of {all} files to {STATE}/incoming"));
     for step in &wish.profile.build.steps {
         lines.push(match plan.builds.iter().find(|build| build.what == *step.name) {
@@ -550,6 +542,7 @@ fn show(
     }
     vps.data.insert("plan".to_owned(), json!(lines));
     vps.data.insert("drift".to_owned(), json!(plan.drift));
+    vps.data.insert("pushed".to_owned(), json!(facts.pushes));
     vps.data.insert("changes".to_owned(), json!(plan));
     vps.push(Check::pass("plan", "nothing was changed"));
 }

@@ -47,6 +47,7 @@ pub fn orders(
     // What the plan was made upon: another release in between makes it void.
     let after = [facts.served.as_deref().unwrap_or("-"), facts.newest.as_deref().unwrap_or_default()];
     say(&["after", &after.join(":")]);
+    say(&["pushed", &facts.last_push]);
     say(&["env_file", &profile.env.file]);
     say(&["ssh_port", &place::ssh_port(settings, settings.ssh_auth_mode.value).to_string()]);
     if let Some(within) = settings.deploy_require_confirm.0 {

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use ua_common::exit::Exit;
+use ua_common::ledger::Push;
+use ua_common::output::listed;
 use ua_common::report::Check;
 
 use crate::contract::Target;
 use crate::orders;
-use crate::release::{Release, listed};
+use crate::release::Release;
 use crate::survey::{Facts, Unit};
 use ua_common::glob;
 use ua_common::profile::Profile;
@@ -45,6 +47,8 @@ pub struct Plan {
     pub deleted: Vec<String>,
     /// What somebody changed on the VPS since; it is overwritten.
     pub drift: Vec<String>,
+    /// What was pushed since; those of the commit are overwritten, the others taken away.
+    pub pushed: BTreeSet<String>,
     /// Paths that are sent.
     pub upload: BTreeSet<String>,
     /// Build steps that run; the others are left alone.
@@ -80,8 +84,12 @@ impl Plan {
         } else {
             plan.added = new.keys().map(ToString::to_string).collect();
         }
-        let wanted_drift = plan.drift.iter().filter(|path| new.contains_key(path.as_str()));
-        plan.upload = plan.added.iter().chain(&plan.changed).chain(wanted_drift).cloned().collect();
+        plan.pushed = facts.pushes.iter().flat_map(Push::names).map(str::to_owned).collect();
+        let others = plan.drift.iter().chain(&plan.pushed).filter(|path| new.contains_key(path.as_str()));
+        plan.upload = plan.added.iter().chain(&plan.changed).chain(others).cloned().collect();
+        let extra = plan.pushed.iter().filter(|path| !new.contains_key(path.as_str()));
+        let extra: Vec<String> = extra.filter(|path| !plan.deleted.contains(path)).cloned().collect();
+        plan.deleted.extend(extra);
         let mut touched: Vec<String> = plan.upload.iter().chain(&plan.deleted).cloned().collect();
 
         let mut templates = Vec::new();
@@ -162,7 +170,8 @@ impl Plan {
 
     /// Is everything as it should be already?
     pub fn is_empty(&self) -> bool {
-        self.upload.is_empty()
+        self.pushed.is_empty()
+            && self.upload.is_empty()
             && self.deleted.is_empty()
             && self.builds.is_empty()
             && self.restarts.is_empty()
@@ -367,6 +376,24 @@ mod tests {
         let plan = Plan::new(&profile, &Release::of(&TREE), &facts);
         assert_eq!(plan.upload, ["web-ui/app/page.mjs".to_owned()].into());
         assert_eq!(restarted(&plan), ["webui.service"]);
+    }
+
+    #[test]
+    fn a_push_is_overwritten_or_taken_away_and_restarts_what_read_it() {
+        let profile = Profile::built_in().unwrap();
+        let mut facts = facts(&profile);
+        let paths = [MEMORY, "src/universal_agent/api.py", "web-ui/app/extra.mjs"];
+        let paths = paths.map(|path| format!("f\tdigest\t{path}")).into();
+        facts.pushes = vec![Push { paths, ..Push::default() }];
+        let plan = Plan::new(&profile, &Release::of(&TREE), &facts);
+        // Even where the content is the commit's again, and where the server may write: units may run what was pushed.
+        assert_eq!(plan.upload, [MEMORY, "src/universal_agent/api.py"].map(str::to_owned).into());
+        assert_eq!(plan.deleted, ["web-ui/app/extra.mjs"]);
+        assert_eq!(restarted(&plan).len(), 6);
+        // What no unit reads is settled all the same.
+        facts.pushes[0].paths = vec!["f\tdigest\tnotes/x.md".to_owned()];
+        let plan = Plan::new(&profile, &Release::of(&TREE), &facts);
+        assert!(plan.restarts.is_empty() && plan.upload.is_empty() && !plan.is_empty(), "{plan:?}");
     }
 
     #[test]

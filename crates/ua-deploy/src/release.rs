@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
 use ua_common::glob;
+use ua_common::output::listed;
 use ua_common::run::Cmd;
 use ua_common::tool::git::{Entry, Kind, Repo};
 
@@ -120,16 +121,6 @@ impl Fact for ReleaseError {
             Self::NoTemplate { .. } | Self::Empty { .. } => None,
         }
     }
-}
-
-/// The first few of many.
-pub fn listed(paths: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let mut text = paths.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if paths.len() > SHOWN {
-        text.push_str(&format!(" and {} more", paths.len() - SHOWN));
-    }
-    text
 }
 
 /// A commit, ready to be uploaded.
@@ -285,7 +276,7 @@ fn sort_out(entries: Vec<Entry>, profile: &Profile) -> Result<(Vec<Entry>, Vec<S
     for entry in entries {
         let why = if entry.kind == Kind::Gitlink {
             "a submodule (gitlink)"
-        } else if is_secret(&entry.path, profile) {
+        } else if profile.is_secret(&entry.path) {
             "looks like a secret"
         } else if glob::any(&profile.source.exclude, &entry.path) {
             "excluded by the profile"
@@ -299,10 +290,6 @@ fn sort_out(entries: Vec<Entry>, profile: &Profile) -> Result<(Vec<Entry>, Vec<S
         skipped.push(Skipped { path: entry.path, why });
     }
     Ok((kept, skipped))
-}
-
-fn is_secret(path: &str, profile: &Profile) -> bool {
-    glob::any(&profile.source.secret, path) && !glob::any(&profile.source.not_secret, path)
 }
 
 /// Lays the commit out, by git's own archive: only the commit, whatever lies beside it.
@@ -363,7 +350,7 @@ fn add(
     if !inside || path.chars().any(char::is_control) {
         return Err(refuse("is not a path inside the repository"));
     }
-    if is_secret(path, profile) {
+    if profile.is_secret(path) {
         return Err(refuse("looks like a secret"));
     }
     // Behind a link lies what belongs to somebody else.

@@ -1,8 +1,8 @@
 //! What a deploy does on the VPS: open a record, upload, activate and follow, close the record.
 
-use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
+use ua_common::app;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
 use ua_common::output::{Printer, ProgressBar, printable};
@@ -14,8 +14,7 @@ use ua_common::transport::{Script, Transport, TransportError};
 use crate::history::{Outcome, Record};
 use crate::release::Release;
 
-/// Our only place on the VPS.
-pub const STATE: &str = "/var/lib/ua-deploy";
+pub use ua_common::app::STATE;
 
 const BEGIN: Script = Script {
     name: "begin",
@@ -45,7 +44,7 @@ const CONFIRM: Script = Script {
 const UNLOCK: Script = Script { name: "unlock", text: include_str!("../remote/unlock.sh") };
 const DRIFT: Script = Script {
     name: "drift",
-    text: concat!(include_str!("../remote/lying.sh"), "\n", include_str!("../remote/drift.sh")),
+    text: concat!(include_str!("../../ua-common/remote/lying.sh"), "\n", include_str!("../remote/drift.sh")),
 };
 const NOW: Script = Script {
     name: "now",
@@ -60,7 +59,9 @@ const SMOKED: Script = Script {
 const ACTIVATE: &str = concat!(
     include_str!("../remote/newest.sh"),
     "\n",
-    include_str!("../remote/lying.sh"),
+    include_str!("../../ua-common/remote/lying.sh"),
+    "\n",
+    include_str!("../../ua-common/remote/ledger.sh"),
     "\n",
     include_str!("../remote/prove.sh"),
     "\n",
@@ -77,7 +78,7 @@ const TAIL: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
     /// Another deploy is being activated.
-    #[error("another deploy is being activated: {holder}")]
+    #[error("{}", app::busy(.holder))]
     Busy {
         /// Its lock's text.
         holder: String,
@@ -192,7 +193,7 @@ impl Remote<'_> {
         let start = Instant::now();
         let bar = self.out.spinner(format!("uploading {files} files"));
         let idle = self.settings.transfer_idle_timeout.0;
-        let mut args = upload_options(&self.settings.deploy_app_dir.0, idle);
+        let mut args = rsync::upload(&self.settings.deploy_app_dir.0, idle);
         let mut from = release.tree().into_os_string();
         from.push("/");
         args.push(from);
@@ -352,30 +353,6 @@ fn incoming(commit: &str) -> String {
     format!("{STATE}/incoming/{commit}/tree")
 }
 
-/// rsync's options for the upload. Content decides, never times; nothing of the laptop's owners and modes travels but
-/// whether a file may be executed, which git said.
-fn upload_options(app: &str, idle: Duration) -> Vec<OsString> {
-    let idle = idle.as_secs().max(1);
-    [
-        "--recursive".to_owned(),
-        "--links".to_owned(),
-        "--perms".to_owned(),
-        "--chmod=Du=rwx,Dgo=,Fu=rwX,Fgo=".to_owned(),
-        "--checksum".to_owned(),
-        "--delete".to_owned(),
-        "--compress".to_owned(),
-        // Names are not for the remote shell to read.
-        "--secluded-args".to_owned(),
-        format!("--copy-dest={app}"),
-        "--partial-dir=.rsync-partial".to_owned(),
-        format!("--timeout={idle}"),
-        "--info=progress2".to_owned(),
-        "--no-human-readable".to_owned(),
-    ]
-    .map(OsString::from)
-    .into()
-}
-
 /// What the VPS tells while it activates.
 struct Story<'a> {
     out: &'a Printer,
@@ -488,16 +465,6 @@ pub fn exit_of(record: &Record) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_upload_takes_no_owner_and_no_time_from_the_laptop() {
-        let options = upload_options("/opt/it's", Duration::from_mins(1));
-        let options: Vec<&str> = options.iter().map(|option| option.to_str().unwrap()).collect();
-        assert!(options.contains(&"--copy-dest=/opt/it's") && options.contains(&"--secluded-args"));
-        for wrong in ["--archive", "-a", "--owner", "--group", "--times"] {
-            assert!(!options.contains(&wrong), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_failing_check_is_never_exit_0() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ua_common::env_file::{self, Assignment};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
+use ua_common::ledger::Push;
 use ua_common::transport::{Script, Transport};
 
 use crate::history::{self, Record};
@@ -15,7 +16,13 @@ use ua_common::profile::{Profile, Rule};
 
 const SURVEY: Script = Script {
     name: "survey",
-    text: concat!(include_str!("../remote/lying.sh"), "\n", include_str!("../remote/survey.sh")),
+    text: concat!(
+        include_str!("../../ua-common/remote/lying.sh"),
+        "\n",
+        include_str!("../../ua-common/remote/ledger.sh"),
+        "\n",
+        include_str!("../remote/survey.sh")
+    ),
 };
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -52,6 +59,10 @@ pub struct Facts {
     pub known: Option<Known>,
     /// Build step whose inputs changed → KiB of what it made last.
     pub sizes: BTreeMap<String, u64>,
+    /// What was pushed beside the deploys, and no release that serves has settled.
+    pub pushes: Vec<Push>,
+    /// The last push of all.
+    pub last_push: String,
     /// Who holds the lock.
     pub holder: Option<String>,
     /// Every deploy, oldest first.
@@ -195,6 +206,8 @@ fn parse(text: &str) -> Facts {
             "built" => drop(left.built.insert(name.to_owned(), value.to_owned())),
             "runs" => drop(left.runs.insert(name.to_owned(), value.to_owned())),
             "env_key" => left.env_keys.push(format!("{value} {name}")),
+            "pushed" => facts.pushes.extend(Push::read(rest)),
+            "last_push" => rest.clone_into(&mut facts.last_push),
             "busy" => facts.holder = Some(rest.to_owned()),
             "history" => {
                 lines.push_str(rest);

@@ -11,20 +11,28 @@ use tempfile::TempDir;
 
 /// Scripts as they are sent: with the parts that they share.
 macro_rules! parts {
-    ($($part:literal),+) => { concat!($(include_str!(concat!("../remote/", $part, ".sh")), "\n"),+) };
+    ($($part:literal),+) => {
+        concat!(
+            include_str!("../../ua-common/remote/lying.sh"),
+            "\n",
+            include_str!("../../ua-common/remote/ledger.sh"),
+            "\n",
+            $(include_str!(concat!("../remote/", $part, ".sh")), "\n"),+
+        )
+    };
 }
 
 const SCRIPTS: [(&str, &str); 13] = [
-    ("survey", parts!("lying", "survey")),
+    ("survey", parts!("survey")),
     ("begin", parts!("record", "begin")),
     ("close", parts!("record", "close")),
     ("history", parts!("history")),
     ("launch", parts!("launch")),
     ("confirm", parts!("newest", "record", "confirm")),
     ("unlock", parts!("unlock")),
-    ("drift", parts!("lying", "drift")),
+    ("drift", parts!("drift")),
     ("follow", parts!("follow")),
-    ("activate", parts!("newest", "lying", "prove", "record", "activate")),
+    ("activate", parts!("newest", "prove", "record", "activate")),
     ("now", parts!("prove", "now")),
     ("ops", parts!("ops")),
     ("smoked", parts!("record", "smoked")),
@@ -261,12 +269,44 @@ impl Vps {
             "stable\t0".to_owned(),
             "keep\t10".to_owned(),
             format!("unit_dir\t{}", self.path("units").display()),
+            format!("pushed\t{}", self.last_push()),
             "unit\tapp.service".to_owned(),
         ]);
         fs::write(release.join("orders"), orders.join("\n") + "\n").unwrap();
         fs::write(release.join("manifest"), manifest + &self.rest).unwrap();
         fs::write(release.join("activate"), self.script("activate")).unwrap();
         self.activate(&id, "forward")
+    }
+
+    /// What `push` leaves behind: the files, and a line of the ledger.
+    fn push(&self, id: &str, files: &[(&str, &str)]) {
+        let manifest = self.upload(&format!("push-{id}"), files);
+        let lines = manifest.lines().map(|line| serde_json::json!(line).to_string());
+        let paths = lines.collect::<Vec<_>>().join(",");
+        let ledger = self.path("state/ledger.jsonl");
+        let before = fs::read_to_string(&ledger).unwrap_or_default();
+        fs::write(ledger, format!("{before}{{\"id\":\"{id}\",\"paths\":[{paths}]}}\n")).unwrap();
+        for (path, text) in files {
+            self.write(path, text);
+        }
+    }
+
+    fn last_push(&self) -> String {
+        let text = fs::read_to_string(self.path("state/ledger.jsonl")).unwrap_or_default();
+        let last = text.lines().last().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        last.map_or_else(String::new, |line| line["id"].as_str().unwrap().to_owned())
+    }
+
+    /// Ids of the pushes that are not settled.
+    fn open_pushes(&self) -> Vec<String> {
+        let (state, app) = (self.state(), self.path("app").display().to_string());
+        let args = [state.as_str(), &app, "root", "root", ".env", "/usr/bin:/bin", "other"];
+        let text = String::from_utf8(self.sh("survey", &args).stdout).unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("pushed\t"));
+        let id = |line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned()
+        };
+        lines.map(id).collect()
     }
 
     /// The release that serves.
@@ -777,6 +817,57 @@ fn drift_is_what_others_changed_and_not_what_the_server_writes() {
     let output = vps.sh("drift", &[&vps.state(), &id]);
     assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()));
     assert!(String::from_utf8_lossy(&output.stderr).contains("has no lists any more"), "{:?}", output.stderr);
+}
+
+#[test]
+fn a_deploy_settles_what_was_pushed_and_one_that_is_taken_back_does_not() {
+    let mut vps = Vps::new();
+    vps.order("preserve\tmemory.md");
+    let files = [("version", "1"), ("a.py", "a"), ("memory.md", "m")];
+    vps.deploy(&files).1.is("unconfirmed", 0);
+    assert!(vps.open_pushes().is_empty());
+    vps.push(
+        "p1",
+        &[("a.py", "pushed"), ("sub/extra.py", "extra"), ("memory.md", "pushed"), ("edited.py", "e")],
+    );
+    vps.push("p2", &[("a.py", "pushed again")]);
+    vps.write("edited.py", "edited on the server since");
+    assert_eq!(vps.open_pushes(), ["p1", "p2"]);
+
+    // One that fails puts back what was pushed, and it is still named.
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let (_, record) = vps.deploy(&[("version", "2"), ("a.py", "b"), ("memory.md", "m")]);
+    record.is("rolled-back", 33);
+    assert_eq!((vps.read("a.py").as_str(), vps.read("sub/extra.py").as_str()), ("pushed again", "extra"));
+    assert_eq!((vps.read("memory.md").as_str(), vps.open_pushes().len()), ("pushed", 2));
+
+    // One that serves settles it: what it has is overwritten, what it has not is gone, unless somebody changed it.
+    let (_, record) = vps.deploy(&[("version", "3"), ("a.py", "c"), ("memory.md", "m")]);
+    record.is("unconfirmed", 0);
+    assert_eq!((vps.read("a.py").as_str(), vps.read("memory.md").as_str()), ("c", "m"));
+    assert!(!vps.app("sub").exists() && vps.read("edited.py") == "edited on the server since");
+    assert!(record.checks.contains("switch.left") && vps.open_pushes().is_empty(), "{}", record.checks);
+    vps.push("p3", &[("a.py", "pushed")]);
+    assert_eq!(vps.open_pushes(), ["p3"]);
+
+    // Taken back afterwards, it has settled nothing.
+    let (later, record) = vps.deploy(&[("version", "4"), ("a.py", "d"), ("memory.md", "m")]);
+    record.is("unconfirmed", 0);
+    assert!(vps.open_pushes().is_empty());
+    vps.activate(&later, "restore").1.is("rolled-back", 33);
+    assert_eq!((vps.read("a.py").as_str(), vps.open_pushes()), ("pushed", vec!["p3".to_owned()]));
+}
+
+#[test]
+fn a_push_that_came_after_the_plan_makes_it_void() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    vps.order("pushed\t");
+    vps.push("p1", &[("extra.py", "extra")]);
+    let (_, record) = vps.deploy(&[("version", "2")]);
+    record.is("failed", 30);
+    assert!(record.checks.contains("push p1 came after this deploy was planned"), "{}", record.checks);
+    assert_eq!((vps.read("version").as_str(), vps.read("extra.py").as_str()), ("1", "extra"));
 }
 
 #[test]

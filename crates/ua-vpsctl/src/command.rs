@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
+use ua_common::app;
 use ua_common::cli::{Context, Tool};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
@@ -11,9 +12,11 @@ use ua_common::output::{Records, printable};
 use ua_common::profile::Profile;
 use ua_common::report::{Check, Lane, Report};
 use ua_common::settings::table;
+use ua_common::tool::git::Repo;
 
+use crate::push::Parcel;
 use crate::session::{self, Session};
-use crate::{files, legacy, perms, run, settings, status, units};
+use crate::{doctor, files, legacy, perms, push, run, settings, status, units};
 
 const NAME: &str = "ua-vpsctl";
 
@@ -22,10 +25,12 @@ Examples:
   ua-vpsctl status                      how the app's units are
   ua-vpsctl logs gateway -f             what one of them writes, as it comes
   ua-vpsctl restart webui               and see that it stays up
+  ua-vpsctl push src/app.py --restart   a file of the working tree, until a deploy settles it
   ua-vpsctl run -- df -h                a command, word by word
   ua-vpsctl settings                    every setting, and who decided it
 
-Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is under way.
+Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is under way,
+31 the VPS is not ready for one, 32 upload failed.
 `run` and `run-file` end with the code of what they ran, and with 255 if they could not.";
 
 /// `ua-vpsctl`.
@@ -46,6 +51,34 @@ Examples:
             Records::<7>::args()
                 .into_iter()
                 .chain([Arg::new("UNIT").num_args(0..).help("Only these [default: all]")]),
+        ))
+        .subcommand(verb(
+            "push",
+            "Put files of the working tree in place; the ledger names them until a deploy settles them",
+            "\
+Examples:
+  ua-vpsctl push --dry-run src/universal_agent
+  ua-vpsctl push src/universal_agent/api.py --restart",
+            [
+                Arg::new("PATH")
+                    .num_args(1..)
+                    .required(true)
+                    .help("A file, or a directory with all that is tracked or new in it, from the repository's top"),
+                Arg::new("restart")
+                    .long("restart")
+                    .action(ArgAction::SetTrue)
+                    .help("Restart the units that read these paths, by the profile"),
+                Arg::new("force-sensitive")
+                    .long("force-sensitive")
+                    .action(ArgAction::SetTrue)
+                    .help("Take secrets and what git ignores along, too"),
+                Arg::new("dry-run")
+                    .long("dry-run")
+                    .action(ArgAction::SetTrue)
+                    .help("Compare, and say what would be put where"),
+            ]
+            .into_iter()
+            .chain(table::flags(&["repo"])),
         ))
         .subcommand(verb(
             "restart",
@@ -113,6 +146,15 @@ Examples:
                 Arg::new("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help("The script"),
                 rest().help("Its arguments"),
             ],
+        ))
+        .subcommand(verb(
+            "doctor",
+            "Is the VPS as it should be? Units, secrets, room, clock, routes, the last deploy, what was pushed since",
+            "\
+Examples:
+  ua-vpsctl doctor
+  ua-vpsctl doctor --json | jq -r '.checks[] | select(.verdict != \"pass\") | .id, .hint'",
+            table::flags(&["staging"]),
         ))
         .subcommand(verb(
             "fix-perms",
@@ -260,7 +302,21 @@ fn work(
         "inspect" => workspace(text(matches, "SESSION"))?.to_owned(),
         _ => String::new(),
     };
+    let parcel = match verb {
+        "push" => {
+            app::dir(&context.settings)?;
+            let dir = context.settings.repo(&context.around).map_err(Failure::from)?;
+            let repo = Repo::open(&dir).map_err(Failure::from)?;
+            let force = matches.get_flag("force-sensitive");
+            Some(push::gather(&repo, &profile, &words(matches, "PATH"), force)?)
+        }
+        _ => None,
+    };
     let Some(session) = session::open(context, &profile, report)? else { return Ok(None) };
+    if let Some(parcel) = parcel {
+        pushed(&session, &parcel, matches, report)?;
+        return Ok(None);
+    }
     let table = |records: &Records<5>, report: &mut Report| {
         let report = std::mem::replace(report, Report::new(NAME, Lane::Vps, ""));
         Some(print(matches, context, report, records))
@@ -282,6 +338,7 @@ fn work(
             ));
         }
         "restart" => status::restart(&session, &chosen, report)?,
+        "doctor" => doctor::doctor(&session, report)?,
         "logs" => {
             let wanted = run::Wanted {
                 follow: matches.get_flag("follow"),
@@ -306,6 +363,29 @@ fn work(
         }
     }
     Ok(None)
+}
+
+fn pushed(
+    session: &Session<'_>,
+    parcel: &Parcel,
+    matches: &ArgMatches,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let dry_run = matches.get_flag("dry-run");
+    parcel.describe(session.profile, report);
+    push::push(session, parcel, dry_run, report)?;
+    if !matches.get_flag("restart") {
+        return Ok(());
+    }
+    let units = parcel.units(session.profile);
+    if units.is_empty() {
+        report.push(Check::pass("restart", "no unit reads these paths, by the profile"));
+    } else if dry_run {
+        report.push(Check::pass("restart", format!("would restart {}", units.join(", "))));
+    } else {
+        status::restart(session, &units, report)?;
+    }
+    Ok(())
 }
 
 /// The name of a workspace means one directory, and nothing beside it.

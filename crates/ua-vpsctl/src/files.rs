@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
-use ua_common::glob;
 use ua_common::output::{self, Record, Records, printable};
 use ua_common::profile::Profile;
 use ua_common::transport::Script;
@@ -67,8 +66,7 @@ fn find(session: &Session<'_>, path: &str) -> Result<Found, Failure> {
 /// Does a file hold secrets, by the patterns of the profile or by its name?
 fn is_secret(profile: &Profile, found: &Found) -> bool {
     let path = found.relative.as_deref().unwrap_or(found.real.trim_start_matches('/'));
-    let named = glob::any(&profile.source.secret, path) && !glob::any(&profile.source.not_secret, path);
-    named
+    profile.is_secret(path)
         || *path == *profile.env.file
         || found.real.starts_with("/etc/shadow")
         || found.real.starts_with("/proc/")

@@ -4,9 +4,11 @@
 //! execs at most; what is typed is judged before anybody is contacted.
 
 mod command;
+mod doctor;
 mod files;
 mod legacy;
 mod perms;
+mod push;
 mod run;
 mod session;
 mod settings;

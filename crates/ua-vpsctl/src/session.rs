@@ -1,5 +1,6 @@
 //! The way to the VPS for one verb.
 
+use ua_common::app;
 use ua_common::cli::Context;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
@@ -8,8 +9,7 @@ use ua_common::profile::Profile;
 use ua_common::report::Report;
 use ua_common::transport::{Answer, Script, Transport};
 
-/// Where a deploy keeps what it knows, on the VPS.
-pub const STATE: &str = "/var/lib/ua-deploy";
+pub use ua_common::app::STATE;
 
 /// What every verb works with.
 pub struct Session<'a> {
@@ -36,22 +36,23 @@ pub fn open<'a>(
     Ok(Some(Session { context, profile, transport }))
 }
 
+/// Somebody holds the lock.
+pub fn busy(holder: &str) -> Failure {
+    Failure::new(Exit::Busy, app::busy(holder)).hint("ua-deploy status")
+}
+
 impl Session<'_> {
     /// Runs a script that ends with 0, or says why it does not.
     pub fn ask(&self, script: Script, args: &[&str], limit: std::time::Duration) -> Result<Answer, Failure> {
         let answer = self.transport.script(script, args, limit)?;
         match answer.code {
             0 => Ok(answer),
-            30 => {
-                let holder = printable(answer.stdout.trim());
-                let message = format!("a deploy is under way on the VPS: {holder}");
-                Err(Failure::new(Exit::Busy, message).hint("ua-deploy attach"))
-            }
+            30 => Err(busy(&answer.stdout)),
             code => {
                 let said = printable(answer.stderr.trim());
                 let said =
                     if said.is_empty() { format!("`{}` ended with code {code}", script.name) } else { said };
-                Err(Failure::new(Exit::Failed, said))
+                Err(Failure::new(if code == 32 { Exit::Transfer } else { Exit::Failed }, said))
             }
         }
     }

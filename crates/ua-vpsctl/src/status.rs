@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
+use ua_common::app;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::{self, Record, Records, printable};
 use ua_common::report::{Check, Report};
 use ua_common::transport::Script;
 
-use crate::session::{STATE, Session};
+use crate::session::{STATE, Session, busy};
 
-const UNITS: Script = Script { name: "units", text: include_str!("../remote/units.sh") };
+const UNITS: Script = Script {
+    name: "units",
+    text: concat!(include_str!("../remote/seen.sh"), "\n", include_str!("../remote/units.sh")),
+};
 const RESTART: Script = Script { name: "restart", text: include_str!("../remote/restart.sh") };
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -65,7 +69,8 @@ pub fn look(session: &Session<'_>, units: &[String]) -> Result<Seen, Failure> {
     Ok(parse(&session.ask(UNITS, &args, LIMIT)?.stdout))
 }
 
-fn parse(text: &str) -> Seen {
+/// Reads what `seen.sh` prints.
+pub fn parse(text: &str) -> Seen {
     let mut seen = Seen::default();
     let mut runs: BTreeMap<&str, &str> = BTreeMap::new();
     for line in text.lines() {
@@ -156,8 +161,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
         report.push(Check::pass("release", format!("`{release}` serves")));
     }
     if let Some(holder) = &seen.busy {
-        report
-            .push(Check::warn("deploy", format!("a deploy is under way: {holder}")).hint("ua-deploy attach"));
+        report.push(Check::warn("lock", app::busy(holder)).hint("ua-deploy status"));
     }
 }
 
@@ -182,8 +186,7 @@ pub fn restart(session: &Session<'_>, units: &[String], report: &mut Report) -> 
         })?;
     bar.finish_and_clear();
     if answer.code == 30 {
-        let message = format!("a deploy is under way on the VPS: {}", printable(&lines.join(" ")));
-        return Err(Failure::new(Exit::Busy, message).hint("ua-deploy attach"));
+        return Err(busy(&lines.join(" ")));
     }
     let mut told = 0;
     for line in &lines {

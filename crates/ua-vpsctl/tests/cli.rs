@@ -44,6 +44,35 @@ impl Vps {
         command
     }
 
+    /// Makes the working directory the app's repository, with these files committed.
+    fn repo(&self, files: &[(&str, &str)]) {
+        for (path, text) in files.iter().chain(&[("scripts/x.sh", "#!/bin/sh\n")]) {
+            self.place.file(&format!("cwd/{path}"), text);
+        }
+        self.git(&["init", "--quiet", "--initial-branch=main", "--template="]);
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", "x"]);
+    }
+
+    fn git(&self, args: &[&str]) {
+        let names = ["-c", "user.name=Universal Agent", "-c", "user.email=ua@localhost"];
+        let git = std::process::Command::new("git")
+            .args(names)
+            .args(args)
+            .current_dir(self.place.cwd())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .status();
+        assert!(git.unwrap().success());
+    }
+
+    /// The report of a push that only looks.
+    #[track_caller]
+    fn would_push(&self, args: &[&str]) -> Value {
+        let (out, _) = self.ends(&[&["push", "--dry-run", "--json"], args].concat(), 0);
+        serde_json::from_str(&out).unwrap()
+    }
+
     /// Runs it, and sees that it ends with this code; gives stdout and stderr.
     #[track_caller]
     fn ends(&self, args: &[&str], code: i32) -> (String, String) {
@@ -75,6 +104,8 @@ fn p66_help_and_typos_contact_nobody() {
         (&["inspect", "-x"], 2),
         (&["read"], 2),
         (&["read", ""], 2),
+        (&["push"], 2),
+        (&["push", "../x"], 2),
         (&["settings"], 0),
     ] {
         let output = vps.command(args).env("UA_VPS_SSH_KEY", "/no/such/key").output().unwrap();
@@ -199,4 +230,153 @@ fn one_connection_for_each_verb() {
         vps.ends(args, 0);
         assert_eq!(vps.sshd.logins(), logins + 1, "{args:?}");
     }
+}
+
+#[test]
+fn p61_a_directory_is_compared_with_the_directory_of_the_same_path() {
+    let vps = Vps::new();
+    let ignore = "*.log\n/cache/\n";
+    vps.repo(&[
+        ("src/a.py", "a"),
+        ("src/sub/b.py", "b"),
+        ("src/c.py", "c"),
+        (".gitignore", ignore),
+        ("top.txt", "t"),
+        ("Memory_System/ua_shared_workspace/MEMORY.md", "m"),
+    ]);
+    vps.write("src/a.py", "other");
+    vps.write("src/c.py", "c");
+    vps.place.file("cwd/src/new.py", "untracked");
+    vps.place.file("cwd/src/x.log", "ignored");
+    let report = vps.would_push(&["./src/"]);
+    let data = &report["data"];
+    assert_eq!(data["new"], serde_json::json!(["src/new.py", "src/sub/b.py"]), "{report}");
+    assert_eq!(
+        (&data["replaced"][0], &data["same"][0]),
+        (&"src/a.py".into(), &"src/c.py".into()),
+        "{report}"
+    );
+    assert_eq!(data["dirty"], serde_json::json!(["src/new.py"]));
+    assert!(data["left_out"][0].as_str().unwrap().starts_with("src/x.log (is ignored by git"), "{report}");
+    assert!(data.get("id").is_none() && !vps.app("src/new.py").exists());
+    // Several at once, one of them twice; one connection.
+    let logins = vps.sshd.logins();
+    let report = vps.would_push(&["src", "src/a.py", "top.txt", "--restart"]);
+    assert_eq!(
+        (vps.sshd.logins(), report["data"]["new"].as_array().unwrap().len()),
+        (logins + 1, 3),
+        "{report}"
+    );
+    let restart = report["checks"].as_array().unwrap().last().unwrap()["detail"].as_str().unwrap();
+    assert!(restart.starts_with("would restart universal-agent-gateway.service, "), "{restart}");
+    assert!(!restart.contains("webui"), "by the profile: {restart}");
+    // What the server writes goes only if it is named itself.
+    let memory = "Memory_System/ua_shared_workspace/MEMORY.md";
+    let report = vps.would_push(&["Memory_System", "top.txt"]);
+    assert!(report["data"]["left_out"][0].as_str().unwrap().contains("is written by the server"), "{report}");
+    assert_eq!(vps.would_push(&[memory])["data"]["new"][0], memory);
+    let (out, _) = vps.ends(&["push", "--dry-run", "top.txt"], 0);
+    assert!(out.starts_with("would put top.txt there\n"), "{out}");
+}
+
+#[test]
+fn p62_what_must_not_be_pushed_is_refused_before_anybody_is_asked() {
+    let vps = Vps::new();
+    vps.repo(&[
+        ("src/a.py", "a"),
+        ("src/key.pem", "k"),
+        ("src/gone.py", "g"),
+        ("src/stamp.txt", "$Format:%H$"),
+        (".gitattributes", "stamp.txt export-subst\n"),
+        (".gitignore", "*.log\n.env\n/cache/\n"),
+    ]);
+    for (path, text) in
+        [(".env", "UA_OPS_TOKEN=hunter2"), ("cache/x", "x"), ("x.log", "x"), (".venv/lib/x", "x")]
+    {
+        vps.place.file(&format!("cwd/{path}"), text);
+    }
+    fs::remove_file(vps.place.cwd().join("src/gone.py")).unwrap();
+    for (link, target) in [("src/out", "/etc/passwd"), ("linked", "/etc")] {
+        std::os::unix::fs::symlink(target, vps.place.cwd().join(link)).unwrap();
+    }
+    for (path, why) in [
+        ("../x", "is not a path inside the repository"),
+        ("/etc/passwd", "is not a path inside the repository"),
+        ("src/../../x", "is not a path inside the repository"),
+        (".", "is not a path inside the repository"),
+        (".git/config", "is not a path inside the repository"),
+        ("none.py", "does not exist in"),
+        ("src/gone.py", "does not exist in"),
+        ("linked/passwd", "lies behind the symbolic link"),
+        ("src/out", "leads out of the repository"),
+        (".env", "with --force-sensitive"),
+        ("src/key.pem", "with --force-sensitive"),
+        ("x.log", "with --force-sensitive"),
+        ("cache", "with --force-sensitive"),
+        ("cache/x", "with --force-sensitive"),
+        (".venv/lib/x", "is made on the server"),
+        ("src/stamp.txt", "is written by git for each commit"),
+    ] {
+        let (out, err) = vps.ends(&["push", path], 2);
+        assert!(err.contains(why) && !format!("{out}{err}").contains("hunter2"), "{path}: {out}{err}");
+    }
+    vps.ends(&["push"], 2);
+    vps.ends(&["push", "--force-sensitive", "../x"], 2);
+    let output = vps.command(&["push", "src/a.py"]).env("UA_VPS_APP_DIR", "/etc").output().unwrap();
+    assert!(exits(&output, 2).1.contains("is not a directory of the app's own"));
+    vps.ends(&["push", "--force-sensitive", ".venv"], 2);
+    vps.ends(&["push", "src/a.py", "--repo", vps.place.home().to_str().unwrap()], 2);
+    assert_eq!(vps.sshd.logins(), 0);
+    // Beside what may go they are left out; by force they go.
+    let report = vps.would_push(&["src"]);
+    assert_eq!(report["data"]["new"], serde_json::json!(["src/a.py"]), "{report}");
+    assert_eq!(report["data"]["left_out"].as_array().unwrap().len(), 4, "{report}");
+    let report = vps.would_push(&["--force-sensitive", "src", ".env", "cache"]);
+    let new = serde_json::json!([".env", "cache/x", "src/a.py", "src/key.pem"]);
+    assert_eq!(report["data"]["new"], new, "{report}");
+    // In the way there.
+    fs::create_dir_all(vps.app("src/a.py")).unwrap();
+    let (out, err) = vps.ends(&["push", "--dry-run", "src/a.py"], 1);
+    assert!(format!("{out}{err}").contains("in the way on the VPS, and left alone"), "{out}{err}");
+}
+
+#[test]
+fn p67_nothing_is_ever_asked_at_a_prompt() {
+    let vps = Vps::new();
+    vps.repo(&[("a.txt", "a")]);
+    // A key with a passphrase would have ssh ask for it.
+    let key = vps.place.home().join(".ssh/id_ed25519");
+    let locked = ["-q", "-p", "-P", "", "-N", "a passphrase", "-f"];
+    assert!(
+        std::process::Command::new("ssh-keygen").args(locked).arg(key).output().unwrap().status.success()
+    );
+    for args in [&["push", "a.txt"][..], &["restart", "all"], &["status"]] {
+        let start = std::time::Instant::now();
+        let output = vps.command(args).output().unwrap();
+        assert!(matches!(output.status.code(), Some(2 | 20..=23)), "{args:?}: {}", ua_tests::shown(&output));
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{args:?}");
+    }
+    assert_eq!(vps.sshd.logins(), 0);
+}
+
+#[test]
+fn the_shim_takes_the_old_words_and_finds_the_repository_by_its_own_path() {
+    let vps = Vps::new();
+    vps.repo(&[("src/a.py", "a")]);
+    vps.write("logs/a.log", "one\ntwo\nthree\n");
+    let shim = fs::read(ua_tests::fixtures().join("../../shims/vpsctl.sh")).unwrap();
+    let shim = vps.place.file("cwd/scripts/vpsctl.sh", shim);
+    ua_tests::mode(&shim, 0o755);
+    let run = |args: &[&str], code: i32| {
+        let mut command = vps.place.run_with_vps(&shim, &vps.sshd);
+        let bin = PathBuf::from(BIN);
+        command.args(args).env("UA_BIN_DIR", bin.parent().unwrap()).env("UA_VPS_APP_DIR", vps.app(""));
+        exits(&command.current_dir("/").output().unwrap(), code)
+    };
+    assert_eq!(run(&["read", "logs/a.log", "1"], 0).0, "three\n");
+    let (out, _) = run(&["push", "--dry-run", "src"], 0);
+    assert!(out.starts_with("would put src/a.py there\n"), "{out}");
+    assert!(run(&["help"], 0).0.contains("Everyday verbs"));
+    // The profile has no such unit, which is said by its true name.
+    assert!(run(&["restart", "csi"], 2).1.contains("`csi-ingester` is none of the profile's units"));
 }

@@ -231,15 +231,41 @@ impl Repo {
         Ok(text.split('\0').filter(|entry| !entry.is_empty()).map(str::to_owned).collect())
     }
 
+    /// What lies at or below `path` in the working tree: what is tracked, even where it was deleted, and what is new and not
+    /// ignored. A repository within this one is one path that ends with `/`.
+    pub fn files(&self, path: &str) -> Result<Vec<String>, GitError> {
+        self.ls_files(&["--cached", "--others", "--exclude-standard", "--deduplicate"], path)
+    }
+
+    /// What is ignored there; a directory of nothing else is one path that ends with `/`, if `whole`.
+    pub fn ignored(&self, path: &str, whole: bool) -> Result<Vec<String>, GitError> {
+        let options = ["--others", "--ignored", "--exclude-standard", "--directory"];
+        self.ls_files(if whole { &options } else { &options[..3] }, path)
+    }
+
+    fn ls_files(&self, options: &[&str], path: &str) -> Result<Vec<String>, GitError> {
+        let args = [&["--literal-pathspecs", "ls-files", "-z"], options, &["--", path]].concat();
+        let finished = self.run("ls-files", &args, ASK)?;
+        paths("ls-files", &self.top, finished.stdout)
+    }
+
+    /// Which of these paths are not shipped as they are in the working tree: attributes `export-subst`, `export-ignore`.
+    pub fn rewritten(&self, all: &[String]) -> Result<Vec<String>, GitError> {
+        let args = ["check-attr", "-z", "--stdin", "export-subst", "export-ignore"];
+        let finished = self.git(&args, ASK).stdin(all.join("\0")).output()?;
+        if finished.code != 0 {
+            return Err(GitError::Failed { dir: self.top.clone(), verb: "check-attr", said: finished.err() });
+        }
+        let fields = paths("check-attr", &self.top, finished.stdout)?;
+        let set = fields.chunks_exact(3).filter(|fields| fields[2] == "set");
+        Ok(set.map(|fields| fields[0].clone()).collect())
+    }
+
     /// Every path of `commit`, links and submodules too.
     pub fn entries(&self, commit: &str) -> Result<Vec<Entry>, GitError> {
         let finished = self.run("ls-tree", &["ls-tree", "-r", "-z", "--full-tree", commit], ASK)?;
-        let text = String::from_utf8(finished.stdout).map_err(|error| GitError::Failed {
-            dir: self.top.clone(),
-            verb: "ls-tree",
-            said: format!("a path is not UTF-8 text: {}", String::from_utf8_lossy(error.as_bytes())),
-        })?;
-        Ok(text.split('\0').filter_map(entry).collect())
+        let lines = paths("ls-tree", &self.top, finished.stdout)?;
+        Ok(lines.iter().filter_map(|line| entry(line)).collect())
     }
 
     /// Writes the content of `commit` as a tar file, with its attributes (`export-subst`) honoured.
@@ -247,6 +273,16 @@ impl Repo {
         let output = format!("--output={}", file.display());
         self.run("archive", &["archive", "--format=tar", &output, commit], ARCHIVE).map(drop)
     }
+}
+
+/// Splits what git separates by NUL.
+fn paths(verb: &'static str, top: &Path, bytes: Vec<u8>) -> Result<Vec<String>, GitError> {
+    let text = String::from_utf8(bytes).map_err(|error| GitError::Failed {
+        dir: top.to_path_buf(),
+        verb,
+        said: format!("a path is not UTF-8 text: {}", String::from_utf8_lossy(error.as_bytes())),
+    })?;
+    Ok(text.split_terminator('\0').map(str::to_owned).collect())
 }
 
 /// Reads `MODE TYPE ID<TAB>PATH`.

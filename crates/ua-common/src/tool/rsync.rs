@@ -1,4 +1,7 @@
-//! `rsync`: what its exit codes mean.
+//! `rsync`: how files are brought to the VPS, and what its exit codes mean.
+
+use std::ffi::OsString;
+use std::time::Duration;
 
 /// What an exit code of rsync says (rsync(1), "EXIT VALUES"); for a person, after "rsync failed: ".
 pub fn meaning(code: i32) -> &'static str {
@@ -20,5 +23,44 @@ pub fn meaning(code: i32) -> &'static str {
         35 => "nobody answered",
         255 => "the ssh connection failed",
         _ => "for a reason of its own",
+    }
+}
+
+/// Options for an upload to a private place beside the app. Content decides, never times; nothing of this machine's owners
+/// and modes travels but whether a file may be executed. What of it is like the file in the app is not sent.
+pub fn upload(app: &str, idle: Duration) -> Vec<OsString> {
+    let idle = idle.as_secs().max(1);
+    [
+        "--recursive".to_owned(),
+        "--links".to_owned(),
+        "--perms".to_owned(),
+        "--chmod=Du=rwx,Dgo=,Fu=rwX,Fgo=".to_owned(),
+        "--checksum".to_owned(),
+        "--delete".to_owned(),
+        "--compress".to_owned(),
+        // Names are not for the remote shell to read.
+        "--secluded-args".to_owned(),
+        format!("--copy-dest={app}"),
+        "--partial-dir=.rsync-partial".to_owned(),
+        format!("--timeout={idle}"),
+        "--info=progress2".to_owned(),
+        "--no-human-readable".to_owned(),
+    ]
+    .map(OsString::from)
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upload_takes_no_owner_and_no_time_from_the_laptop() {
+        let options = upload("/opt/it's", Duration::from_mins(1));
+        let options: Vec<&str> = options.iter().map(|option| option.to_str().unwrap()).collect();
+        assert!(options.contains(&"--copy-dest=/opt/it's") && options.contains(&"--secluded-args"));
+        for wrong in ["--archive", "-a", "--owner", "--group", "--times"] {
+            assert!(!options.contains(&wrong), "{wrong}");
+        }
     }
 }

@@ -1,0 +1,70 @@
+# shellcheck shell=sh disable=SC2154
+# Looks at all that a healthy VPS has. Changes nothing; sent together with seen.sh, ledger.sh and staging's look.sh.
+# usage: doctor STATE APP USER ENV-FILE WATCHDOG-TIMER UNIT…
+# Out: WHAT<TAB>FIELDS…, a line each; of `.env` only the names of its keys
+main() {
+	state=$1 app=$2 user=$3 env=$2/$4 watchdog=$5
+	shift 5
+	tab=$(printf '\t')
+	fact began "$(date +%s.%N)"
+	seen "$state" "$@"
+	env_facts
+	rooms
+	awk '
+		{ kib[$1] = $2 }
+		END { print "memory\t" kib["MemTotal:"] "\t" kib["MemAvailable:"] "\t" kib["SwapTotal:"] + 0 "\t" kib["SwapFree:"] + 0 }
+	' /proc/meminfo
+	[ -z "$watchdog" ] || watchdog_facts
+	open_pushes | sed "s/^/pushed$tab/"
+	[ ! -f "$state/history.jsonl" ] || tail -n 500 "$state/history.jsonl" | sed "s/^/history$tab/"
+	serve=$(look 5 2>/dev/null) && fact serve "$(printf '%s' "$serve" | tr -d '\n')"
+	certificates
+	fact ended "$(date +%s.%N)"
+}
+
+fact() {
+	printf '%s\t%s\n' "$1" "$2"
+}
+
+env_facts() {
+	if [ -L "$env" ] || [ ! -f "$env" ]; then
+		fact env "$([ -e "$env" ] && echo odd)"
+		return
+	fi
+	fact env "$(stat -c "%U:%G$tab%a" "$env")$tab$(runuser -u "$user" -- test -r "$env" 2>/dev/null && echo readable)"
+	sed -n 's/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=.*/\2/p' "$env" |
+		sort -u | sed "s/^/key$tab/"
+}
+
+# DIRECTORY DEVICE KIB FREE, and how many of a hundred inodes are taken, where they are counted
+rooms() {
+	for dir in "$app" "$state"; do
+		[ -d "$dir" ] || continue
+		fact room "$dir$tab$(df -Pk "$dir" | awk 'NR == 2 { print $1 "\t" $2 "\t" $4 }')$tab$(df -Pi "$dir" | awk 'NR == 2 { print $5 + 0 }')"
+	done
+}
+
+watchdog_facts() {
+	fact watchdog "$(systemctl is-enabled "$watchdog" 2>/dev/null)$tab$(systemctl is-active "$watchdog" 2>/dev/null)"
+	service=${watchdog%.timer}.service
+	[ -z "$(systemctl show --property=User --value "$service")" ] || return 0
+	# What root runs of the app's own files, which their owner can change.
+	systemctl show --property=ExecStart --value "$service" | tr ' ' '\n' | sed 's/^[^/]*=//' | sort -u |
+		while IFS= read -r path; do
+			case $path in
+				"$app"/*) [ ! -e "$path" ] || fact rootruns "$path$tab$(stat -c %U "$path")$tab$(stat -c %U "${path%/*}")" ;;
+			esac
+		done
+}
+
+# NAME and until when, in seconds of the epoch.
+certificates() {
+	for file in /var/lib/tailscale/certs/*.crt; do
+		[ -f "$file" ] || continue
+		until=$(openssl x509 -noout -enddate -in "$file" 2>/dev/null) || continue
+		name=${file##*/}
+		fact certificate "${name%.crt}$tab$(date -d "${until#*=}" +%s)"
+	done
+}
+
+main "$@"

@@ -1,0 +1,564 @@
+//! `doctor`: is the VPS as it should be? One exec that only looks, and a pure judgement of what it saw.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use ua_common::error::Failure;
+use ua_common::exit::Exit;
+use ua_common::ledger::Push;
+use ua_common::output::{self, listed, printable};
+use ua_common::profile::Profile;
+use ua_common::report::{Check, Report};
+use ua_common::settings::Settings;
+use ua_common::settings::value::{Scheme, StagingMode};
+use ua_common::transport::Script;
+use ua_staging::View;
+use ua_staging::plan::{Route, plan};
+use ua_staging::serve::Actual;
+
+use crate::session::{STATE, Session};
+use crate::status::{self, Seen, age};
+
+const DOCTOR: Script = Script {
+    name: "doctor",
+    text: concat!(
+        include_str!("../remote/seen.sh"),
+        "\n",
+        include_str!("../../ua-common/remote/ledger.sh"),
+        "\n",
+        include_str!("../../ua-staging/remote/look.sh"),
+        "\n",
+        include_str!("../remote/doctor.sh")
+    ),
+};
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Seconds by which both clocks may differ.
+const SKEW: f64 = 2.0;
+/// tailscaled renews a certificate when somebody uses it; one that is nearer to its end than so many days was not used.
+const CERTIFICATE_DAYS: i64 = 7;
+
+/// `.env`, as it lies there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct EnvFile {
+    owner: String,
+    mode: String,
+    /// By the app's user.
+    readable: bool,
+}
+
+/// A file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Room {
+    dir: String,
+    device: String,
+    kib: u64,
+    free_kib: u64,
+    inodes_percent: u64,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    seen: Seen,
+    /// The clock there when the script began and when it ended.
+    began: f64,
+    ended: f64,
+    env: Option<EnvFile>,
+    keys: BTreeSet<String>,
+    rooms: Vec<Room>,
+    /// KiB: all, available, swap, free swap.
+    memory: [u64; 4],
+    /// Is it enabled, is it active?
+    watchdog: Option<[String; 2]>,
+    /// What root runs of the app, whose it is, and whose its directory.
+    root_runs: Vec<[String; 3]>,
+    pushes: Vec<Push>,
+    history: Vec<Value>,
+    serve: Option<Actual>,
+    /// Name and end, in seconds of the epoch.
+    certificates: Vec<(String, i64)>,
+}
+
+/// Looks and judges.
+pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure> {
+    let profile = session.profile;
+    let settings = &session.context.settings;
+    let units = profile.units();
+    let watchdog = profile.units.watchdog.as_deref().unwrap_or_default();
+    let app = settings.deploy_app_dir.0.as_str();
+    let mut args = vec![STATE, app, &profile.owner.user, &profile.env.file, watchdog];
+    args.extend(units.iter().map(String::as_str));
+    let before = seconds(Timestamp::now());
+    let answer = {
+        let _waiting = session.context.out.waiting("looking at the VPS");
+        session.ask(DOCTOR, &args, LIMIT)?
+    };
+    let facts = parse(&answer.stdout);
+    let clock = skew(&facts, before, seconds(Timestamp::now()));
+    judge(&facts, clock, profile, settings, report);
+    report.data.extend([
+        ("clock_skew_seconds".to_owned(), json!(clock)),
+        ("pushed".to_owned(), json!(facts.pushes)),
+        ("served".to_owned(), json!(facts.seen.served)),
+        ("units".to_owned(), status::records(&facts.seen).rows.into_iter().map(|row| row.json).collect()),
+    ]);
+    Ok(())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "milliseconds of the epoch are exact in a double")]
+fn seconds(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
+}
+
+/// By how much the clock there is certainly ahead of ours, or behind if negative: its two readings lie between ours.
+fn skew(facts: &Facts, before: f64, after: f64) -> f64 {
+    if facts.ended > after { facts.ended - after } else { (facts.began - before).min(0.0) }
+}
+
+/// Reads `WHAT<TAB>FIELDS…` lines.
+fn parse(text: &str) -> Facts {
+    let mut facts = Facts { seen: status::parse(text), ..Facts::default() };
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let number = |at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0_u64);
+        let rest = line.split_once('\t').map_or("", |(_, rest)| rest);
+        match fields[..] {
+            ["began", at] => facts.began = at.parse().unwrap_or_default(),
+            ["ended", at] => facts.ended = at.parse().unwrap_or_default(),
+            ["env", owner, mode, readable] => {
+                let (owner, mode) = (owner.to_owned(), mode.to_owned());
+                facts.env = Some(EnvFile { owner, mode, readable: readable == "readable" });
+            }
+            ["key", name] => drop(facts.keys.insert(name.to_owned())),
+            ["room", dir, device, ..] => facts.rooms.push(Room {
+                dir: dir.to_owned(),
+                device: device.to_owned(),
+                kib: number(3),
+                free_kib: number(4),
+                inodes_percent: number(5),
+            }),
+            ["memory", ..] => facts.memory = [1, 2, 3, 4].map(number),
+            ["watchdog", enabled, active] => facts.watchdog = Some([enabled.to_owned(), active.to_owned()]),
+            ["rootruns", path, owner, dir] => facts.root_runs.push([path, owner, dir].map(str::to_owned)),
+            ["certificate", name, end] => {
+                facts.certificates.push((name.to_owned(), end.parse().unwrap_or_default()));
+            }
+            ["pushed", ..] => facts.pushes.extend(Push::read(rest)),
+            ["history", ..] => facts.history.extend(serde_json::from_str::<Value>(rest).ok()),
+            ["serve", ..] => facts.serve = Actual::parse(rest).ok(),
+            _ => {}
+        }
+    }
+    facts
+}
+
+fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, report: &mut Report) {
+    status::judge(&facts.seen, report);
+    let app = settings.deploy_app_dir.0.as_str();
+    let mut checks = vec![env_file(facts, profile, app)];
+    checks.extend(facts.env.as_ref().map(|_| env_keys(facts, profile, app)));
+    checks.extend(disk(facts, profile));
+    checks.push(memory(facts));
+    checks.push(clocks(clock));
+    checks.extend(serve(facts, settings));
+    checks.extend(certificate(facts, settings));
+    checks.push(last_deploy(facts));
+    checks.push(ledger(facts));
+    checks.extend(watchdog(facts, profile));
+    report.checks.extend(checks);
+}
+
+fn env_file(facts: &Facts, profile: &Profile, app: &str) -> Check {
+    let id = "env.file";
+    let file = format!("{app}/{}", profile.env.file);
+    let (owner, mode) = (&*profile.env.owner, &*profile.env.mode);
+    let Some(env) = &facts.env else {
+        let detail = format!("`{file}` is not there, or is a link or no file");
+        return Check::fail(id, Exit::Contract, detail).hint("ua-deploy plan  # says what has to be in it");
+    };
+    let is = format!("`{file}` is {} {}", printable(&env.owner), env.mode);
+    if env.owner == owner && env.mode == mode && env.readable {
+        return Check::pass(id, is);
+    }
+    let unread =
+        if env.readable { String::new() } else { format!(", and `{}` cannot read it", &*profile.owner.user) };
+    Check::fail(id, Exit::Contract, format!("{is}, not {owner} {mode}{unread}")).hint("ua-vpsctl fix-perms")
+}
+
+/// By name alone; what their values have to be is judged by a deploy.
+fn env_keys(facts: &Facts, profile: &Profile, app: &str) -> Check {
+    let id = "env.keys";
+    let token = profile.env.token.iter();
+    let wanted: Vec<&str> = profile.env.keys.keys().chain(token).map(|key| &**key).collect();
+    let missing: Vec<String> =
+        wanted.iter().filter(|key| !facts.keys.contains(**key)).map(|key| (*key).to_owned()).collect();
+    if missing.is_empty() {
+        return Check::pass(id, format!("all {} keys of the contract are assigned", wanted.len()));
+    }
+    let detail = format!("`{app}/{}` assigns no {}", profile.env.file, listed(&missing));
+    Check::fail(id, Exit::Contract, detail).hint("ua-deploy plan  # says what each has to be")
+}
+
+fn disk(facts: &Facts, profile: &Profile) -> Vec<Check> {
+    let id = "disk";
+    let mut devices = BTreeSet::new();
+    let rooms = facts.rooms.iter().filter(|room| devices.insert(room.device.clone()));
+    let judged = rooms.map(|room| {
+        let free = output::bytes(room.free_kib * 1024);
+        let detail = format!("{free} of {} free under `{}`", output::bytes(room.kib * 1024), room.dir);
+        let look = format!("ua-vpsctl run --shell 'du -xh {} | sort -h | tail -n 20'", room.dir);
+        if room.free_kib < profile.source.free_mib * 1024 {
+            let detail = format!("{detail}; a deploy needs {} MiB", profile.source.free_mib);
+            Check::fail(id, Exit::Contract, detail).hint(look)
+        } else if room.free_kib * 10 < room.kib {
+            Check::warn(id, detail).hint(look)
+        } else if room.inodes_percent >= 90 {
+            let detail = format!("{detail}, but {} % of its inodes are taken", room.inodes_percent);
+            Check::warn(id, detail)
+                .hint(look.replace("du -xh", "du -x --inodes").replace("sort -h", "sort -n"))
+        } else {
+            Check::pass(id, detail)
+        }
+    });
+    judged.collect()
+}
+
+fn memory(facts: &Facts) -> Check {
+    let id = "memory";
+    let [all, available, swap, free_swap] = facts.memory;
+    let size = |kib: u64| output::bytes(kib * 1024);
+    let swapped = if swap == 0 {
+        "no swap".to_owned()
+    } else {
+        format!("{} of {} swap used", size(swap.saturating_sub(free_swap)), size(swap))
+    };
+    let detail = format!("{} of {} available, {swapped}", size(available), size(all));
+    if available * 10 < all {
+        return Check::warn(id, detail).hint("ua-vpsctl status  # who has it");
+    }
+    Check::pass(id, detail)
+}
+
+fn clocks(skew: f64) -> Check {
+    let id = "clock";
+    if skew.abs() <= SKEW {
+        return Check::pass(id, format!("within {SKEW} s of ours"));
+    }
+    let way = if skew > 0.0 { "ahead of" } else { "behind" };
+    let detail = format!("at least {:.1} s {way} ours", skew.abs());
+    Check::warn(id, detail).hint("ua-vpsctl run -- timedatectl; timedatectl  # which of both is wrong")
+}
+
+fn serve(facts: &Facts, settings: &Settings) -> Vec<Check> {
+    let id = "serve";
+    if settings.staging_mode.value == StagingMode::Disabled {
+        return vec![Check::skip(id, format!("staging.mode = disabled ({})", settings.staging_mode.origin))];
+    }
+    let Some(actual) = &facts.serve else {
+        return vec![
+            Check::fail(id, Exit::TailscaleDown, "tailscaled on the VPS does not say what it serves")
+                .hint("ua-vpsctl run -- tailscale status"),
+        ];
+    };
+    let wanted = Route::wanted(settings);
+    let view = View { plan: plan(&wanted, actual, false), wanted, actual: actual.clone() };
+    let open = !view.plan.actions.is_empty();
+    let judged = view.checks().into_iter().map(|check| match &*check.id {
+        "staging.plan" if open => Check::warn(id, check.detail).hint("ua-staging ensure"),
+        "staging.plan" => Check::pass(id, check.detail),
+        _ => check,
+    });
+    judged.collect()
+}
+
+fn certificate(facts: &Facts, settings: &Settings) -> Option<Check> {
+    let id = "certificate";
+    let https = settings.staging_mode.value != StagingMode::Disabled
+        && settings.staging_scheme.value == Scheme::Https;
+    let name = facts.serve.as_ref().map(|actual| actual.node.name()).filter(|_| https)?;
+    let Some((_, end)) = facts.certificates.iter().find(|(of, _)| of == name) else {
+        return Some(Check::skip(
+            id,
+            format!("tailscaled has none for `{name}` yet, or there is no openssl to read it"),
+        ));
+    };
+    #[allow(clippy::cast_possible_truncation, reason = "whole seconds of the epoch")]
+    let days = (end - facts.ended as i64).div_euclid(86_400);
+    Some(if days >= CERTIFICATE_DAYS {
+        Check::pass(id, format!("of `{name}`: {days} days left"))
+    } else {
+        let left = if days < 0 { "expired".to_owned() } else { format!("{days} days left") };
+        Check::warn(id, format!("of `{name}`: {left}; tailscaled renews it when it is asked for"))
+            .hint("ua-staging verify")
+    })
+}
+
+fn last_deploy(facts: &Facts) -> Check {
+    let id = "deploy.last";
+    let word = |record: &Value, key: &str| printable(record[key].as_str().unwrap_or_default());
+    let serves = |record: &&Value| matches!(record["verdict"].as_str(), Some("ok" | "unconfirmed"));
+    // The last line of an id counts.
+    let mut ids = BTreeSet::new();
+    let records: Vec<&Value> =
+        facts.history.iter().rev().filter(|record| ids.insert(word(record, "id"))).collect();
+    let Some(record) = records.iter().copied().find(serves) else {
+        return Check::warn(id, "nothing was deployed that serves").hint("ua-deploy history");
+    };
+    let ended: Option<Timestamp> = word(record, "ended_at").parse().ok();
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole seconds, and none below 0"
+    )]
+    let since = ended.map(|ended| age((facts.ended - seconds(ended)).max(0.0) as u64));
+    let commit = word(record, "commit");
+    let detail = format!(
+        "commit {}, {} ago, by {}",
+        commit.get(..12).unwrap_or(&commit),
+        since.unwrap_or_else(|| "?".to_owned()),
+        word(record, "who")
+    );
+    match records.first() {
+        Some(last) if last["id"] != record["id"] && last["verdict"] == "broken" => {
+            let detail = format!("{detail}; since then `{}` ended as broken", word(last, "id"));
+            Check::fail(id, Exit::Failed, detail).hint("ua-deploy status")
+        }
+        Some(last) if last["id"] != record["id"] => {
+            let detail =
+                format!("{detail}; since then `{}` ended as {}", word(last, "id"), word(last, "verdict"));
+            Check::warn(id, detail).hint("ua-deploy history")
+        }
+        _ if record["verdict"] == "unconfirmed" => {
+            Check::warn(id, format!("{detail}; nobody has confirmed it")).hint("ua-deploy attach")
+        }
+        _ => Check::pass(id, detail),
+    }
+}
+
+fn ledger(facts: &Facts) -> Check {
+    let id = "ledger";
+    let Some(last) = facts.pushes.last() else {
+        return Check::pass(id, "nothing was pushed since the last deploy");
+    };
+    let paths: BTreeSet<&str> = facts.pushes.iter().flat_map(Push::names).collect();
+    let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
+    let detail = format!(
+        "{} pushes that no deploy has settled, the last one at {}: {}",
+        facts.pushes.len(),
+        last.origin(),
+        listed(&paths)
+    );
+    Check::warn(id, printable(&detail)).hint("ua-deploy plan  # commit what is to stay, then deploy")
+}
+
+fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
+    let id = "watchdog";
+    let Some(timer) = &profile.units.watchdog else { return Vec::new() };
+    let [enabled, active] = facts.watchdog.clone().unwrap_or_default();
+    let detail = format!("`{}` is {}, {}", &**timer, printable(&enabled), printable(&active));
+    // A deploy holds it off.
+    let mut checks = vec![if active == "active" && enabled == "enabled" {
+        Check::pass(id, detail)
+    } else if facts.seen.busy.is_some() {
+        Check::skip(id, format!("{detail}; it is held off while a deploy is under way"))
+    } else {
+        let hint = format!("ua-vpsctl run -- systemctl enable --now {}", &**timer);
+        // Somebody may have wanted that it is not enabled.
+        let check = if enabled == "enabled" {
+            Check::fail(id, Exit::Failed, detail)
+        } else {
+            Check::warn(id, detail)
+        };
+        check.hint(hint)
+    }];
+    let ours = |owner: &String| owner != "root";
+    for [path, owner, dir] in facts.root_runs.iter().filter(|it| ours(&it[1]) || ours(&it[2])) {
+        let who = if ours(owner) { owner } else { dir };
+        let detail = format!("root runs `{path}` by it, which `{who}` can change");
+        checks.push(
+            Check::warn("watchdog.script", printable(&detail))
+                .hint("have the unit run a copy that only root can change, such as one in /usr/local/sbin"),
+        );
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ua_common::settings::{Layer, Surroundings};
+
+    const NAME: &str = "srv1360701.taildcc090.ts.net";
+
+    /// What a healthy VPS says, at 1771668900.
+    fn healthy() -> String {
+        let profile = Profile::built_in().unwrap();
+        let mut text = String::from("began\t1771668899.5\n");
+        for unit in profile.units() {
+            text.push_str(&format!("unit\t{unit}\tloaded\tactive\trunning\t0\t900\t1000\t42\n"));
+        }
+        text.push_str("served\tr1\nenv\troot:ua\t640\treadable\n");
+        for key in profile.env.keys.keys().chain(&profile.env.token) {
+            text.push_str(&format!("key\t{}\n", &**key));
+        }
+        let routes = json!({
+            "serve": {
+                "TCP": {"443": {"HTTPS": true}, "8443": {"HTTPS": true}},
+                "Web": {
+                    format!("{NAME}:443"): {"Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}},
+                    format!("{NAME}:8443"): {"Handlers": {"/": {"Proxy": "http://127.0.0.1:8001"}}},
+                },
+            },
+            "node": {
+                "BackendState": "Running",
+                "Self": {"ID": "1", "DNSName": format!("{NAME}."), "CapMap": {"https": null}},
+            },
+        });
+        let record = json!({
+            "id": "20260221T091500.000Z-c", "commit": "407217ecddd1c8f7b0f2", "who": "op@laptop", "verdict": "ok",
+            "ended_at": "2026-02-21T09:15:00Z",
+        });
+        text.push_str(&format!(
+            "room\t/opt/universal_agent\t/dev/vda1\t40000000\t30000000\t3\n\
+             room\t/var/lib/ua-deploy\t/dev/vda1\t40000000\t30000000\t3\n\
+             memory\t4000000\t2000000\t0\t0\nwatchdog\tenabled\tactive\n\
+             history\t{record}\nserve\t{routes}\ncertificate\t{NAME}\t1779000000\nended\t1771668900.5\n"
+        ));
+        text
+    }
+
+    fn judged(text: &str, clock: f64) -> Report {
+        let around = Surroundings {
+            cwd: "/".into(),
+            home: Some("/nowhere".into()),
+            config_home: None,
+            env: std::collections::BTreeMap::new(),
+            uid: 0,
+        };
+        let settings = Settings::load(Layer::new(), &around).unwrap();
+        let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+        judge(&parse(text), clock, &Profile::built_in().unwrap(), &settings, &mut report);
+        report
+    }
+
+    #[test]
+    fn a_healthy_vps_passes_every_check() {
+        let report = judged(&healthy(), 0.0);
+        let told: Vec<String> =
+            report.checks.iter().map(|check| format!("{:?} {}", check.verdict, check.id)).collect();
+        let ids = [
+            "units",
+            "release",
+            "env.file",
+            "env.keys",
+            "disk",
+            "memory",
+            "clock",
+            "serve",
+            "certificate",
+            "deploy.last",
+            "ledger",
+            "watchdog",
+        ];
+        assert_eq!(told, ids.map(|id| format!("Pass {id}")), "{:?}", report.checks);
+        let last = report.checks.iter().find(|check| check.id == "deploy.last").unwrap();
+        assert_eq!(last.detail, "commit 407217ecddd1, 1 h 0 min ago, by op@laptop");
+    }
+
+    #[test]
+    fn each_thing_that_is_wrong_is_told_with_the_next_command() {
+        let pushed = "ended\t1771668900.5\npushed\t{\"id\":\"p1\",\"at\":\"T\",\"who\":\"op@laptop\",\"commit\":\"c0\",\"dirty\":true,\"paths\":[\"f\\ta\\tsrc/a.py\"]}";
+        let script = "watchdog\tenabled\tactive\nrootruns\t/opt/universal_agent/x.sh\tua\tua";
+        for (from, to, id, exit, words) in [
+            (
+                "loaded\tactive\trunning",
+                "loaded\tfailed\tfailed",
+                "unit",
+                1,
+                "universal-agent-gateway is failed/failed",
+            ),
+            (
+                "root:ua\t640\treadable",
+                "ua:ua\t666\treadable",
+                "env.file",
+                31,
+                "is ua:ua 666, not root:ua 640",
+            ),
+            ("640\treadable", "640\t", "env.file", 31, "`ua` cannot read it"),
+            ("env\troot:ua\t640\treadable", "env\todd", "env.file", 31, "is not there"),
+            ("key\tUA_VP_DISPATCH_MODE\n", "", "env.keys", 31, "assigns no UA_VP_DISPATCH_MODE"),
+            ("30000000\t3", "300000\t3", "disk", 31, "a deploy needs 512 MiB"),
+            ("30000000\t3", "3000000\t3", "disk", 0, "free under"),
+            ("30000000\t3", "30000000\t97", "disk", 0, "97 % of its inodes"),
+            ("4000000\t2000000", "4000000\t100000", "memory", 0, "available, no swap"),
+            ("127.0.0.1:8001", "127.0.0.1:8002", "staging.routes", 42, "8443"),
+            ("\"TCP\":{\"443\":{\"HTTPS\":true},", "\"TCP\":{", "serve", 0, "to do: "),
+            ("serve\t", "nothing\t", "serve", 11, "does not say what it serves"),
+            ("\t1779000000", "\t1771700000", "certificate", 0, "0 days left"),
+            (
+                "\"verdict\":\"ok\"",
+                "\"verdict\":\"unconfirmed\"",
+                "deploy.last",
+                0,
+                "nobody has confirmed it",
+            ),
+            (
+                "\"verdict\":\"ok\"",
+                "\"verdict\":\"failed\"",
+                "deploy.last",
+                0,
+                "nothing was deployed that serves",
+            ),
+            (
+                "ended\t1771668900.5",
+                pushed,
+                "ledger",
+                0,
+                "by op@laptop, from commit c0 and uncommitted changes: src/a.py",
+            ),
+            (
+                "watchdog\tenabled\tactive",
+                "watchdog\tdisabled\tinactive",
+                "watchdog",
+                0,
+                "is disabled, inactive",
+            ),
+            (
+                "watchdog\tenabled\tactive",
+                "watchdog\tenabled\tinactive",
+                "watchdog",
+                1,
+                "is enabled, inactive",
+            ),
+            ("watchdog\tenabled\tactive", script, "watchdog.script", 0, "which `ua` can change"),
+        ] {
+            let text = healthy().replace(from, to);
+            assert_ne!(text, healthy(), "{from}");
+            let report = judged(&text, 0.0);
+            let check = report.checks.iter().find(|check| check.id == id && check.detail.contains(words));
+            let check = check.unwrap_or_else(|| panic!("{id} {words}: {:?}", report.checks));
+            assert_eq!((check.exit.code(), report.exit().code()), (exit, exit), "{:?}", report.checks);
+            assert!(
+                check.hint.is_some() && report.verdict() >= ua_common::report::Verdict::Warn,
+                "{check:?}"
+            );
+        }
+        let later = json!({"id": "20260221T093000.000Z-d", "verdict": "broken"});
+        let report = judged(&format!("{}history\t{later}\n", healthy()), 0.0);
+        assert_eq!(report.first_failure().unwrap().id, "deploy.last");
+    }
+
+    #[test]
+    fn a_clock_is_judged_by_what_is_certain() {
+        let facts = Facts { began: 100.0, ended: 103.0, ..Facts::default() };
+        let certain = |before, after| skew(&facts, before, after);
+        assert!(certain(99.9, 103.1) == 0.0 && certain(90.0, 110.0) == 0.0);
+        assert!(certain(0.0, 4.0) > 98.0 && certain(200.0, 204.0) < -99.0);
+        let report = judged(&healthy(), -12.0);
+        let check = report.checks.iter().find(|check| check.id == "clock").unwrap();
+        assert_eq!((check.detail.as_str(), report.exit()), ("at least 12.0 s behind ours", Exit::Ok));
+    }
+}

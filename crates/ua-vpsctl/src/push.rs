@@ -1,0 +1,406 @@
+//! `push`: files of the working tree, put in place beside the deploys. What is pushed stands in the drift ledger of the VPS
+//! until a deploy settles it.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use ua_common::app;
+use ua_common::error::Failure;
+use ua_common::exit::Exit;
+use ua_common::glob;
+use ua_common::ledger::Push;
+use ua_common::output::{self, listed, printable};
+use ua_common::profile::Profile;
+use ua_common::report::{Check, Report};
+use ua_common::tool::git::Repo;
+use ua_common::tool::rsync;
+use ua_common::transport::Script;
+
+use crate::session::{STATE, Session};
+
+const PUSH: Script = Script {
+    name: "push",
+    text: concat!(
+        include_str!("../../ua-common/remote/lying.sh"),
+        "\n",
+        include_str!("../../ua-common/remote/ledger.sh"),
+        "\n",
+        include_str!("../remote/push.sh")
+    ),
+};
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// A path that is pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Item {
+    /// `f` a file, `x` a program, `l` a link.
+    kind: char,
+    /// SHA-256, or where the link leads.
+    what: String,
+    /// In the repository and in the app.
+    path: String,
+    /// Taken only because that was insisted on.
+    sensitive: bool,
+}
+
+/// Everything that is pushed, as it lies here.
+#[derive(Debug)]
+pub struct Parcel {
+    top: PathBuf,
+    commit: String,
+    items: Vec<Item>,
+    /// Paths that are not as in the commit.
+    dirty: Vec<String>,
+    /// Paths below those that were named, and why they stay here.
+    left_out: Vec<String>,
+    bytes: u64,
+}
+
+/// A refusal, before anybody was contacted.
+fn refuse(path: &str, why: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("`{}` {why}", path.escape_debug()))
+}
+
+/// A path of the repository as it is typed, without what means nothing.
+fn inside(typed: &str) -> Result<&str, Failure> {
+    let path = typed.strip_prefix("./").unwrap_or(typed);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let plain = path.split('/').all(|part| !matches!(part, "" | "." | ".." | ".git"));
+    if plain && !path.chars().any(char::is_control) {
+        return Ok(path);
+    }
+    Err(refuse(typed, "is not a path inside the repository, relative to its top")
+        .hint("git ls-files --full-name | head  # such paths; ua-deploy ships all of it"))
+}
+
+/// Takes together what these paths mean.
+pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> Result<Parcel, Failure> {
+    let commit = repo.commit("HEAD")?;
+    let top = repo.top().to_path_buf();
+    let mut parcel =
+        Parcel { top, commit, items: Vec::new(), dirty: Vec::new(), left_out: Vec::new(), bytes: 0 };
+    let mut ignored = BTreeSet::new();
+    let mut found: Vec<(String, bool)> = Vec::new();
+    for typed in typed {
+        let path = inside(typed)?;
+        let linked = Path::new(path).ancestors().skip(1).find(|parent| parcel.top.join(parent).is_symlink());
+        if let Some(link) = linked.filter(|parent| *parent != Path::new("")) {
+            return Err(refuse(path, &format!("lies behind the symbolic link `{}`", link.display())));
+        }
+        let Ok(meta) = parcel.top.join(path).symlink_metadata() else {
+            return Err(refuse(path, &format!("does not exist in `{}`", parcel.top.display()))
+                .hint("a push takes nothing away; to deploy a deletion: ua-deploy"));
+        };
+        let whole = meta.is_dir() && !force;
+        let hidden = repo.ignored(path, whole)?;
+        let names = repo.files(path)?.into_iter().chain(hidden.iter().cloned());
+        found.extend(names.map(|name| (name.clone(), name.trim_end_matches('/') == path)));
+        ignored.extend(hidden);
+    }
+    found.sort();
+    found.dedup_by(|a, b| a.0 == b.0);
+    let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    let rewritten: BTreeSet<String> = repo.rewritten(&names)?.into_iter().collect();
+    for (name, named) in found {
+        let hidden = ignored.contains(&name);
+        let taken = if rewritten.contains(&name) {
+            Err("is written by git for each commit")
+        } else if !named && glob::any(&profile.source.preserve, &name) {
+            Err("is written by the server, and goes only if it is named itself")
+        } else {
+            parcel.take(profile, &name, hidden, force)?
+        };
+        match taken {
+            Ok(()) => {}
+            Err(why) if named => {
+                let refused = refuse(&name, why);
+                return Err(if why.contains("--force-sensitive") {
+                    refused.hint(format!("ua-vpsctl push --force-sensitive {name}  # if it has to be"))
+                } else {
+                    refused.hint("ua-deploy plan")
+                });
+            }
+            Err(why) => parcel.left_out.push(format!("{name} ({why})")),
+        }
+    }
+    if parcel.items.is_empty() {
+        let why = if parcel.left_out.is_empty() {
+            "nothing lies there".to_owned()
+        } else {
+            format!("left out: {}", listed(&parcel.left_out))
+        };
+        return Err(Failure::new(Exit::Usage, format!("there is nothing to push: {why}")));
+    }
+    let uncommitted = repo.uncommitted()?;
+    let uncommitted: BTreeSet<&str> = uncommitted.iter().filter_map(|entry| entry.get(3..)).collect();
+    let other = |item: &&Item| uncommitted.contains(item.path.as_str()) || ignored.contains(&item.path);
+    parcel.dirty = parcel.items.iter().filter(other).map(|item| item.path.clone()).collect();
+    Ok(parcel)
+}
+
+impl Parcel {
+    /// Takes one path along, or says why it stays here.
+    fn take(
+        &mut self,
+        profile: &Profile,
+        name: &str,
+        ignored: bool,
+        force: bool,
+    ) -> Result<Result<(), &'static str>, Failure> {
+        let sensitive = profile.is_secret(name) || *name == *profile.env.file || ignored;
+        if glob::any(&profile.source.exclude, name) || glob::any(&profile.source.exclude, &format!("{name}x"))
+        {
+            return Ok(Err("is made on the server, by the profile"));
+        }
+        if sensitive && !force {
+            return Ok(Err(if ignored {
+                "is ignored by git, and goes only with --force-sensitive"
+            } else {
+                "may hold secrets, and goes only with --force-sensitive"
+            }));
+        }
+        let file = self.top.join(name);
+        let Ok(meta) = file.symlink_metadata() else {
+            return Ok(Err("was deleted here; a push takes nothing away"));
+        };
+        if meta.is_dir() {
+            return Ok(Err("is a repository of its own"));
+        }
+        if name.chars().any(char::is_control) {
+            return Err(refuse(name, "has a control character in its name"));
+        }
+        let read = |error: std::io::Error| refuse(name, &format!("cannot be read: {error}"));
+        let (kind, what) = if meta.is_symlink() {
+            let target = file.read_link().map_err(read)?.to_string_lossy().into_owned();
+            if !stays(name, &target) {
+                return Ok(Err("is a link that leads out of the repository"));
+            }
+            ('l', target)
+        } else if meta.is_file() {
+            self.bytes += meta.len();
+            (if meta.permissions().mode() & 0o111 == 0 { 'f' } else { 'x' }, digest(&file).map_err(read)?)
+        } else {
+            return Ok(Err("is neither a file nor a link"));
+        };
+        self.items.push(Item { kind, what, path: name.to_owned(), sensitive });
+        Ok(Ok(()))
+    }
+
+    /// The units that the profile maps these paths to.
+    pub fn units(&self, profile: &Profile) -> Vec<String> {
+        let units = profile.units().into_iter();
+        units.filter(|unit| self.items.iter().any(|item| profile.restarts(unit, &item.path))).collect()
+    }
+
+    fn manifest(&self) -> String {
+        self.items.iter().map(|item| format!("{}\t{}\t{}\n", item.kind, item.what, item.path)).collect()
+    }
+
+    /// What has not the owner and the mode of the rest: `.env`, and what nobody but the app shall read.
+    fn special(&self, profile: &Profile) -> String {
+        let line = |item: &Item| {
+            if item.path == *profile.env.file {
+                return format!("{}\t{}\t{}\n", &*profile.env.owner, &*profile.env.mode, item.path);
+            }
+            let mode = if item.kind == 'x' { "700" } else { "600" };
+            format!("{}\t{mode}\t{}\n", owner(profile), item.path)
+        };
+        self.items.iter().filter(|item| item.sensitive && item.kind != 'l').map(line).collect()
+    }
+
+    /// What is known of it before the VPS is asked.
+    pub fn describe(&self, profile: &Profile, report: &mut Report) {
+        let size = output::bytes(self.bytes);
+        report.push(Check::pass(
+            "push.source",
+            format!("{} paths, {size}, on top of commit {}", self.items.len(), self.commit),
+        ));
+        if !self.dirty.is_empty() {
+            let detail = format!("not as in that commit: {}", listed(&self.dirty));
+            report.push(Check::warn("push.dirty", detail));
+        }
+        if !self.left_out.is_empty() {
+            report.push(Check::warn("push.left-out", format!("left out: {}", listed(&self.left_out))));
+        }
+        let builds = profile.build.steps.iter();
+        let builds = builds.filter(|step| self.items.iter().any(|item| glob::any(&step.inputs, &item.path)));
+        let builds: Vec<String> = builds.map(|step| step.name.to_string()).collect();
+        if !builds.is_empty() {
+            let detail = format!("a push builds nothing: what {} made stays as it is", listed(&builds));
+            report.push(Check::warn("push.build", detail).hint("ua-deploy  # builds it"));
+        }
+        let installed = |path: &str| self.items.iter().any(|item| item.path == path);
+        for (path, _) in profile.template_names().filter(|(path, _)| installed(path)) {
+            let detail = format!("a push installs no unit file: systemd goes on with its own copy of {path}");
+            report.push(Check::warn("push.unit-file", detail).hint("ua-deploy  # installs it"));
+        }
+    }
+}
+
+fn owner(profile: &Profile) -> String {
+    format!("{}:{}", &*profile.owner.user, &*profile.owner.group)
+}
+
+/// Does a link at `path` lead to something in the repository?
+fn stays(path: &str, target: &str) -> bool {
+    let mut depth = path.split('/').count() - 1;
+    !target.starts_with('/')
+        && !target.chars().any(char::is_control)
+        && target.split('/').all(|part| match part {
+            ".." => depth.checked_sub(1).is_some_and(|up| {
+                depth = up;
+                true
+            }),
+            "" | "." => true,
+            _ => {
+                depth += 1;
+                true
+            }
+        })
+}
+
+fn digest(file: &Path) -> std::io::Result<String> {
+    let mut input = std::fs::File::open(file)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let length = input.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hash.update(&buffer[..length]);
+    }
+}
+
+/// Uploads the parcel and has it put in place; with `dry_run` only says what that would change.
+pub fn push(
+    session: &Session<'_>,
+    parcel: &Parcel,
+    dry_run: bool,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let context = session.context;
+    let app = app::dir(&context.settings)?;
+    let now = Timestamp::now();
+    let entry = Push {
+        // The same commit may be pushed upon twice within a second.
+        id: format!("{}-{}", now.strftime("%Y%m%dT%H%M%S.%3fZ"), parcel.commit.get(..12).unwrap_or_default()),
+        at: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        who: context.around.who(),
+        commit: parcel.commit.clone(),
+        dirty: !parcel.dirty.is_empty(),
+        paths: Vec::new(),
+    };
+    if !dry_run {
+        upload(session, parcel, &entry.id)?;
+    }
+    let waiting = context.out.waiting(if dry_run { "comparing" } else { "putting it in place" });
+    let (head, manifest, special) = (entry.head(), parcel.manifest(), parcel.special(session.profile));
+    let dry = if dry_run { "yes" } else { "no" };
+    let (owner, modes) = (owner(session.profile), &session.profile.owner.modes);
+    let args = [dry, STATE, app, &entry.id, &entry.who, &owner, modes, &head, &manifest, &special];
+    let answer = session.ask(PUSH, &args, LIMIT)?;
+    drop(waiting);
+    let seen = |word: &str| -> Vec<String> {
+        let lines = answer.stdout.lines().filter_map(|line| line.split_once('\t'));
+        let mut paths: Vec<String> =
+            lines.filter(|(seen, _)| *seen == word).map(|(_, path)| path.to_owned()).collect();
+        paths.sort_unstable();
+        paths
+    };
+    let (new, other, same) = (seen("new"), seen("other"), seen("same"));
+    if dry_run && !context.out.is_json() {
+        for path in &new {
+            context.out.data(&printable(&format!("would put {path} there")));
+        }
+        for path in &other {
+            context.out.data(&printable(&format!("would replace {path}")));
+        }
+    }
+    let counts = [(new.len(), "new"), (other.len(), "replaced"), (same.len(), "the same already")];
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
+    let counts = counts.join(", ");
+    let done = if dry_run {
+        "nothing was changed".to_owned()
+    } else if new.is_empty() && other.is_empty() {
+        "nothing to do".to_owned()
+    } else {
+        report.data.insert("id".to_owned(), json!(entry.id));
+        format!("in the ledger as `{}`", entry.id)
+    };
+    report.push(Check::pass("push", format!("below `{app}`: {counts}; {done}")));
+    report.data.extend([
+        ("commit".to_owned(), json!(entry.commit)),
+        ("dirty".to_owned(), json!(parcel.dirty)),
+        ("left_out".to_owned(), json!(parcel.left_out)),
+        ("new".to_owned(), json!(new)),
+        ("replaced".to_owned(), json!(other)),
+        ("same".to_owned(), json!(same)),
+    ]);
+    Ok(())
+}
+
+/// Brings the files into a place of their own beside the app.
+fn upload(session: &Session<'_>, parcel: &Parcel, id: &str) -> Result<(), Failure> {
+    let settings = &session.context.settings;
+    let list = session.transport.scratch().join("push");
+    // rsync takes what begins with `#` or `;` for a comment, even between NULs.
+    let names: String = parcel.items.iter().map(|item| format!("./{}\0", item.path)).collect();
+    std::fs::write(&list, names)
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot write `{}`: {error}", list.display())))?;
+    let idle = settings.transfer_idle_timeout.0;
+    let mut args = rsync::upload(&settings.deploy_app_dir.0, idle);
+    args.extend(["--mkpath".into(), "--from0".into()]);
+    args.push(format!("--files-from={}", list.display()).into());
+    let mut from = parcel.top.clone().into_os_string();
+    from.push("/");
+    args.push(from);
+    args.push(session.transport.remote(&format!("{STATE}/incoming/push-{id}/tree/")));
+    let _waiting = session.context.out.waiting(format!("uploading {} files", parcel.items.len()));
+    let finished = session.transport.rsync(args, idle, &mut |_| {})?;
+    if finished.code == 0 {
+        return Ok(());
+    }
+    let said = printable(finished.err().trim());
+    let meaning = rsync::meaning(finished.code);
+    let message = format!(
+        "the upload failed, and nothing was put in place: {meaning} (rsync {}): {said}",
+        finished.code
+    );
+    Err(Failure::new(Exit::Transfer, message).hint("ua-vpsctl doctor"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p62_no_path_leads_out_of_the_repository() {
+        for path in
+            ["../x", "/etc/passwd", "", ".", "./", "a/../../b", "a//b", ".git/config", "a/.git/x", "a\nb"]
+        {
+            assert_eq!(inside(path).unwrap_err().exit, Exit::Usage, "{path}");
+        }
+        assert_eq!(inside("./src/").unwrap(), "src");
+        for (path, target, fine) in [
+            ("a/b", "../c", true),
+            ("a/b", "../../c", false),
+            ("a", "../a", false),
+            ("a", "/etc/passwd", false),
+            ("a/b", "c/../../d", true),
+            ("a/b", "c/../../../d", false),
+        ] {
+            assert_eq!(stays(path, target), fine, "{path} -> {target}");
+        }
+    }
+}

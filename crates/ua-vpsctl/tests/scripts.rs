@@ -1,0 +1,366 @@
+//! The scripts of the VPS, run here by `sh` in a temporary directory.
+#![cfg(test)]
+#![allow(clippy::unwrap_used, reason = "tests panic")]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const PUSH: &str = concat!(
+    include_str!("../../ua-common/remote/lying.sh"),
+    "\n",
+    include_str!("../../ua-common/remote/ledger.sh"),
+    "\n",
+    include_str!("../remote/push.sh")
+);
+
+const DOCTOR: &str = concat!(
+    include_str!("../remote/seen.sh"),
+    "\n",
+    include_str!("../../ua-common/remote/ledger.sh"),
+    "\n",
+    include_str!("../../ua-staging/remote/look.sh"),
+    "\n",
+    include_str!("../remote/doctor.sh")
+);
+
+/// systemd, as far as `doctor` asks it.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+case $* in
+    is-enabled*) echo enabled ;;
+    is-active*) echo active ;;
+    *property=User*) ;;
+    *property=ExecStart*) echo "{ path=$ROOT/app/watch.sh ; argv[]=$ROOT/app/watch.sh /etc/x ; ignore_errors=no }" ;;
+    *) printf 'Id=a.service\nLoadState=loaded\nActiveState=active\nSubState=running\nMainPID=42\n' ;;
+esac
+"#;
+
+struct Vps {
+    root: TempDir,
+    owner: String,
+}
+
+impl Vps {
+    fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        for dir in ["app", "state/incoming", "bin"] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        fs::set_permissions(root.path().join("app"), fs::Permissions::from_mode(0o750)).unwrap();
+        let name = |flag: &str| Command::new("id").arg(flag).output().unwrap().stdout;
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim().to_owned();
+        let owner = format!("{}:{}", text(name("-un")), text(name("-gn")));
+        Self { root, owner }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    fn app(&self, path: &str) -> PathBuf {
+        self.path("app").join(path)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.app(path)).unwrap()
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Puts a program in the way of a true one.
+    fn program(&self, name: &str, text: &str) {
+        self.write(&format!("bin/{name}"), text);
+        fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Uploads files (a text that begins with `->` is a link, with `#!` a program), and gives their manifest.
+    fn upload(&self, id: &str, files: &[(&str, &str)]) -> String {
+        let line = |(path, text): &(&str, &str)| {
+            let file = format!("state/incoming/push-{id}/tree/{path}");
+            if let Some(target) = text.strip_prefix("->") {
+                fs::create_dir_all(self.path(&file).parent().unwrap()).unwrap();
+                symlink(target, self.path(&file)).unwrap();
+                return format!("l\t{target}\t{path}\n");
+            }
+            self.write(&file, text);
+            let (kind, mode) = if text.starts_with("#!") { ('x', 0o700) } else { ('f', 0o600) };
+            fs::set_permissions(self.path(&file), fs::Permissions::from_mode(mode)).unwrap();
+            let digest = Command::new("sha256sum").stdin(fs::File::open(self.path(&file)).unwrap()).output();
+            format!("{kind}\t{}\t{path}\n", &String::from_utf8(digest.unwrap().stdout).unwrap()[..64])
+        };
+        files.iter().map(line).collect()
+    }
+
+    fn place(&self, dry: &str, id: &str, manifest: &str, special: &str) -> Output {
+        let [state, app] = ["state", "app"].map(|dir| self.path(dir).display().to_string());
+        let head = format!("{{\"id\":\"{id}\",\"dirty\":false,");
+        Command::new("sh")
+            .args(["-c", PUSH, "push", dry, &state, &app, id, "op@laptop"])
+            .args([&self.owner, "Du=rwx,Dgo=rx,Fu=rwX,Fgo=rX", &head, manifest, special])
+            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
+            .env("ROOT", self.root.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// A push that succeeds; gives what it says, in order.
+    #[track_caller]
+    fn push(&self, id: &str, files: &[(&str, &str)]) -> Vec<String> {
+        let output = self.place("no", id, &self.upload(id, files), "");
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+        let mut lines: Vec<String> =
+            String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    /// A push that is refused: gives what it says, and insists that nothing of it is left but for the ledger.
+    #[track_caller]
+    fn refused(&self, id: &str, manifest: &str, code: i32) -> String {
+        let output = self.place("no", id, manifest, "");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(fs::read_dir(self.path("state/incoming")).unwrap().count(), 0);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    }
+
+    fn ledger(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.path("state/ledger.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn mode(&self, path: &str) -> u32 {
+        self.app(path).symlink_metadata().unwrap().mode() & 0o7777
+    }
+}
+
+#[test]
+fn p61_a_directory_lands_as_itself_and_each_file_at_its_own_path() {
+    let vps = Vps::new();
+    vps.write("app/src/tools/a.py", "old");
+    vps.write("app/src/tools/kept.py", "kept");
+    let files = [
+        ("src/tools/a.py", "new"),
+        ("src/tools/deep/b c.py", "b"),
+        ("src/tools/run", "#!/bin/sh\n"),
+        ("src/tools/\"odd\\", "o"),
+        ("#top", "t"),
+        ("src/tools/link", "->a.py"),
+    ];
+    let said = vps.push("p1", &files);
+    assert_eq!(said.len(), 6, "{said:?}");
+    assert!(
+        said.contains(&"other\tsrc/tools/a.py".to_owned()) && said.contains(&"new\t#top".to_owned()),
+        "{said:?}"
+    );
+    assert!(!vps.app("src/tools/tools").exists() && !vps.app("tools").exists());
+    for (path, text) in &files[..5] {
+        assert_eq!(vps.read(path), *text, "{path}");
+    }
+    assert_eq!(vps.read("src/tools/kept.py"), "kept");
+    assert_eq!(fs::read_link(vps.app("src/tools/link")).unwrap(), PathBuf::from("a.py"));
+    assert_eq!((vps.mode("src/tools/run"), vps.mode("src/tools/a.py"), vps.mode("")), (0o755, 0o644, 0o750));
+    // The ledger names what changed, and only root reads it.
+    let ledger = vps.ledger();
+    assert_eq!((ledger.len(), ledger[0]["paths"].as_array().unwrap().len()), (1, 6));
+    assert_eq!(fs::metadata(vps.path("state/ledger.jsonl")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(vps.path("state/incoming")).unwrap().count(), 0);
+    // The same again is nothing.
+    assert!(vps.push("p2", &files).iter().all(|line| line.starts_with("same\t")));
+    assert_eq!(vps.ledger().len(), 1);
+    let said = vps.push("p3", &[("src/tools/a.py", "newer"), ("#top", "t")]);
+    assert_eq!(said, ["other\tsrc/tools/a.py", "same\t#top"]);
+    assert_eq!(vps.ledger()[1]["paths"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn p62_owner_and_mode_are_the_profile_s_and_those_of_secrets_their_own() {
+    let vps = Vps::new();
+    // Somebody else of this machine; only root can give a file away.
+    let root = vps.owner.starts_with("root:");
+    let daemon = if root { "daemon:daemon".to_owned() } else { vps.owner.clone() };
+    let vps = Vps { owner: daemon, ..vps };
+    let manifest = vps.upload("p1", &[("a/b.py", "b"), (".env", "A=1"), ("key.pem", "k")]);
+    let special = format!(
+        "{0}\t640\t.env\n{1}\t600\tkey.pem\n",
+        if root { "root:daemon" } else { &vps.owner },
+        vps.owner
+    );
+    let output = vps.place("no", "p1", &manifest, &special);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!((vps.mode("a/b.py"), vps.mode(".env"), vps.mode("key.pem")), (0o644, 0o640, 0o600));
+    if root {
+        let owner = |path: &str| fs::metadata(vps.app(path)).unwrap().uid();
+        assert_eq!((owner("a"), owner("a/b.py"), owner(".env"), owner("")), (1, 1, 0, 0));
+    }
+}
+
+#[test]
+fn p62_nothing_in_the_way_is_followed_or_removed() {
+    let vps = Vps::new();
+    fs::create_dir(vps.path("outside")).unwrap();
+    symlink(vps.path("outside"), vps.app("linked")).unwrap();
+    vps.write("app/file", "f");
+    vps.write("app/dir/x", "x");
+    symlink(vps.path("outside/target"), vps.app("link")).unwrap();
+    for path in ["linked/a.py", "file/a.py", "dir"] {
+        let manifest = vps.upload("p1", &[(path, "new"), ("fine.py", "fine")]);
+        let said = vps.refused("p1", &manifest, 1);
+        assert!(said.contains("in the way on the VPS, and left alone"), "{path}: {said}");
+    }
+    assert!(!vps.app("fine.py").exists() && vps.ledger().is_empty());
+    assert_eq!((vps.read("file").as_str(), vps.read("dir/x").as_str()), ("f", "x"));
+    // A link at the very path is replaced, and not written through.
+    vps.push("p2", &[("link", "new")]);
+    assert!(vps.app("link").symlink_metadata().unwrap().is_file());
+    assert_eq!(fs::read_dir(vps.path("outside")).unwrap().count(), 0);
+    // The app itself is no link.
+    fs::rename(vps.path("app"), vps.path("true")).unwrap();
+    symlink(vps.path("true"), vps.path("app")).unwrap();
+    let manifest = vps.upload("p3", &[("a.py", "a")]);
+    assert!(vps.refused("p3", &manifest, 1).contains("is not a directory"));
+}
+
+#[test]
+fn an_upload_that_is_not_what_was_read_changes_nothing() {
+    let vps = Vps::new();
+    let manifest = vps.upload("p1", &[("a.py", "a")]);
+    vps.write("state/incoming/push-p1/tree/a.py", "changed meanwhile");
+    assert!(vps.refused("p1", &manifest, 32).contains("a file changed meanwhile"));
+    let manifest = vps.upload("p2", &[("a.py", "a")]);
+    vps.write("state/incoming/push-p2/tree/extra", "");
+    vps.refused("p2", &manifest, 32);
+    vps.refused("p3", &manifest, 32);
+    assert!(!vps.app("a.py").exists() && vps.ledger().is_empty());
+}
+
+#[test]
+fn a_push_that_is_killed_leaves_rather_too_much_in_the_ledger() {
+    let vps = Vps::new();
+    vps.write("app/a.py", "old");
+    let wait = "#!/bin/sh\ncase $* in *files-from*) ;; *) exec /usr/bin/rsync \"$@\" ;; esac\n\
+        : >\"$ROOT/there\"\nkill -KILL $PPID\nexec sleep 1\n";
+    vps.program("rsync", wait);
+    let manifest = vps.upload("p1", &[("a.py", "new")]);
+    assert_eq!(vps.place("no", "p1", &manifest, "").status.code(), None);
+    assert!(vps.path("there").exists());
+    assert_eq!((vps.read("a.py").as_str(), vps.ledger().len()), ("old", 1));
+    // Without a ledger nothing is put in place.
+    fs::remove_file(vps.path("bin/rsync")).unwrap();
+    vps.program("sync", "#!/bin/sh\nexit 1\n");
+    let manifest = vps.upload("p2", &[("a.py", "new")]);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let output = vps.place("no", "p2", &manifest, "");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(vps.read("a.py"), "old");
+    // A line that was cut short takes no other with it.
+    fs::remove_file(vps.path("bin/sync")).unwrap();
+    fs::write(vps.path("state/ledger.jsonl"), "{\"id\":\"cut").unwrap();
+    vps.push("p3", &[("a.py", "new")]);
+    let text = fs::read_to_string(vps.path("state/ledger.jsonl")).unwrap();
+    assert!(text.starts_with("{\"id\":\"cut\n{\"id\":\"p3\","), "{text}");
+}
+
+#[test]
+fn p21_a_push_waits_for_no_deploy_and_names_the_holder() {
+    let vps = Vps::new();
+    let manifest = vps.upload("p1", &[("a.py", "a")]);
+    let mut holder = Command::new("flock")
+        .arg(vps.path("state/lock"))
+        .args(["sh", "-c", "echo held; read wait"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut held = [0; 5];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+    fs::write(vps.path("state/lock"), "ua-deploy forward X by op@laptop, since Y\n").unwrap();
+    assert_eq!(vps.place("yes", "p1", &manifest, "").status.code(), Some(30));
+    assert_eq!(vps.refused("p1", &manifest, 30), "ua-deploy forward X by op@laptop, since Y\n");
+    assert!(!vps.app("a.py").exists());
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    vps.push("p2", &[("a.py", "a")]);
+    let left = fs::read_to_string(vps.path("state/lock")).unwrap();
+    assert!(left.starts_with("ua-vpsctl push p2 by op@laptop, since "), "{left}");
+}
+
+#[test]
+fn a_dry_run_only_looks() {
+    let vps = Vps::new();
+    vps.write("app/a.py", "old");
+    let manifest = vps.upload("p1", &[("a.py", "new"), ("b.py", "b")]);
+    fs::remove_dir_all(vps.path("state")).unwrap();
+    let output = vps.place("yes", "p1", &manifest, "");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("other\ta.py\n") && said.contains("new\tb.py\n"), "{said}");
+    assert_eq!(vps.read("a.py"), "old");
+    assert!(!vps.path("state").exists() && !vps.app("b.py").exists());
+}
+
+#[test]
+fn p65_the_doctor_tells_names_and_never_values() {
+    let vps = Vps::new();
+    vps.program("systemctl", SYSTEMCTL);
+    vps.program("runuser", "#!/bin/sh\nshift 3\nexec \"$@\"\n");
+    vps.program(
+        "tailscale",
+        "#!/bin/sh\n[ \"$1\" = status ] && printf '{\\n\"node\": 1}' || printf '{\\n}'\n",
+    );
+    vps.write("app/.env", "# note\nA=hunter2\r\nexport B='hunter2'\nA=again\n");
+    fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o640)).unwrap();
+    vps.write("app/watch.sh", "");
+    vps.push("p1", &[("a.py", "a")]);
+    vps.write("state/history.jsonl", "{\"id\":\"r1\"}\n");
+    let look = |vps: &Vps| {
+        let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
+        let output = Command::new("sh")
+            .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "watch.timer", "a.service"])
+            .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
+            .env("ROOT", vps.root.path())
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = look(&vps);
+    let me = &vps.owner;
+    let user = me.split(':').next().unwrap();
+    let script = vps.app("watch.sh").display().to_string();
+    for line in [
+        format!("env\t{me}\t640\treadable"),
+        "key\tA".to_owned(),
+        "key\tB".to_owned(),
+        "watchdog\tenabled\tactive".to_owned(),
+        format!("rootruns\t{script}\t{user}\t{user}"),
+        "history\t{\"id\":\"r1\"}".to_owned(),
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
+    }
+    for start in [
+        "began\t",
+        "ended\t",
+        "unit\ta.service\tloaded\tactive\t",
+        "memory\t",
+        "room\t",
+        "pushed\t{\"id\":\"p1\"",
+        "serve\t{\"serve\":",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(start)), "{start:?} in\n{text}");
+    }
+    assert!(!text.contains("hunter2"), "{text}");
+    // A link is not followed, and a tailscaled that is silent is no answer.
+    fs::rename(vps.app(".env"), vps.app("true")).unwrap();
+    symlink("true", vps.app(".env")).unwrap();
+    vps.program("tailscale", "#!/bin/sh\nexit 1\n");
+    let text = look(&vps);
+    assert!(text.contains("\nenv\todd\n") && !text.contains("key\t") && !text.contains("serve\t"), "{text}");
+}
