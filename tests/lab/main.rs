@@ -9,6 +9,7 @@ mod dist;
 mod faults;
 mod preflight;
 mod prober;
+mod runbooks;
 mod ssh_auth;
 mod staging;
 mod sync;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 8] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 9] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         ("vpsctl", vpsctl::trials()),
         ("sync", sync::trials()),
         ("dist", dist::trials()),
+        ("runbooks", runbooks::trials()),
     ];
     let trials = modules.into_iter().flat_map(|(module, scenarios)| {
         scenarios.into_iter().map(move |(name, scenario)| {

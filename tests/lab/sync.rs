@@ -528,7 +528,7 @@ fn watch(lab: &Lab) -> Result<()> {
     let told = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
     let (first, last) = (told("copied 1: session_1"), told("copied 1: session_2; all is well again"));
     ensure!(first == 1 && last == 1 && told("exit 12 ") == 1, "{lines:#?}");
-    ensure!(lines.len() == 3 + told("exit 20 "), "{lines:#?}");
+    ensure!(lines.len() == 4 + told("exit 20 "), "{lines:#?}");
     site.nothing_runs()?;
     site.mirrors(&["session_1", "session_2"])
 }
@@ -598,7 +598,7 @@ fn hostile(lab: &Lab) -> Result<()> {
         .as_array()
         .into_iter()
         .flatten()
-        .filter(|check| check["id"] == "sync.skipped")
+        .filter(|check| check["id"] == "sync.trouble")
         .filter_map(|check| check["detail"].as_str())
         .collect();
     ensure!(skipped.len() == 3, "{skipped:?}");

@@ -68,6 +68,8 @@ pub struct Tool {
     /// What stdout says when the run fails, where a caller must not go on with nothing. It is told the error of a run
     /// that ended without a report of its own.
     pub on_failure: fn(&[OsString], Option<&str>) -> Option<String>,
+    /// What the data of every report of this tool says is so.
+    pub marks: &'static [&'static str],
     /// The work.
     pub run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
 }
@@ -87,6 +89,7 @@ impl Tool {
             legacy: |argv| argv,
             layer: |_| Layer::new(),
             on_failure: |_, _| None,
+            marks: &[],
             run,
         }
     }
@@ -135,8 +138,8 @@ pub fn main(tool: Tool) -> ExitCode {
     run(tool, std::env::args_os().collect())
 }
 
-fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
-    let command = with_common(tool.command);
+fn run(mut tool: Tool, argv: Vec<OsString>) -> ExitCode {
+    let command = with_common(std::mem::take(&mut tool.command));
     let argv = (tool.legacy)(argv);
     let matches = match command.try_get_matches_from(&argv) {
         Ok(matches) => matches,
@@ -174,14 +177,14 @@ fn run(tool: Tool, argv: Vec<OsString>) -> ExitCode {
         Err(failure) => {
             let out = Printer::new(format, matches.get_flag("quiet"), false, color);
             let error = failure.into();
-            let exit = fail(&out, tool.name, tool.lane, "settings", &error);
+            let exit = fail(&out, &tool, "settings", &error);
             say((tool.on_failure)(&argv, Some(&format!("{error:#}"))), &out);
             return ExitCode::from(exit.code());
         }
     };
     let (mut exit, error) = match (tool.run)(&matches, &context) {
         Ok(exit) => (exit, None),
-        Err(error) => (fail(&context.out, tool.name, tool.lane, "run", &error), Some(format!("{error:#}"))),
+        Err(error) => (fail(&context.out, &tool, "run", &error), Some(format!("{error:#}"))),
     };
     if exit != Exit::Ok {
         say((tool.on_failure)(&argv, error.as_deref()), &context.out);
@@ -201,11 +204,12 @@ fn say(words: Option<String>, out: &Printer) {
 }
 
 /// Ends a run that has no report of its own: the error and its remedy on stderr, and with `--json` a report all the same.
-fn fail(out: &Printer, tool: &'static str, lane: Lane, id: &'static str, error: &anyhow::Error) -> Exit {
+fn fail(out: &Printer, tool: &Tool, id: &'static str, error: &anyhow::Error) -> Exit {
     let (exit, hint) = Failure::within(error);
     let text = format!("{error:#}");
     if out.is_json() {
-        let mut report = Report::new(tool, lane, "");
+        let mut report = Report::new(tool.name, tool.lane, "");
+        report.data.extend(tool.marks.iter().map(|mark| ((*mark).to_owned(), true.into())));
         let check = Check::fail(id, exit, text);
         report.push(if let Some(hint) = hint { check.hint(hint) } else { check });
         out.reports(&[report]);

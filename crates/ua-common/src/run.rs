@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -90,12 +90,16 @@ impl Cmd {
     }
 
     fn expression(&self) -> duct::Expression {
-        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
-        expression = if self.stdin.is_empty() {
+        let expression = self.without_stdin();
+        if self.stdin.is_empty() {
             expression.stdin_null()
         } else {
             expression.stdin_bytes(self.stdin.clone())
-        };
+        }
+    }
+
+    fn without_stdin(&self) -> duct::Expression {
+        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }
@@ -114,8 +118,12 @@ impl Cmd {
 
     /// Runs it to its end and captures what it says. A status other than 0 is not an error here.
     pub fn output(&self) -> Result<Finished, RunError> {
-        let start = Instant::now();
         let handle = self.start(&self.expression().stdout_capture().stderr_capture())?;
+        self.wait(&handle)
+    }
+
+    fn wait(&self, handle: &duct::Handle) -> Result<Finished, RunError> {
+        let start = Instant::now();
         let deadline = start + self.limit;
         loop {
             let wake = deadline.min(Instant::now() + LOOK_UP);
@@ -123,14 +131,33 @@ impl Cmd {
                 return Ok(Finished::new(output, start));
             }
             if interrupt::requested() {
-                end(&handle);
+                end(handle);
                 return Err(RunError::Interrupted { program: self.name() });
             }
             if Instant::now() >= deadline {
-                let partial = end(&handle);
+                let partial = end(handle);
                 return Err(RunError::Timeout { program: self.name(), limit: self.limit, partial });
             }
         }
+    }
+
+    /// Starts it now, for [`Ahead::output`] to go on with it: until then it has read what is its stdin here, and waits for
+    /// more. Call it from a thread that lives as long as the child may: the death signal follows the thread.
+    pub fn ahead(self) -> Result<Ahead, RunError> {
+        let spawn_error = |source| RunError::Spawn { program: self.name(), source };
+        let (reader, mut writer) = io::pipe().map_err(spawn_error)?;
+        let input = File::from(OwnedFd::from(reader));
+        let handle = self.start(&self.without_stdin().stdin_file(input).stdout_capture().stderr_capture())?;
+        let (rest, more) = mpsc::channel::<Vec<u8>>();
+        let first = self.stdin.clone();
+        // A child that does not read must not hold us.
+        std::thread::spawn(move || {
+            let mut written = writer.write_all(&first);
+            while let (Ok(()), Ok(bytes)) = (&written, more.recv()) {
+                written = writer.write_all(&bytes);
+            }
+        });
+        Ok(Ahead { cmd: self, child: Idle(handle), rest })
     }
 
     /// Runs it and hands on each line of its stdout as it comes (a carriage return ends a line too, for progress).
@@ -209,6 +236,33 @@ impl std::fmt::Display for Cmd {
             .map(|word| shlex::try_quote(&word).map_or_else(|_| "?".to_owned(), std::borrow::Cow::into_owned))
             .collect();
         f.write_str(&quoted.join(" "))
+    }
+}
+
+/// A child that waits for the rest of what it reads. It is killed when this is dropped: it has done nothing yet.
+pub struct Ahead {
+    cmd: Cmd,
+    child: Idle,
+    rest: mpsc::Sender<Vec<u8>>,
+}
+
+struct Idle(duct::Handle);
+
+impl Ahead {
+    /// Gives it the rest, and waits for its end. Its limit begins here.
+    pub fn output(self, rest: Vec<u8>) -> Result<Finished, RunError> {
+        // Who cannot be written to any more has ended, and how is seen below.
+        let _ended = self.rest.send(rest);
+        drop(self.rest);
+        self.cmd.wait(&self.child.0)
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            end_by(&self.0, &[Signal::KILL]);
+        }
     }
 }
 
@@ -368,13 +422,25 @@ fn death_signal(command: &mut Command) -> io::Result<()> {
 
 /// Ends a whole process group: SIGTERM, a moment, SIGKILL. Gives what it had said.
 fn end(handle: &duct::Handle) -> Option<Finished> {
+    end_by(handle, &[Signal::TERM, Signal::KILL])
+}
+
+fn end_by(handle: &duct::Handle, signals: &[Signal]) -> Option<Finished> {
     let start = Instant::now();
     let group = handle.pids().first().and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))?;
-    for (signal, wait) in [(Signal::TERM, GRACE), (Signal::KILL, GRACE)] {
+    for signal in signals {
         // An error means that the group is already gone, which is what is wanted.
-        let _gone = rustix::process::kill_process_group(group, signal);
-        if let Ok(Some(output)) = handle.wait_timeout(wait) {
-            return Some(Finished::new(output, start));
+        let _gone = rustix::process::kill_process_group(group, *signal);
+        let sent = Instant::now();
+        while sent.elapsed() < GRACE {
+            // Somebody else may hold its streams, such as the ssh that shares its connection: nobody waits for that.
+            let gone = rustix::process::test_kill_process_group(group).is_err();
+            if let Ok(Some(output)) = handle.wait_timeout(LOOK_UP) {
+                return Some(Finished::new(output, start));
+            }
+            if gone {
+                return None;
+            }
         }
     }
     None
@@ -413,12 +479,48 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_is_ahead_waits_for_its_rest_and_does_not_outlive_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let script = format!("echo $$ >{0}/pid; cat >{0}/all; echo said; exit 3", dir.path().display());
+        let first = vec![b'x'; 200_000];
+        let ahead = || sh(&script, 5).stdin(first.clone()).ahead().unwrap();
+        let begun = |name: &str| {
+            let start = Instant::now();
+            while std::fs::metadata(at(name)).map_or(0, |meta| meta.len()) == 0 {
+                assert!(start.elapsed() < Duration::from_secs(5));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let one = ahead();
+        begun("all");
+        let finished = one.output(b"end".to_vec()).unwrap();
+        assert_eq!((finished.code, finished.out()), (3, "said".to_owned()));
+        assert_eq!(std::fs::read(at("all")).unwrap(), [&first[..], b"end"].concat());
+        std::fs::remove_file(at("pid")).unwrap();
+        let other = ahead();
+        begun("pid");
+        let pid = std::fs::read_to_string(at("pid")).unwrap();
+        drop(other);
+        assert!(!Path::new("/proc").join(pid.trim()).exists());
+    }
+
+    #[test]
     fn a_limit_ends_grandchildren_too_and_keeps_what_was_said() {
         let start = Instant::now();
         let error = Cmd { limit: Duration::from_millis(300), ..sh("echo url; sleep 60 & wait", 1) }.output();
         let Err(RunError::Timeout { partial: Some(partial), .. }) = error else { panic!("{error:?}") };
         assert_eq!(partial.out(), "url");
         assert!(start.elapsed() < Duration::from_secs(3), "the sleeping grandchild held us");
+    }
+
+    #[test]
+    fn nobody_waits_for_who_holds_the_streams_of_what_was_ended() {
+        let start = Instant::now();
+        let held = "setsid sleep 5 & exec sleep 60";
+        let error = Cmd { limit: Duration::from_millis(300), ..sh(held, 1) }.output();
+        assert!(matches!(error, Err(RunError::Timeout { .. })), "{error:?}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[test]

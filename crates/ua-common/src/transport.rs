@@ -16,7 +16,7 @@ use crate::host_keys::{self, HostKeys};
 use crate::interrupt;
 use crate::output::Printer;
 use crate::report::Check;
-use crate::run::{Background, Cmd, Finished, RunError};
+use crate::run::{self, Background, Cmd, Finished, RunError};
 use crate::settings::value::{AuthMode, SshKey, Value as _};
 use crate::state::{self, RunDir};
 use crate::tool::ssh::{self, Evidence, SshError, Target, Use};
@@ -231,8 +231,26 @@ impl Transport {
         limit: Duration,
     ) -> Result<(Answer, Vec<u8>), TransportError> {
         let (text, end) = wrap(script, args)?;
-        let mut finished = self.shell(limit).stdin(text).output()?;
-        let Some((length, code)) = read_end(&finished.stdout, &end) else {
+        self.read(script, &end, self.shell(limit).stdin(text).output()?)
+    }
+
+    /// Sends a script ahead: when it is wanted, the other end has it and starts at once. `limit` counts from then on. Call
+    /// it from a thread that lives that long.
+    pub fn ahead(&self, script: Script, args: &[&str], limit: Duration) -> Result<Ahead<'_>, TransportError> {
+        let (mut text, end) = wrap(script, args)?;
+        // Nothing of it runs before the parenthesis is closed, and nothing at all if that never comes.
+        let rest = text.split_off(text.rfind(CLOSE).unwrap_or_default());
+        let shell = self.shell(limit).stdin(text).ahead()?;
+        Ok(Ahead { transport: self, script, shell, rest, end })
+    }
+
+    fn read(
+        &self,
+        script: Script,
+        end: &str,
+        mut finished: Finished,
+    ) -> Result<(Answer, Vec<u8>), TransportError> {
+        let Some((length, code)) = read_end(&finished.stdout, end) else {
             return Err(self.lost(script, &finished));
         };
         finished.stdout.truncate(length);
@@ -324,6 +342,23 @@ impl Transport {
     fn lost(&self, script: Script, finished: &Finished) -> TransportError {
         let (host, said) = (self.shown(), finished.err());
         TransportError::Lost { host, script: script.name, code: finished.code, said }
+    }
+}
+
+/// A script that waits at the other end until it is wanted.
+pub struct Ahead<'a> {
+    transport: &'a Transport,
+    script: Script,
+    shell: run::Ahead,
+    rest: String,
+    end: String,
+}
+
+impl Ahead<'_> {
+    /// Runs it to its end. Gives its stdout beside its answer.
+    pub fn bytes(self) -> Result<(Answer, Vec<u8>), TransportError> {
+        let finished = self.shell.output(self.rest.into_bytes())?;
+        self.transport.read(self.script, &self.end, finished)
     }
 }
 
@@ -526,6 +561,9 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// Where the script ends.
+const CLOSE: &str = "\n)\n";
+
 /// The text that is sent, and the word that its last line begins with. The arguments are set inside the script,
 /// quoted for POSIX sh, because the login shell that starts `sh -s` may be one that quotes otherwise; so they also
 /// stay out of the remote process list.
@@ -536,7 +574,7 @@ fn wrap(script: Script, args: &[&str]) -> Result<(String, String), TransportErro
     let nonce = std::collections::hash_map::RandomState::new().build_hasher().finish();
     let end = format!("ua-end-{nonce:016x}");
     let text = format!(
-        "set -- {quoted}\n(\n{}\n)\nua_code=$?\nprintf '\\n%s %s\\n' {end} \"$ua_code\"\nexit \"$ua_code\"\n",
+        "set -- {quoted}\n(\n{}{CLOSE}ua_code=$?\nprintf '\\n%s %s\\n' {end} \"$ua_code\"\nexit \"$ua_code\"\n",
         script.text
     );
     Ok((text, end))

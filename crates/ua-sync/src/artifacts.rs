@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::listing::Listing;
 use crate::mirror::local;
 use crate::progress;
+use crate::run::counted;
 use crate::transfer::Source;
 use crate::tree::{Thing, Tree};
 
@@ -79,7 +80,8 @@ pub fn step(
     bar.finish_and_clear();
     let kept = keep_changed(&aside, &index).map_err(local("cannot look at what the artifacts replaced"))?;
     if kept > 0 {
-        let detail = format!("{kept} files that were changed here are now in `{}`", aside.display());
+        let what = counted(kept, "file that was changed here is", "files that were changed here are");
+        let detail = format!("{what} now in `{}`", aside.display());
         report.push(Check::warn("sync.replaced", detail));
     }
     let check = match copied {

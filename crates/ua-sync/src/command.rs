@@ -39,8 +39,9 @@ Examples:
 
 The mirror is for looking at finished work. What runs on the VPS is judged there.
 
-Exit codes: 0 ok, 10-23 no way to the VPS, 30 another run has the mirror,
-32 the transfer failed, 50 some workspaces failed, 51 a deletion was refused";
+Exit codes: 0 ok, 1 something here or there failed, 2 wrong call or settings,
+10-23 no way to the VPS, 30 another run has the mirror, 32 the transfer failed,
+50 some workspaces failed, 51 a deletion was refused, 130 interrupted";
 
 /// Options that change what is copied, and how.
 const COPYING: [&str; 8] = [
@@ -65,7 +66,10 @@ fn argument(name: &'static str) -> Arg {
     match name {
         "no-artifacts" => switch(name, "Leave the artifacts alone"),
         "no-skip-synced" => switch(name, "Compare every byte of what the mirror has already, and repair it"),
-        "include-runtime-db" => switch(name, "Copy runtime_state.db and its companions, too"),
+        "include-runtime-db" => switch(
+            name,
+            "Copy runtime_state.db and its companions, too; with --no-skip-synced also of what is here",
+        ),
         "no-delete" => switch(name, "Keep files in the mirror that vanished on the VPS"),
         "require-ready-marker" => switch(name, "Judge gated workspaces by their ready marker (the default)"),
         "ignore-ready-marker" => switch(name, "Do not look at ready markers"),
@@ -180,7 +184,7 @@ Examples:
             )
             .arg(switch("pending", "Only those that are ready and not in the mirror as they should be"))
             .arg(switch("failed", "Only those that somebody has to look at"))
-            .arg(switch("synced", "Only those that are in the mirror"))
+            .arg(switch("synced", "Only those that the mirror has as the VPS has them"))
             .arg(
                 Arg::new("since")
                     .long("since")
@@ -216,7 +220,7 @@ Examples:
             )
             .arg(switch(
                 "local-missing",
-                "Delete what was mirrored and has been removed from the mirror, instead",
+                "Delete what was mirrored and you have removed from the mirror, instead: perhaps the last copy",
             ))
             .arg(ids("Only these workspaces; `-` reads them from stdin")),
         )
@@ -266,7 +270,14 @@ Examples:
   ua-sync timer status --json | jq .data.next_run",
                 )),
         );
-    Tool { legacy: legacy::rewrite, layer, on_failure, ..Tool::new(NAME, Lane::Vps, command, run) }
+    Tool {
+        legacy: legacy::rewrite,
+        layer,
+        on_failure,
+        // Files of the VPS, and never what runs there.
+        marks: &["mirror"],
+        ..Tool::new(NAME, Lane::Vps, command, run)
+    }
 }
 
 fn timer_verb(name: &'static str, about: &'static str, examples: &'static str) -> Command {
@@ -355,7 +366,13 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
         "watch" => Ok(job.watch()),
         _ => {
             let mut report = job.report();
-            job.cycle(&mut report);
+            let copied = job.cycle(&mut report);
+            if let Some((last, before)) = copied.split_last() {
+                let more = before.len().saturating_sub(NAMED);
+                let names = before.iter().skip(more).chain([last]).map(String::as_str).collect::<Vec<_>>();
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                job.context.out.note(&format!("copied {}{more}", names.join(", ")));
+            }
             Ok(job.finish(&report))
         }
     }
@@ -587,7 +604,8 @@ impl Job<'_> {
                 let rows = view.rows.iter().filter(|row| filter.takes(row));
                 let rows: Vec<_> = rows.filter(|row| !ids || id::refuse(&row.id).is_none()).collect();
                 if !self.context.out.is_json() {
-                    list::records(rows.iter().copied()).print(matches, &self.context.out);
+                    let raw = text(matches, "format") == Some("tsv");
+                    list::records(rows.iter().copied(), raw).print(matches, &self.context.out);
                     self.context.out.troubles(&report);
                     return Exit::Ok;
                 }
@@ -606,10 +624,13 @@ impl Job<'_> {
     fn watch(&self) -> Exit {
         let interval = self.config.settings.sync_interval.value.map_or(Duration::from_secs(30), |it| it.0);
         let begin = || self.report();
+        self.context.out.note(&format!("looks every {interval:?}, a line for each change; Ctrl-C ends it"));
         watch::watch(&self.context.out, interval, |report| self.cycle(report), begin)
     }
 }
 
+/// So many of what was copied, and one, are named.
+const NAMED: usize = 9;
 /// Most that a status waits for each step on the way to the VPS.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// And for the listing itself.
@@ -630,6 +651,7 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
     timer::valid_name(name)?;
     let dry_run = flag(matches, "dry-run");
     let mut report = Report::new(NAME, Lane::Local, name);
+    report.data.insert("mirror".to_owned(), true.into());
     let on = |report: &mut Report, timer: Timer| -> anyhow::Result<()> {
         timer.check()?;
         if dry_run {

@@ -55,7 +55,7 @@ impl Config {
             (AuthMode::Keys, SshKey::File(path)) if !path.exists() => {
                 let message = format!("SSH key does not exist: {}", path.display());
                 Err(Failure::new(Exit::Usage, message)
-                    .hint("ua-sync --ssh-key FILE, or --auth-mode tailscale_ssh"))
+                    .hint("ua-sync once --ssh-key FILE, or --auth-mode tailscale_ssh"))
             }
             _ => Ok(()),
         }

@@ -24,6 +24,7 @@ pub mod run;
 mod session;
 pub mod staging;
 pub mod status;
+mod threads;
 pub mod timer;
 pub mod toggle;
 pub mod transfer;

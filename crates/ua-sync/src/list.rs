@@ -49,21 +49,24 @@ pub fn since(text: &str, now: Timestamp) -> Result<f64, String> {
         .map_err(|_| "not a duration such as 24h, a day such as 2026-02-21, or a time".to_owned())
 }
 
-/// The rows for a person or a program.
-pub fn records<'a>(rows: impl Iterator<Item = &'a Row>) -> Records<6> {
-    let rows = rows.map(|row| Record { id: row.id.clone(), cells: cells(row), json: json(row) }).collect();
+/// The rows for a person, or with times and sizes for a program.
+pub fn records<'a>(rows: impl Iterator<Item = &'a Row>, raw: bool) -> Records<6> {
+    let record = |row: &Row| Record { id: row.id.clone(), cells: cells(row, raw), json: json(row) };
+    let rows = rows.map(record).collect();
     Records { head: ["ID", "STATE", "TIME", "FILES", "SIZE", "WHY"], rows }
 }
 
-fn cells(row: &Row) -> [String; 6] {
+fn cells(row: &Row, raw: bool) -> [String; 6] {
     let sum = row.listed.as_ref().filter(|listed| listed.kind == crate::listing::Kind::Directory);
     let none = || "-".to_owned();
     [
         row.id.clone(),
         row.state.word().to_owned(),
-        at(row).map_or_else(none, moment),
+        at(row).map_or_else(none, |at| moment(at, raw)),
         sum.map_or_else(none, |listed| listed.sum.files.to_string()),
-        sum.map_or_else(none, |listed| size(listed.sum.bytes)),
+        sum.map_or_else(none, |listed| {
+            if raw { listed.sum.bytes.to_string() } else { ua_common::output::bytes(listed.sum.bytes) }
+        }),
         row.why.clone(),
     ]
 }
@@ -83,13 +86,11 @@ pub fn json(row: &Row) -> Value {
     })
 }
 
-fn moment(at: f64) -> String {
+fn moment(at: f64, raw: bool) -> String {
     let at = std::time::Duration::try_from_secs_f64(at).ok().and_then(|at| i64::try_from(at.as_secs()).ok());
     let at = at.and_then(|at| Timestamp::from_second(at).ok());
-    at.map_or_else(|| "?".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
-}
-
-/// `1.2 MiB`.
-pub fn size(bytes: u64) -> String {
-    ua_common::output::bytes(bytes)
+    at.map_or_else(
+        || "?".to_owned(),
+        |at| at.strftime(if raw { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%d %H:%M:%SZ" }).to_string(),
+    )
 }

@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
 use ua_common::settings::Settings;
-use ua_common::transport::{Script, Transport, TransportError};
+use ua_common::transport::{self, Script, Transport};
 
 use crate::marker;
 
@@ -127,6 +127,14 @@ pub struct Listing {
     pub banner: bool,
 }
 
+impl Listing {
+    /// One of its entries.
+    pub fn get(&self, id: &str) -> Option<&Listed> {
+        let at = self.entries.binary_search_by(|entry| entry.id.as_str().cmp(id)).ok()?;
+        Some(&self.entries[at])
+    }
+}
+
 /// Why there is no listing.
 #[derive(Debug, thiserror::Error)]
 pub enum ListingError {
@@ -181,20 +189,36 @@ pub fn list(
     ids: &[&str],
     limit: Duration,
 ) -> Result<Listing, Failure> {
+    ahead(transport, wanted, ids, limit)?.list()
+}
+
+/// A listing that the VPS begins as soon as it is wanted.
+pub struct Ahead<'a>(transport::Ahead<'a>, &'a str);
+
+/// Gets a listing ready.
+pub fn ahead<'a>(
+    transport: &'a Transport,
+    wanted: &Wanted<'a>,
+    ids: &[&str],
+    limit: Duration,
+) -> Result<Ahead<'a>, Failure> {
     let (pattern, longest) = (escaped(wanted.marker), marker::LONGEST.to_string());
     let database = if wanted.database { "yes" } else { "no" };
     let paths: Vec<String> = ids.iter().map(|id| format!("./{id}")).collect();
     let mut args = vec![wanted.root, wanted.marker, &pattern, &longest, database, wanted.artifacts, RECORDS];
     args.extend(paths.iter().map(String::as_str));
-    let (answer, bytes) = transport.bytes(LIST, &args, limit).map_err(|error| match error {
-        // The connection is what failed here, and with it the transfer.
-        error @ TransportError::Run(_) => Failure::from(error),
-        error => error.into(),
-    })?;
-    if answer.code != 0 {
-        return Err(ListingError::Failed { said: answer.stderr }.into());
+    Ok(Ahead(transport.ahead(LIST, &args, limit)?, wanted.marker))
+}
+
+impl Ahead<'_> {
+    /// What there is now.
+    pub fn list(self) -> Result<Listing, Failure> {
+        let (answer, bytes) = self.0.bytes()?;
+        if answer.code != 0 {
+            return Err(ListingError::Failed { said: answer.stderr }.into());
+        }
+        Ok(parse(&bytes, self.1)?)
     }
-    Ok(parse(&bytes, wanted.marker)?)
 }
 
 /// A name as a pattern that only it matches.

@@ -56,7 +56,7 @@ impl Lock {
                 }
                 if start.elapsed() >= wait {
                     let message = format!("another run has the mirror `{}`: {holder}", mirror.display());
-                    return Err(Failure::new(Exit::Busy, message).hint("wait for it: --wait=5m"));
+                    return Err(Failure::new(Exit::Busy, message).hint(format!("ua-sync {verb} --wait=5m")));
                 }
                 waiting.get_or_insert_with(|| out.waiting(format!("waiting for {holder}")));
                 std::thread::sleep(Duration::from_millis(100));

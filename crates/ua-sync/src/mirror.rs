@@ -12,6 +12,7 @@ use ua_common::exit::Exit;
 use ua_common::state;
 
 use crate::id::{self, Name};
+use crate::threads::on_all;
 use crate::tree::{Thing, Tree};
 
 /// The one file of ours in the mirror.
@@ -166,6 +167,11 @@ impl Mirror {
         self.state.join("staged").join(&self.key)
     }
 
+    /// The same for what is not proved yet, and of which nothing is in place.
+    pub(crate) fn drafts(&self) -> PathBuf {
+        self.state.join("drafts").join(&self.key)
+    }
+
     /// Where local work goes that would be in the way.
     pub(crate) fn replaced(&self) -> PathBuf {
         self.state.join("replaced")
@@ -224,23 +230,9 @@ impl Mirror {
         for dir in [self.indexes(), self.journals()] {
             ours.extend(names(&dir).map_err(cannot())?);
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let each = here.len().div_ceil(threads).max(1);
-        let copies = std::thread::scope(|scope| {
-            let parts: Vec<_> = here
-                .chunks(each)
-                .map(|part| {
-                    scope.spawn(|| {
-                        part.iter().map(|id| Ok((id.clone(), self.copy(id)?))).collect::<io::Result<Vec<_>>>()
-                    })
-                })
-                .collect();
-            let join = |part: std::thread::ScopedJoinHandle<'_, io::Result<Vec<_>>>| {
-                part.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
-            };
-            parts.into_iter().map(join).collect::<io::Result<Vec<_>>>()
-        });
-        Ok(Local { copies: copies.map_err(cannot())?.into_iter().flatten().collect(), ours })
+        let copies = on_all(&here, |id| Ok((id.clone(), self.copy(id)?)));
+        let copies = copies.into_iter().collect::<io::Result<_>>().map_err(cannot())?;
+        Ok(Local { copies, ours })
     }
 
     fn copy(&self, id: &str) -> io::Result<Copy> {

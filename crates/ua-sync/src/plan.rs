@@ -123,8 +123,7 @@ pub fn compare(
         .iter()
         .map(|listed| row(listed, listing.now, manifest, local, failed, policy, options))
         .collect();
-    let there = |id: &str| listing.entries.binary_search_by(|entry| entry.id.as_str().cmp(id)).is_ok();
-    for id in local.copies.keys().filter(|id| !there(id)) {
+    for id in local.copies.keys().filter(|id| listing.get(id).is_none()) {
         if manifest.knows(id) || local.ours.contains(id) {
             rows.push(Row {
                 id: id.clone(),

@@ -1,6 +1,6 @@
 //! Deleting on the VPS what the mirror holds, proved. In doubt nothing is deleted.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::listing::{RECORDS, Wanted};
 use crate::manifest::Manifest;
 use crate::marker;
-use crate::mirror::{Binding, MARKER, Mirror, local};
+use crate::mirror::{Binding, MARKER, Mirror, is_database, local};
 use crate::plan::{Row, State};
 use crate::run::{self, LISTING, Options, View};
 use crate::transfer::Source;
@@ -110,7 +110,9 @@ impl Fact for PruneError {
             Self::Unmarked(_) => {
                 Some("is it mounted? then, for a mirror of the old script: ua-sync adopt".to_owned())
             }
-            Self::Other { .. } => Some("ua-sync status".to_owned()),
+            Self::Other { .. } => {
+                Some("ua-sync adopt  # if it is to be the mirror of this VPS from now on".to_owned())
+            }
             Self::TooMany { found, .. } => Some(format!("ua-sync prune --dry-run --max-delete {found}")),
             Self::Script { .. } => None,
         }
@@ -122,6 +124,25 @@ pub fn missing(rows: &mut Vec<Row>) -> Vec<String> {
     let ids = rows.iter().filter(|row| row.missing).map(|row| row.id.clone()).collect();
     rows.retain(|row| !row.missing);
     ids
+}
+
+/// A workspace that stays on the VPS.
+struct Kept {
+    id: String,
+    why: String,
+    hint: Option<String>,
+}
+
+impl Kept {
+    /// The mirror lacks something of it.
+    fn differs(id: &str, path: &str) -> Self {
+        let database = if is_database(Path::new(path)) { " --include-runtime-db" } else { "" };
+        Self {
+            id: id.to_owned(),
+            why: format!("the VPS has something of it that the mirror has not: `{path}`"),
+            hint: Some(format!("ua-sync pull --no-skip-synced{database} {}", printable(id))),
+        }
+    }
 }
 
 /// What deletion works with.
@@ -169,7 +190,7 @@ impl Prune<'_> {
             match self.may_go(row, &view) {
                 _ if !asked => {}
                 Ok(()) => rows.push(row),
-                Err(why) => kept.push((row.id.clone(), why)),
+                Err(why) => kept.push(Kept { id: row.id.clone(), why, hint: None }),
             }
         }
         let held: Vec<&str> = rows.iter().filter(|row| !row.missing).map(|row| row.id.as_str()).collect();
@@ -177,14 +198,9 @@ impl Prune<'_> {
             let _waiting = self.out.waiting("comparing the copies with the VPS, byte by byte");
             let differing = self.source(&view).differing(&held, &self.mirror.root, true)?;
             rows.retain(|row| {
-                let differs = differing.contains(&row.id);
-                if differs {
-                    kept.push((
-                        row.id.clone(),
-                        "the VPS has something of it that the mirror has not".to_owned(),
-                    ));
-                }
-                !differs
+                let differs = differing.get(&row.id);
+                kept.extend(differs.map(|path| Kept::differs(&row.id, path)));
+                differs.is_none()
             });
         }
         let most = delete.most.unwrap_or(MOST);
@@ -201,7 +217,7 @@ impl Prune<'_> {
         if self.options.dry_run {
             for row in &rows {
                 let why = if row.missing {
-                    "it was removed from the mirror"
+                    "it was removed from the mirror, so this is perhaps the last copy"
                 } else {
                     "the mirror holds it, proved"
                 };
@@ -217,14 +233,18 @@ impl Prune<'_> {
         for id in &deleted {
             report.push(Check::pass("prune.deleted", format!("{id} is gone from the VPS")));
         }
-        for (id, why) in &kept {
+        for Kept { id, why, hint } in &kept {
             let detail = format!("{}: {why}", printable(id));
             // Who names one wants it gone.
             let named = ids.is_some_and(|ids| ids.contains(id)) && delete.held;
-            report.push(if named {
+            let check = if named {
                 Check::fail("prune.kept", Exit::Refused, detail)
             } else {
                 Check::skip("prune.kept", detail)
+            };
+            report.push(match hint {
+                Some(hint) => check.hint(hint),
+                None => check,
             });
         }
         let summary = if self.options.dry_run {
@@ -235,7 +255,7 @@ impl Prune<'_> {
         report.push(Check::pass("prune", summary));
         let would: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
         let kept: serde_json::Map<String, serde_json::Value> =
-            kept.into_iter().map(|(id, why)| (id, why.into())).collect();
+            kept.into_iter().map(|kept| (kept.id, kept.why.into())).collect();
         report.data.insert("prune".to_owned(), json!({"chosen": would, "deleted": deleted, "kept": kept}));
         Ok(())
     }
@@ -304,7 +324,7 @@ impl Prune<'_> {
         rows: &[&Row],
         view: &View,
         deleted: &mut Vec<String>,
-        kept: &mut Vec<(String, String)>,
+        kept: &mut Vec<Kept>,
     ) -> Result<(), Failure> {
         let wanted = Wanted::of(&self.config.settings, self.options.database);
         let database = if wanted.database { "yes" } else { "no" };
@@ -323,7 +343,9 @@ impl Prune<'_> {
                         .map_err(local("cannot write down that a copy is the only one"))?;
                     deleted.push(id.to_owned());
                 }
-                Some((word, id)) => kept.push((id.to_owned(), format!("on the VPS: {word}"))),
+                Some((word, id)) => {
+                    kept.push(Kept { id: id.to_owned(), why: format!("on the VPS: {word}"), hint: None });
+                }
                 None => {}
             }
         }
@@ -354,14 +376,14 @@ pub fn adopt(
         idle: config.settings.transfer_idle_timeout.0,
         banner: view.listing.banner,
     };
-    let differing = if held.is_empty() { BTreeSet::new() } else { source.differing(&held, root, false)? };
+    let differing = if held.is_empty() { BTreeMap::new() } else { source.differing(&held, root, false)? };
     let proved = held.len() - differing.len();
     if proved == 0 {
-        let detail = format!(
-            "none of the {} recorded workspaces in `{}` is what the VPS has; this is not shown to be its mirror",
-            held.len(),
-            root.display()
-        );
+        let of = match held.len() {
+            0 => "the VPS has none of the workspaces that are recorded".to_owned(),
+            held => format!("none of the {held} recorded workspaces that are here is what the VPS has"),
+        };
+        let detail = format!("{of}: `{}` is not shown to be its mirror", root.display());
         report.push(Check::fail("mirror.adopt", Exit::Refused, detail).hint("ua-sync once"));
         return Ok(());
     }
@@ -373,5 +395,9 @@ pub fn adopt(
     let detail =
         format!("`{}` {is} bound to `{host}`: {proved} of {} copies are proved", root.display(), held.len());
     report.push(Check::pass("mirror.adopt", detail));
+    for (id, path) in &differing {
+        let detail = format!("{id}: `{path}` is not what the VPS has");
+        report.push(Check::warn("mirror.unproved", detail).hint(format!("ua-sync pull {id}")));
+    }
     Ok(())
 }

@@ -91,7 +91,7 @@ pub fn judge(listed: &Listed, policy: &Policy, now: f64) -> Readiness {
 /// By what is newest in it, whatever its marker says.
 pub fn plain(listed: &Listed, min_age: f64, now: f64) -> Readiness {
     match young(now - listed.active, min_age) {
-        Some(words) => Readiness::TooYoung(format!("its newest file is {words}")),
+        Some(words) => Readiness::TooYoung(format!("its newest file is {words} old")),
         None => Readiness::Ready(unmarked(listed)),
     }
 }
@@ -131,7 +131,8 @@ fn legacy(run_log: &Entry, min_age: f64, now: f64) -> Readiness {
         Entry::Other(kind @ (Kind::Link | Kind::Other)) => {
             Readiness::Running(format!("it has no marker, and its run.log is {}", kind.words()))
         }
-        _ => Readiness::Running("it has no marker, and its run.log is empty".to_owned()),
+        Entry::File { .. } => Readiness::Running("it has no marker, and its run.log is empty".to_owned()),
+        _ => Readiness::Running("it has no marker and no run.log".to_owned()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One run of the mirror: look, compare, copy what is missing, prove it, write it down.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -17,14 +18,15 @@ use ua_common::transport::Transport;
 use crate::artifacts;
 use crate::config::Config;
 use crate::id;
-use crate::listing::{self, Listed, Listing, Wanted};
+use crate::listing::{self, Listing, Wanted};
 use crate::manifest::Manifest;
 use crate::mirror::{Binding, Local, MARKER, Mirror, local};
 use crate::plan::{self, Row, State};
 use crate::progress::Progress;
 use crate::prune::{self, Prune};
 use crate::ready::{self, Policy, Readiness};
-use crate::staging::{Keep, Staging};
+use crate::staging::{Keep, Staged, Staging};
+use crate::threads::on_all;
 use crate::transfer::{Look, Source};
 
 /// Longest that one listing may take.
@@ -144,10 +146,10 @@ pub struct Run<'a> {
     pub resumed: Vec<String>,
     /// Not copied, and why.
     pub failed: BTreeMap<String, String>,
-    /// Links that led out of their workspace.
-    left_out: usize,
+    /// What of a workspace is not mirrored: links that lead out of it, devices, fifos, sockets.
+    left_out: BTreeMap<String, usize>,
     /// Local changes that were put aside.
-    aside: usize,
+    aside: BTreeMap<String, usize>,
     /// Old copies that could not be removed.
     left: usize,
 }
@@ -231,8 +233,8 @@ pub fn run(
         proved: Vec::new(),
         resumed: Vec::new(),
         failed: BTreeMap::new(),
-        left_out: 0,
-        aside: 0,
+        left_out: BTreeMap::new(),
+        aside: BTreeMap::new(),
         left: 0,
     };
     let Some(staging) = staging else {
@@ -327,11 +329,13 @@ impl Run<'_> {
         let wanted = rows.iter().filter(|row| row.state.is_wanted() && !staging.stuck.contains_key(&row.id));
         let mut wanted: Vec<&Row> = wanted.collect();
         self.room(staging, &mut wanted)?;
-        let listed: Vec<&Listed> = wanted.iter().filter_map(|row| row.listed.as_ref()).collect();
-        let total = total(listed.iter().map(|listed| listed.sum.bytes));
-        let progress = Progress::new(self.out, listed.len(), total);
-        for batch in batches(&listed) {
-            self.copy_batch(&source, staging, &batch, manifest, &progress)?;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let bytes = |row: &Row| row.listed.as_ref().map_or(0, |listed| listed.sum.bytes);
+        let progress = Progress::new(self.out, wanted.len(), total(wanted.iter().map(|row| bytes(row))));
+        for batch in batches(&wanted) {
+            self.copy_batch(&source, staging, batch, manifest, &progress)?;
         }
         Ok(())
     }
@@ -345,7 +349,7 @@ impl Run<'_> {
         }
         let differing = source.differing(&ids, &self.mirror.root, self.options.database)?;
         for row in rows.iter_mut().filter(|row| open(row)) {
-            if differing.contains(&row.id) {
+            if differing.contains_key(&row.id) {
                 row.state = State::Conflict;
                 CONFLICT.clone_into(&mut row.why);
             }
@@ -382,55 +386,72 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Copies some workspaces, compares what came with what the VPS has then, and puts those in place that are equal.
-    fn copy_batch(
+    /// Copies some workspaces, each with its signature, compares what came with what the VPS has then, and puts those in
+    /// place that are equal.
+    fn copy_batch<'r>(
         &mut self,
         source: &Source<'_>,
         staging: &Staging<'_>,
-        batch: &[&str],
+        batch: Vec<(&'r str, String)>,
         manifest: &mut Manifest,
         progress: &Progress,
     ) -> Result<(), Failure> {
         let look = if self.options.recheck { Look::Content } else { Look::Quick };
         let wanted = Wanted::of(&self.config.settings, self.options.database);
-        let mut open: Vec<&str> = batch.to_vec();
+        let mut open = batch;
         let mut proved: Vec<(&str, String)> = Vec::new();
         for round in 1..=ROUNDS {
             if open.is_empty() {
                 break;
             }
+            let ids: Vec<&str> = open.iter().map(|(id, _)| *id).collect();
+            // What it takes to get there is over before the copy is.
+            let then = listing::ahead(self.transport, &wanted, &ids, LISTING)?;
             let complaint =
-                source.copy(&open, staging, self.options.database, look, &mut |line| progress.line(line))?;
-            let listing = listing::list(self.transport, &wanted, &open, LISTING)?;
-            let mut again: Vec<(&str, String)> = Vec::new();
-            let mut equal: Vec<(&str, String)> = Vec::new();
-            for id in open {
-                match self.judge(staging, &listing, id) {
-                    Judged::Equal(signature) => equal.push((id, signature)),
+                source.copy(&ids, staging, self.options.database, look, &mut |line| progress.line(line))?;
+            let database = self.options.database;
+            let (listing, staged) = std::thread::scope(|scope| {
+                let here = scope.spawn(|| on_all(&open, |(id, run)| staging.prepare(id, run, database)));
+                let listing = then.list();
+                (listing, here.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            });
+            let listing = listing?;
+            let mut again: Vec<(&'r str, String, String)> = Vec::new();
+            let mut equal: Vec<(&'r str, String)> = Vec::new();
+            for ((id, signature), staged) in open.into_iter().zip(staged) {
+                match self.judge(staging, &listing, id, &signature, staged) {
+                    Judged::Equal => equal.push((id, signature)),
                     Judged::Open(why) => self.not_ready(id, &why),
-                    Judged::Differs(why) => again.push((id, why)),
+                    Judged::Differs { now, why } => again.push((id, now, why)),
                 }
             }
             // A complaint that no difference explains may be about anything.
             if let Some(said) = complaint.as_ref().filter(|_| again.is_empty()) {
-                again = equal.drain(..).map(|(id, _)| (id, said.clone())).collect();
+                again = equal.drain(..).map(|(id, signature)| (id, signature, said.clone())).collect();
             }
             proved.append(&mut equal);
             if round == ROUNDS {
-                for (id, why) in again {
+                for (id, _, why) in again {
                     let said = complaint.as_ref().map_or(String::new(), |said| format!(" ({said})"));
                     self.failed.insert(id.to_owned(), format!("{why}{said}"));
                 }
                 break;
             }
-            open = again.into_iter().map(|(id, _)| id).collect();
+            open = again.into_iter().map(|(id, signature, _)| (id, signature)).collect();
         }
         self.put(staging, &proved, manifest)
     }
 
-    /// Is what was staged what the VPS has?
-    fn judge(&mut self, staging: &Staging<'_>, listing: &Listing, id: &str) -> Judged {
-        let Some(listed) = listing.entries.iter().find(|listed| listed.id == id) else {
+    /// Is what was staged as the run of this signature what the VPS has?
+    fn judge(
+        &mut self,
+        staging: &Staging<'_>,
+        listing: &Listing,
+        id: &str,
+        signature: &str,
+        staged: std::io::Result<Option<Staged>>,
+    ) -> Judged {
+        let Some(listed) = listing.get(id) else {
             return Judged::Open("it vanished on the VPS".to_owned());
         };
         let readiness = if self.options.force {
@@ -438,30 +459,38 @@ impl Run<'_> {
         } else {
             ready::judge(listed, &Policy::of(&self.config.settings), listing.now)
         };
-        let ready = match readiness {
-            Readiness::Ready(ready) => ready,
+        let now = match readiness {
+            Readiness::Ready(ready) => ready.signature,
             Readiness::Running(why) | Readiness::TooYoung(why) | Readiness::BadMarker(why) => {
                 return Judged::Open(why);
             }
         };
-        match staging.look(id, self.options.database) {
-            Ok(Some(staged)) if staged.tree.sum() == listed.sum && listed.unreadable == 0 => {
-                if let Err(error) = staging.announce(id, &ready.signature, &staged.tree) {
-                    return Judged::Differs(format!("it cannot be written down: {error}"));
+        let why = match staged {
+            Ok(Some(_)) if now != signature => "its marker changed while it was copied".to_owned(),
+            Ok(Some(staged)) if staged.sum == listed.sum && listed.unreadable == 0 => {
+                match staging.announce(id) {
+                    Ok(()) => {
+                        let others = usize::try_from(listed.others).unwrap_or(usize::MAX);
+                        let left_out = others.saturating_sub(staged.links);
+                        if left_out > 0 {
+                            self.left_out.insert(id.to_owned(), left_out);
+                        }
+                        return Judged::Equal;
+                    }
+                    Err(error) => format!("it cannot be written down: {error}"),
                 }
-                self.left_out += staged.left_out;
-                Judged::Equal(ready.signature)
             }
             Ok(Some(staged)) => {
-                let (came, there) = (staged.tree.sum(), listed.sum);
-                Judged::Differs(format!(
+                let (came, there) = (staged.sum, listed.sum);
+                format!(
                     "the copy is not what the VPS has, which may still change: {} of {} files, {} of {} bytes",
                     came.files, there.files, came.bytes, there.bytes
-                ))
+                )
             }
-            Ok(None) => Judged::Differs("nothing of it came".to_owned()),
-            Err(error) => Judged::Differs(format!("its copy cannot be looked at: {error}")),
-        }
+            Ok(None) => "nothing of it came".to_owned(),
+            Err(error) => format!("its copy cannot be looked at: {error}"),
+        };
+        Judged::Differs { now, why }
     }
 
     fn not_ready(&mut self, id: &str, why: &str) {
@@ -487,10 +516,12 @@ impl Run<'_> {
         staging.sync().map_err(local("cannot have the copies written to disk"))?;
         let keep = Keep { database: self.options.database, deleted: self.options.keep_deleted };
         let mut done: Vec<(&str, &str)> = Vec::new();
-        for (id, signature) in proved {
-            match staging.put(id, keep) {
+        for ((id, signature), put) in proved.iter().zip(on_all(proved, |(id, _)| staging.put(id, keep))) {
+            match put {
                 Ok(put) => {
-                    self.aside += put.aside;
+                    if put.aside > 0 {
+                        self.aside.insert((*id).to_owned(), put.aside);
+                    }
                     self.left += usize::from(put.left);
                     done.push((id, signature));
                     let list = if put.copied { &mut self.copied } else { &mut self.proved };
@@ -521,18 +552,21 @@ impl Run<'_> {
 
     /// Says how it went.
     fn tell(&self, rows: &[Row], start: Instant, report: &mut Report) {
-        let running = Self::count(rows, &[State::Running, State::TooYoung]) + self.resumed.len();
+        let chosen = self.options.ids.is_some();
         let unchanged = Self::count(rows, &[State::Synced]) + self.proved.len();
         let mut failed = self.failed.clone();
         for row in rows.iter().filter(|row| {
             matches!(row.state, State::Conflict | State::Unreadable)
-                || (self.options.ids.is_some() && !row.state.is_held() && !row.state.is_wanted())
+                || (chosen && !row.state.is_held() && !row.state.is_wanted())
         }) {
             failed.insert(row.id.clone(), format!("{}: {}", row.state.word(), row.why));
         }
-        for id in self.resumed.iter().filter(|_| self.options.ids.is_some()) {
+        for id in self.resumed.iter().filter(|_| chosen) {
             failed.insert(id.clone(), "running: it was resumed while it was copied".to_owned());
         }
+        // Who names a workspace wants it, so that one which runs has failed.
+        let running = Self::count(rows, &[State::Running, State::TooYoung]) + self.resumed.len();
+        let running = if chosen { 0 } else { running };
         let summary = format!(
             "copied {}, unchanged {unchanged}, running {running}, failed {}",
             self.copied.len(),
@@ -545,17 +579,29 @@ impl Run<'_> {
         };
         report.push(check.since(start));
         for (id, why) in &failed {
-            report.push(Check::fail("sync.failed", Exit::Partial, format!("{id}: {why}")));
+            let check = Check::fail("sync.failed", Exit::Partial, format!("{}: {why}", printable(id)));
+            let state = rows.iter().find(|row| row.id == *id).map(|row| row.state);
+            // One example is enough where nobody asked for any.
+            let hinted = !chosen && report.checks.iter().any(|check| check.id == "sync.failed");
+            report.push(match state.filter(|_| !hinted).and_then(|state| self.way_out(id, state)) {
+                Some(hint) => check.hint(hint),
+                None => check,
+            });
         }
-        if self.left_out > 0 {
-            let detail = format!("{} links that lead out of their workspace were left out", self.left_out);
-            report.push(Check::warn("sync.links", detail));
-        }
-        if self.aside > 0 {
+        for (id, left) in &self.left_out {
             let detail = format!(
-                "{} files that were changed here are now in `{}`",
-                self.aside,
-                self.mirror.replaced().display()
+                "{}: {} not mirrored: links that lead out of it, devices, fifos or sockets",
+                printable(id),
+                counted(*left, "thing in it is", "things in it are")
+            );
+            report.push(Check::warn("sync.left_out", detail));
+        }
+        for (id, aside) in &self.aside {
+            let detail = format!(
+                "{}: {} now in `{}`",
+                printable(id),
+                counted(*aside, "file that was changed here is", "files that were changed here are"),
+                self.mirror.replaced().join(id).display()
             );
             report.push(Check::warn("sync.replaced", detail));
         }
@@ -571,7 +617,7 @@ impl Run<'_> {
         };
         for row in rows.iter().filter(unclear) {
             let detail = format!("`{}` is not mirrored: {}", printable(&row.id), row.why);
-            report.push(Check::warn("sync.skipped", detail));
+            report.push(Check::warn("sync.trouble", detail));
         }
         if !failed.is_empty() {
             let mirrored = unchanged + self.copied.len();
@@ -597,19 +643,37 @@ impl Run<'_> {
     fn troubles(rows: &[Row], report: &mut Report) {
         for row in rows.iter().filter(|row| row.state.is_trouble() || row.state == State::UnsupportedName) {
             let detail = format!("{}: {}: {}", printable(&row.id), row.state.word(), row.why);
-            report.push(Check::warn("sync.failed", detail));
+            report.push(Check::warn("sync.trouble", detail));
+        }
+    }
+
+    /// What gets a named workspace here that a run leaves alone.
+    fn way_out(&self, id: &str, state: State) -> Option<String> {
+        let (id, here) = (printable(id), self.mirror.root.join(id));
+        match state {
+            State::Running | State::TooYoung | State::BadMarker => {
+                Some(format!("ua-sync pull --ignore-ready-marker {id}"))
+            }
+            State::Conflict => Some(format!("mv {0} {0}.mine && ua-sync pull {id}", here.display())),
+            State::MirrorOnly => Some(format!("ls {}", here.display())),
+            _ => None,
         }
     }
 }
 
+/// So many of something.
+pub(crate) fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 /// What comparing a staged copy with the VPS says.
 enum Judged {
-    /// It is the same; ready as this.
-    Equal(String),
+    /// It is the same.
+    Equal,
     /// It is not ready any more.
     Open(String),
-    /// It is not the same.
-    Differs(String),
+    /// It is not the same, and why; now it is the run of this signature.
+    Differs { now: String, why: String },
 }
 
 /// Sparse files may be as large as a number can be.
@@ -617,20 +681,22 @@ fn total(bytes: impl IntoIterator<Item = u64>) -> u64 {
     bytes.into_iter().fold(0, u64::saturating_add)
 }
 
-/// Portions of bounded size; a workspace that is larger by itself is a portion of its own.
-fn batches<'a>(listed: &[&'a Listed]) -> Vec<Vec<&'a str>> {
-    let mut batches: Vec<Vec<&str>> = Vec::new();
+/// Portions of bounded size, each workspace with its signature; one that is larger by itself is a portion of its own.
+fn batches<'a>(rows: &[&'a Row]) -> Vec<Vec<(&'a str, String)>> {
+    let mut batches: Vec<Vec<(&str, String)>> = Vec::new();
     let mut bytes = 0;
-    for it in listed {
-        let fits = total([bytes, it.sum.bytes]) <= BATCH.0;
+    for row in rows {
+        let (Some(listed), Some(ready)) = (&row.listed, &row.ready) else { continue };
+        let one = (row.id.as_str(), ready.signature.clone());
+        let fits = total([bytes, listed.sum.bytes]) <= BATCH.0;
         match batches.last_mut() {
-            Some(batch) if fits && batch.len() < BATCH.1 => batch.push(&it.id),
+            Some(batch) if fits && batch.len() < BATCH.1 => batch.push(one),
             _ => {
                 bytes = 0;
-                batches.push(vec![&it.id]);
+                batches.push(vec![one]);
             }
         }
-        bytes = total([bytes, it.sum.bytes]);
+        bytes = total([bytes, listed.sum.bytes]);
     }
     batches
 }

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps};
 use ua_common::error::Failure;
 use ua_common::state::UNFINISHED;
 
+use crate::listing::Sum;
 use crate::mirror::{Mirror, is_database, local};
 use crate::tree::{self, Thing, Tree};
 
@@ -27,10 +28,10 @@ pub struct Keep {
 /// A workspace that was staged.
 #[derive(Debug)]
 pub struct Staged {
-    /// What will be in the mirror.
-    pub tree: Tree,
-    /// Links that lead out of the workspace: not taken.
-    pub left_out: usize,
+    /// How much will be in the mirror.
+    pub sum: Sum,
+    /// Links that will be in it: those that stay inside the workspace.
+    pub links: usize,
 }
 
 /// The place where copies wait, on the mirror's file system.
@@ -71,7 +72,8 @@ impl<'a> Staging<'a> {
             match fits(&dir, &mirror.root) {
                 Ok(()) => {
                     let mut staging = Self { mirror, dir, stuck: BTreeMap::new() };
-                    for folder in [staging.stage(), staging.old(), staging.partial()] {
+                    remove(&mirror.drafts()).map_err(local("cannot remove what a run before left"))?;
+                    for folder in [staging.stage(), staging.old(), staging.partial(), mirror.drafts()] {
                         fs_err::create_dir_all(folder).map_err(local("cannot make a folder"))?;
                     }
                     let recovered = staging.recover().map_err(local("cannot bring the mirror in order"))?;
@@ -107,15 +109,19 @@ impl<'a> Staging<'a> {
         self.mirror.journals().join(id)
     }
 
-    /// Looks at what was staged of a workspace, and takes out what must not come along. Nothing if there is nothing.
-    pub fn look(&self, id: &str, database: bool) -> io::Result<Option<Staged>> {
+    fn draft(&self, id: &str) -> PathBuf {
+        self.mirror.drafts().join(id)
+    }
+
+    /// Looks at what was staged of a workspace, takes out what must not come along, and writes down what that is, to be
+    /// announced once it is proved to be the run of this signature. Nothing if there is nothing.
+    pub fn prepare(&self, id: &str, signature: &str, database: bool) -> io::Result<Option<Staged>> {
         let dir = self.stage().join(id);
         if Thing::at(&dir)? != Some(Thing::Directory) {
             return Ok(None);
         }
         let mut tree = Tree::walk(&dir)?;
         let mut unwanted = tree.escaping();
-        let left_out = unwanted.len();
         // What rsync is told to leave out it leaves in the stage, where an earlier run may have had other orders.
         let excluded = |path: &Path, thing: &Thing| {
             *thing == Thing::Other || (!database && *thing != Thing::Directory && is_database(path))
@@ -130,13 +136,15 @@ impl<'a> Staging<'a> {
             set_times(&parent, &times)?;
             tree.0.remove(&path);
         }
-        Ok(Some(Staged { tree, left_out }))
+        let inode = fs_err::symlink_metadata(&dir)?.ino();
+        fs_err::write(self.draft(id), tree.bytes(signature, inode))?;
+        let links = tree.0.values().filter(|thing| matches!(thing, Thing::Link(_))).count();
+        Ok(Some(Staged { sum: tree.sum(), links }))
     }
 
-    /// Writes down what is about to be put in place, for the run that comes after one that is cut off.
-    pub fn announce(&self, id: &str, signature: &str, staged: &Tree) -> io::Result<()> {
-        let inode = fs_err::symlink_metadata(self.stage().join(id))?.ino();
-        fs_err::write(self.journal(id), staged.bytes(signature, inode))
+    /// What was prepared is proved, and about to be put in place: the run that comes after one that is cut off ends that.
+    pub fn announce(&self, id: &str) -> io::Result<()> {
+        fs_err::rename(self.draft(id), self.journal(id))
     }
 
     /// Puts an announced copy in place of what is there. Local additions stay; local changes to files of ours are put
@@ -766,8 +774,8 @@ mod tests {
 
     /// What one run does with a workspace once it has been copied to the stage.
     fn put(staging: &Staging<'_>, keep: Keep) -> Put {
-        let staged = staging.look(ID, keep.database).unwrap().unwrap();
-        staging.announce(ID, "2_completed", &staged.tree).unwrap();
+        staging.prepare(ID, "2_completed", keep.database).unwrap().unwrap();
+        staging.announce(ID).unwrap();
         staging.put(ID, keep).unwrap()
     }
 
@@ -898,9 +906,10 @@ mod tests {
                 place.plant(&case);
                 let mirror = place.mirror();
                 let (staging, _) = Staging::open(&mirror).unwrap();
-                let staged = staging.look(ID, case.keep.database).unwrap().unwrap();
-                staging.announce(ID, "2_completed", &staged.tree).unwrap();
-                cut(&staging, &staged.tree, case.keep);
+                staging.prepare(ID, "2_completed", case.keep.database).unwrap().unwrap();
+                staging.announce(ID).unwrap();
+                let (_, staged) = Tree::parse(&fs::read(staging.journal(ID)).unwrap()).unwrap();
+                cut(&staging, &staged, case.keep);
                 // Somebody goes on with the old copy, wherever it is by now, until it is gone.
                 let copies = [staging.old().join(ID), staging.stage().join(ID), mirror.root.join(ID)];
                 let numbers: Vec<_> = copies.iter().map(|copy| number(copy).unwrap()).collect();
@@ -933,8 +942,8 @@ mod tests {
         place.plant(&case);
         let mirror = place.mirror();
         let (staging, _) = Staging::open(&mirror).unwrap();
-        let staged = staging.look(ID, false).unwrap().unwrap();
-        staging.announce(ID, "2_completed", &staged.tree).unwrap();
+        staging.prepare(ID, "2_completed", false).unwrap().unwrap();
+        staging.announce(ID).unwrap();
         fs::write(mirror.root.join(ID).join("same"), format!("{MINE}into the file")).unwrap();
         let owned = place.owned();
         assert!(Staging::open(&mirror).unwrap().1.is_empty());
@@ -950,8 +959,8 @@ mod tests {
         place.plant(&case);
         let mirror = place.mirror();
         let (staging, _) = Staging::open(&mirror).unwrap();
-        let staged = staging.look(ID, false).unwrap().unwrap();
-        staging.announce(ID, "2_completed", &staged.tree).unwrap();
+        staging.prepare(ID, "2_completed", false).unwrap().unwrap();
+        staging.announce(ID).unwrap();
         // What was changed here cannot be put aside.
         fs::create_dir_all(mirror.replaced().parent().unwrap()).unwrap();
         fs::write(mirror.replaced(), "in the way").unwrap();

@@ -1,6 +1,6 @@
 //! rsync over the one connection: copies into the staging place, and compares contents.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
@@ -89,7 +89,8 @@ impl Source<'_> {
         let rules = self.rules(ids, database)?;
         let mut args = neutral();
         args.extend(
-            ["--perms", "--times", WINDOW, "--safe-links", "--delete", "--compress"].map(OsString::from),
+            ["--perms", "--times", WINDOW, "--safe-links", "--delete", "--compress", LEVEL]
+                .map(OsString::from),
         );
         args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
@@ -114,7 +115,7 @@ impl Source<'_> {
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Option<String>, Failure> {
         let mut args = neutral();
-        args.extend(["--perms", "--times", WINDOW, "--safe-links", "--compress"].map(OsString::from));
+        args.extend(["--perms", "--times", WINDOW, "--safe-links", "--compress", LEVEL].map(OsString::from));
         args.push(MODES.into());
         args.extend(["--info=progress2", "--out-format=%n"].map(OsString::from));
         args.push(format!("--exclude=/{excluded}").into());
@@ -127,13 +128,14 @@ impl Source<'_> {
     }
 
     /// Those of the named workspaces of which the VPS has something that `mirror` does not have with the same
-    /// content. Links and special files count, and databases unless they are left to the mirror.
+    /// content, each with the first such path. Links and special files count, and databases unless they are left to the
+    /// mirror.
     pub fn differing(
         &self,
         ids: &[&str],
         mirror: &Path,
         databases_too: bool,
-    ) -> Result<BTreeSet<String>, Failure> {
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let rules = self.rules(ids, databases_too)?;
         let mut args = neutral();
         args.extend(["--dry-run", "--devices", "--specials", "--checksum"].map(OsString::from));
@@ -141,24 +143,26 @@ impl Source<'_> {
         args.push(joined("--filter=merge ", rules.path()));
         args.push(self.transport.remote(&format!("{}/", self.root)));
         args.push(mirror.into());
-        let mut differing = BTreeSet::new();
+        let mut differing = BTreeMap::new();
         let mut unclear = false;
         let complaint = self.run(args, &mut |line| {
             let Some((change, name)) = line.split_once(' ') else { return };
             if change.starts_with('.') || name == "./" {
                 return;
             }
-            let id = name.split('/').next().unwrap_or_default();
-            match ids.iter().find(|known| **known == id) {
-                Some(id) => {
-                    differing.insert((*id).to_owned());
-                }
-                None => unclear = true,
+            let (id, path) = name.split_once('/').unwrap_or((name, ""));
+            if ids.contains(&id) {
+                differing.entry(id.to_owned()).or_insert_with(|| path.to_owned());
+            } else {
+                unclear = true;
             }
         })?;
         // What could not be read or attributed may be anything.
         if unclear || complaint.is_some() {
-            differing.extend(ids.iter().map(|id| (*id).to_owned()));
+            let said = complaint.unwrap_or_else(|| "rsync named something else".to_owned());
+            for id in ids {
+                differing.entry((*id).to_owned()).or_insert_with(|| said.clone());
+            }
         }
         Ok(differing)
     }
@@ -213,6 +217,9 @@ const MODES: &str = "--chmod=Du+rwx,Dgo-w,Du-s,Dg-s,D-t,Fu+rw,Fgo-w,Fu-s,Fg-s";
 
 /// Times count to the nanosecond: by whole seconds, what is written twice in one is the same.
 const WINDOW: &str = "--modify-window=-1";
+
+/// Logs and reports become as small by the lowest level, for less work at both ends.
+const LEVEL: &str = "--compress-level=1";
 
 /// What holds for every run: nothing of the source's owners, devices or names has power here.
 fn neutral() -> Vec<OsString> {

@@ -81,12 +81,22 @@ fn tell(out: &Printer, report: &Report, copied: &[String], pause: Duration, trou
         words.push(format!("copied {}: {}", copied.len(), copied.join(", ")));
     }
     let wrong: Vec<&Check> = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
+    let summary = report.data.get("summary").and_then(serde_json::Value::as_str);
     match (wrong.first(), report.checks.iter().find(|check| check.id == crate::toggle::ID)) {
         (Some(first), _) => {
             let more =
                 if wrong.len() > 1 { format!(" (and {} more)", wrong.len() - 1) } else { String::new() };
             let exit = report.exit();
-            words.push(format!("{}{more}: exit {} ({})", first.detail, exit.code(), exit.name()));
+            // Where workspaces failed, the summary names them.
+            let what = summary.filter(|_| exit == Exit::Partial).map_or_else(
+                || format!("{}{more}", first.detail),
+                |summary| {
+                    let whys = wrong.iter().filter(|check| check.id == "sync.failed");
+                    let whys: Vec<&str> = whys.map(|check| check.detail.as_str()).take(3).collect();
+                    format!("{summary} ({})", whys.join("; "))
+                },
+            );
+            words.push(format!("{what}: exit {} ({})", exit.code(), exit.name()));
         }
         (None, Some(skipped)) => words.push(skipped.detail.clone()),
         (None, None) if trouble_before => words.push("all is well again".to_owned()),

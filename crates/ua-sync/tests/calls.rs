@@ -222,7 +222,11 @@ fn p113_a_mistyped_id_is_an_error_with_near_names() {
     let (_, err) = vps.ends(&["pull", "session_running", "session_20260221_abc"], 50);
     assert!(err.contains("session_running: running: it has no marker"), "{err}");
     assert!(vps.mirror("session_20260221_abc").exists());
-    vps.ends(&["pull", "--ignore-ready-marker", "session_running"], 0);
+    let (out, err) = vps.ends(&["pull", "session_running"], 50);
+    assert!(out.contains("copied 0, unchanged 0, running 0, failed 1"), "{out}");
+    assert!(err.contains("hint: ua-sync pull --ignore-ready-marker session_running\n"), "{err}");
+    let (_, err) = vps.ends(&["pull", "--ignore-ready-marker", "session_running"], 0);
+    assert!(err.contains("note: copied session_running\n"), "{err}");
     assert!(vps.mirror("session_running").exists());
 }
 
@@ -245,6 +249,13 @@ fn pull_reads_what_list_prints() {
     let (out, _) = vps.ends(&["list", "--format", "json"], 0);
     let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(rows.iter().all(|row| row["state"] == "pending" && row["files"] == 3), "{out}");
+    let (out, _) = vps.ends(&["list", "--format", "tsv"], 0);
+    let fields: Vec<&str> = out.lines().next().unwrap().split('\t').collect();
+    assert_eq!(fields.len(), 6, "{fields:?}");
+    assert!(
+        fields[2].ends_with('Z') && fields[2].contains('T') && fields[4].parse::<u64>().is_ok(),
+        "{fields:?}"
+    );
     vps.ends(&["list", "--format", "json", "--json"], 2);
     let (out, _) = vps.ends(&["list", "--since", "1h", "--format", "ids"], 0);
     assert_eq!(out.lines().count(), 3);
@@ -476,8 +487,9 @@ fn p130_watch_prints_a_line_for_a_change_and_ends_at_once_on_sigterm() {
     let mut err = String::new();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     let lines: Vec<&str> = err.lines().filter(|line| line.starts_with("note:")).collect();
-    assert_eq!(lines.len(), 2, "{err}");
-    assert!(lines[0].ends_with("copied 1: session_1") && lines[1].ends_with("copied 1: session_2"), "{err}");
+    assert_eq!(lines.len(), 3, "{err}");
+    assert_eq!(lines[0], "note: looks every 200ms, a line for each change; Ctrl-C ends it");
+    assert!(lines[1].ends_with("copied 1: session_1") && lines[2].ends_with("copied 1: session_2"), "{err}");
 }
 
 #[test]

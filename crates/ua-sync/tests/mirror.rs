@@ -122,7 +122,7 @@ fn p107_what_is_only_here_stays_when_a_workspace_comes_again() {
     // What was in the way is put aside, and that is said.
     let aside = tree(&vps.state("replaced"));
     assert!(aside.iter().any(|(_, text)| text == "mine, where the VPS is about to have one"), "{aside:?}");
-    assert!(out.contains("files that were changed here"), "{out}");
+    assert!(out.contains("file that was changed here"), "{out}");
     // Nothing is left to do.
     let (out, _) = vps.ends(&["once"], 0);
     assert!(out.contains("copied 0, unchanged 1"), "{out}");
@@ -172,6 +172,27 @@ fn a_mirror_that_is_bound_to_something_else_is_told_and_loses_nothing() {
     assert!(out.contains("is it the mirror of something else?"), "{out}");
     let aside: Vec<String> = tree(&vps.state("replaced")).into_iter().map(|(_, text)| text).collect();
     assert!(aside.contains(&"report of session_1".to_owned()), "{aside:?}");
+}
+
+#[test]
+fn a_clock_that_is_an_hour_off_decides_nothing() {
+    for ahead in [3600, -3600] {
+        let programs = tempfile::tempdir().unwrap();
+        let vps = Vps::with_clock(ahead, programs.path());
+        vps.ended("session_ended", 600);
+        vps.ended("session_young", 5);
+        vps.write("tg_plain/run.log", "old enough", 600);
+        vps.write("tg_young/run.log", "written to", 5);
+        let (out, _) = vps.ends(&["once"], 0);
+        assert!(out.contains("copied 2, unchanged 0, running 2, failed 0"), "{ahead}: {out}");
+        let (out, _) = vps.ends(&["list", "--format", "tsv"], 0);
+        let states: Vec<&str> = out.lines().map(|line| line.split('\t').nth(1).unwrap()).collect();
+        assert_eq!(states, ["synced", "too-young", "synced", "too-young"], "{ahead}: {out}");
+        let (out, _) = vps.ends(&["once"], 0);
+        assert!(out.contains("copied 0, unchanged 2"), "{ahead}: {out}");
+        let (out, _) = vps.ends(&["prune", "--dry-run"], 0);
+        assert!(out.contains("2 would be deleted, 2 kept"), "{ahead}: {out}");
+    }
 }
 
 #[test]
@@ -228,6 +249,14 @@ fn a_directory_that_nobody_recorded_is_a_conflict_unless_it_is_the_same() {
     assert_eq!(tree(&vps.mirror("session_other")), before);
     assert_eq!(tree(&vps.mirror("session_same_size")), same_size);
     assert!(vps.manifest().contains("session_same|") && !vps.manifest().contains("session_other"));
+    // What the hint says helps, and loses nothing.
+    let hints: Vec<&str> = err.lines().filter_map(|line| line.strip_prefix("hint: mv ")).collect();
+    let other = vps.mirror("session_other");
+    let wanted = format!("{0} {0}.mine && ua-sync pull session_other", other.display());
+    assert_eq!(hints, [wanted]);
+    fs::rename(&other, vps.mirror("session_other.mine")).unwrap();
+    vps.ends(&["pull", "session_other"], 0);
+    assert_eq!(tree(&vps.mirror("session_other.mine")), before);
 }
 
 #[test]
@@ -331,6 +360,10 @@ fn p138_a_hostile_source_has_no_power_here() {
     vps.date(&at(""), 600);
     let (out, _) = vps.ends(&["once"], 0);
     assert!(out.contains("copied 2"), "{out}");
+    assert!(
+        out.contains("session_1: 5 things in it are not mirrored: links that lead out of it, devices"),
+        "{out}"
+    );
     let mode = |path: &str| fs::symlink_metadata(vps.mirror(path)).unwrap().mode() & 0o7777;
     assert_eq!(mode("session_1/tool"), 0o755);
     assert_eq!(mode("session_1/open"), 0o755);
@@ -447,7 +480,7 @@ fn an_artifact_that_was_changed_here_is_put_aside_and_one_that_was_not_is_not() 
     }
     vps.ended("session_2", 600);
     let (out, _) = vps.ends(&["once"], 0);
-    assert!(out.contains("1 files that were changed here"), "{out}");
+    assert!(out.contains("1 file that was changed here"), "{out}");
     assert_eq!(read(here.join("deep/mine.md")), "the second edition");
     let aside: Vec<String> =
         tree(&vps.state("replaced/artifacts")).into_iter().map(|(_, text)| text).collect();

@@ -80,7 +80,8 @@ fn p106_what_was_never_copied_keeps_its_workspace() {
     vps.date(&vps.remote("session_link"), 900);
     vps.ended("session_plain", 900);
     let (out, _) = vps.ends(&["once", "--delete-remote-after-sync", "--allow-remote-delete"], 0);
-    assert!(out.contains("session_database: the VPS has something of it that the mirror has not"), "{out}");
+    let differs = "session_database: the VPS has something of it that the mirror has not: `runtime_state.db`";
+    assert!(out.contains(differs), "{out}");
     assert!(out.contains("session_link: it has links or special files that are not mirrored"), "{out}");
     assert_eq!(there(&vps), ["session_database", "session_link"]);
     // What was written after the copy is never deleted with it: the bytes differ though size and time do not.
@@ -89,8 +90,14 @@ fn p106_what_was_never_copied_keeps_its_workspace() {
     let time = fs::metadata(&path).unwrap().modified().unwrap();
     fs::write(&path, "LINE\n".repeat(20)).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
-    vps.ends(&["prune", "--allow-remote-delete"], 0);
+    let (out, err) = vps.ends(&["prune", "--allow-remote-delete"], 0);
+    assert!(out.contains("the mirror has not: `run.log`"), "{out}");
+    assert!(err.contains("hint: ua-sync pull --no-skip-synced session_1\n"), "{err}");
     assert_eq!(there(&vps), ["session_1"]);
+    // And this helps.
+    vps.ends(&["pull", "--no-skip-synced", "session_1"], 0);
+    vps.ends(&["prune", "--allow-remote-delete"], 0);
+    assert!(there(&vps).is_empty());
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn limit(lab: &Lab) -> Result<()> {
         (&["prune", "--allow-remote-delete", "--max-delete", "22"], 51, "the limit is 22"),
         (&["prune", "--allow-remote-delete", "--max-delete", "0", "session_01"], 51, "the limit is 0"),
         (&["watch", "--allow-remote-delete"], 2, "is not taken by `watch`"),
-        (&["timer", "on", "--allow-remote-delete"], 2, "is not taken by `timer on`"),
+        (&["timer", "on", "--allow-remote-delete"], 2, "is not taken by `timer`"),
     ] {
         let said = site.typed(args).output()?;
         ensure!(said.code == code, "{args:?}: {said:?}");

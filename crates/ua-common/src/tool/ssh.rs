@@ -88,6 +88,8 @@ pub enum SshError {
         host: String,
         /// Who said no.
         by: Denier,
+        /// The target as `ssh-copy-id` takes it, with the port and the key.
+        target: String,
         /// What ssh said.
         said: String,
     },
@@ -186,7 +188,7 @@ impl Fact for SshError {
                 "let the preflight ask it: --preflight auto; or: --auth-mode keys".to_owned()
             }
             Self::Unreachable { host, .. } => format!("ua-preflight --ssh --host {host}"),
-            Self::Denied { host, by: Denier::Sshd, .. } => format!("ssh-copy-id {host}"),
+            Self::Denied { target, by: Denier::Sshd, .. } => format!("ssh-copy-id {target}"),
             Self::Denied { by: Denier::Policy, .. } => {
                 "look at `ssh` in the tailnet's policy; meanwhile: ua-ssh-auth check --mode keys".to_owned()
             }
@@ -358,7 +360,14 @@ pub fn judge(target: &Target, given: Option<String>, stderr: &str) -> SshError {
         None
     };
     match by {
-        Some(by) => SshError::Denied { host, by, said },
+        Some(by) => {
+            let port = if target.port == 22 { String::new() } else { format!("-p {} ", target.port) };
+            let key = match &target.key {
+                SshKey::File(path) => format!("-i {} ", shell(path)),
+                SshKey::Agent => String::new(),
+            };
+            SshError::Denied { by, target: format!("{port}{key}{host}"), host, said }
+        }
         None => SshError::Unreachable { host, said },
     }
 }

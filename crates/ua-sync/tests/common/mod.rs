@@ -13,6 +13,8 @@ pub const BIN: &str = env!("CARGO_BIN_EXE_ua-sync");
 pub struct Vps {
     pub place: Place,
     pub sshd: Sshd,
+    /// How many seconds its clock is ahead of ours.
+    ahead: i32,
 }
 
 impl Vps {
@@ -23,11 +25,28 @@ impl Vps {
     pub fn with_sshd(extra: &str) -> Self {
         let (place, sshd) = (Place::new(), Sshd::start(extra));
         place.vps_by_address(&sshd);
-        let vps = Self { place, sshd };
+        let vps = Self { place, sshd, ahead: 0 };
         for dir in ["vps/workspaces", "vps/artifacts", "cwd/AGENT_RUN_WORKSPACES"] {
             std::fs::create_dir_all(vps.root().join(dir)).unwrap();
         }
         vps
+    }
+
+    /// One whose clock is so many seconds ahead, or behind.
+    pub fn with_clock(ahead: i32, programs: &Path) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let date = programs.join("date");
+        std::fs::write(&date, format!("#!/bin/sh\nexec /usr/bin/date -d '{ahead} seconds' \"$@\"\n"))
+            .unwrap();
+        std::fs::set_permissions(&date, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("SetEnv PATH={}:/usr/bin:/bin", programs.display());
+        Self { ahead, ..Self::with_sshd(&path) }
+    }
+
+    /// Seconds since 1970 by its clock.
+    fn now(&self) -> f64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        now.as_secs_f64() + f64::from(self.ahead)
     }
 
     pub fn root(&self) -> PathBuf {
@@ -80,7 +99,8 @@ impl Vps {
 
     /// Dates a path and all directories above it, up to the workspaces.
     pub fn date(&self, path: &Path, age: u64) {
-        let then = SystemTime::now() - Duration::from_secs(age);
+        let then = Duration::from_secs_f64(self.now()).checked_sub(Duration::from_secs(age)).unwrap();
+        let then = SystemTime::UNIX_EPOCH + then;
         for at in path.ancestors().take_while(|at| *at != self.remote("") && at.starts_with(self.remote("")))
         {
             std::fs::File::open(at).unwrap().set_modified(then).unwrap();
@@ -95,8 +115,7 @@ impl Vps {
     }
 
     pub fn marker(&self, id: &str, age: u64, state: &str) {
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
-        let at = at - f64::from(u32::try_from(age).unwrap());
+        let at = self.now() - f64::from(u32::try_from(age).unwrap());
         let marker = format!(
             r#"{{"version":1,"session_id":"{id}","state":"{state}","ready":true,"completed_at_epoch":{at:.2}}}"#
         );
