@@ -1,7 +1,7 @@
 //! `push`: files of the working tree, put in place beside the deploys. What is pushed stands in the drift ledger of the VPS
 //! until a deploy settles it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,8 @@ pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> 
     let mut parcel =
         Parcel { top, commit, items: Vec::new(), dirty: Vec::new(), left_out: Vec::new(), bytes: 0 };
     let mut ignored = BTreeSet::new();
-    let mut found: Vec<(String, bool)> = Vec::new();
+    // Whether it was named itself.
+    let mut found: BTreeMap<String, bool> = BTreeMap::new();
     for typed in typed {
         let path = inside(typed)?;
         let linked = Path::new(path).ancestors().skip(1).find(|parent| parcel.top.join(parent).is_symlink());
@@ -100,12 +101,13 @@ pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> 
         let whole = meta.is_dir() && !force;
         let hidden = repo.ignored(path, whole)?;
         let names = repo.files(path)?.into_iter().chain(hidden.iter().cloned());
-        found.extend(names.map(|name| (name.clone(), name.trim_end_matches('/') == path)));
+        for name in names {
+            let named = name.trim_end_matches('/') == path;
+            *found.entry(name).or_default() |= named;
+        }
         ignored.extend(hidden);
     }
-    found.sort();
-    found.dedup_by(|a, b| a.0 == b.0);
-    let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    let names: Vec<String> = found.keys().cloned().collect();
     let rewritten: BTreeSet<String> = repo.rewritten(&names)?.into_iter().collect();
     for (name, named) in found {
         let hidden = ignored.contains(&name);
@@ -154,8 +156,9 @@ impl Parcel {
         force: bool,
     ) -> Result<Result<(), &'static str>, Failure> {
         let sensitive = profile.is_secret(name) || *name == *profile.env.file || ignored;
-        if glob::any(&profile.source.exclude, name) || glob::any(&profile.source.exclude, &format!("{name}x"))
-        {
+        // A directory is meant by what is in it.
+        let within = if name.ends_with('/') { format!("{name}x") } else { name.to_owned() };
+        if glob::any(&profile.source.exclude, &within) {
             return Ok(Err("is made on the server, by the profile"));
         }
         if sensitive && !force {
