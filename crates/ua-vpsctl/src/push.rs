@@ -100,10 +100,9 @@ pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> 
         };
         let whole = meta.is_dir() && !force;
         let hidden = repo.ignored(path, whole)?;
-        let names = repo.files(path)?.into_iter().chain(hidden.iter().cloned());
-        for name in names {
-            let named = name.trim_end_matches('/') == path;
-            *found.entry(name).or_default() |= named;
+        for name in repo.files(path)?.into_iter().chain(hidden.iter().cloned()) {
+            let itself = name.trim_end_matches('/') == path;
+            *found.entry(name).or_default() |= itself;
         }
         ignored.extend(hidden);
     }
