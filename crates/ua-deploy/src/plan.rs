@@ -170,8 +170,7 @@ impl Plan {
 
     /// Is everything as it should be already?
     pub fn is_empty(&self) -> bool {
-        self.pushed.is_empty()
-            && self.upload.is_empty()
+        self.upload.is_empty()
             && self.deleted.is_empty()
             && self.builds.is_empty()
             && self.restarts.is_empty()

@@ -27,6 +27,7 @@ Examples:
   ua-vpsctl restart webui               and see that it stays up
   ua-vpsctl push src/app.py --restart   a file of the working tree, until a deploy settles it
   ua-vpsctl run -- df -h                a command, word by word
+  ua-vpsctl doctor                      what is not as it should be
   ua-vpsctl settings                    every setting, and who decided it
 
 Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is under way,
@@ -54,16 +55,15 @@ Examples:
         ))
         .subcommand(verb(
             "push",
-            "Put files of the working tree in place; the ledger names them until a deploy settles them",
+            "Put files of the working tree in place, until the next deploy",
             "\
 Examples:
   ua-vpsctl push --dry-run src/universal_agent
   ua-vpsctl push src/universal_agent/api.py --restart",
             [
-                Arg::new("PATH")
-                    .num_args(1..)
-                    .required(true)
-                    .help("A file, or a directory with all that is tracked or new in it, from the repository's top"),
+                Arg::new("PATH").num_args(1..).required(true).help(
+                    "A file, or a directory with all that is tracked or new in it, from the repository's top",
+                ),
                 Arg::new("restart")
                     .long("restart")
                     .action(ArgAction::SetTrue)
@@ -149,7 +149,7 @@ Examples:
         ))
         .subcommand(verb(
             "doctor",
-            "Is the VPS as it should be? Units, secrets, room, clock, routes, the last deploy, what was pushed since",
+            "What of the VPS is not as it should be, and what to do about it",
             "\
 Examples:
   ua-vpsctl doctor

@@ -1,7 +1,7 @@
 //! `push`: files of the working tree, put in place beside the deploys. What is pushed stands in the drift ledger of the VPS
 //! until a deploy settles it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -62,6 +62,24 @@ pub struct Parcel {
     bytes: u64,
 }
 
+/// Why a path stays here.
+#[derive(Clone, Copy, Debug)]
+enum Stays {
+    /// Unless it is insisted on.
+    Sensitive(&'static str),
+    /// In any case.
+    Always(&'static str),
+}
+
+impl Stays {
+    fn why(self) -> String {
+        match self {
+            Self::Sensitive(why) => format!("{why}, and goes only with --force-sensitive"),
+            Self::Always(why) => why.to_owned(),
+        }
+    }
+}
+
 /// A refusal, before anybody was contacted.
 fn refuse(path: &str, why: &str) -> Failure {
     Failure::new(Exit::Usage, format!("`{}` {why}", path.escape_debug()))
@@ -86,7 +104,8 @@ pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> 
     let mut parcel =
         Parcel { top, commit, items: Vec::new(), dirty: Vec::new(), left_out: Vec::new(), bytes: 0 };
     let mut ignored = BTreeSet::new();
-    let mut found: Vec<(String, bool)> = Vec::new();
+    // Whether it was named itself.
+    let mut found: BTreeMap<String, bool> = BTreeMap::new();
     for typed in typed {
         let path = inside(typed)?;
         let linked = Path::new(path).ancestors().skip(1).find(|parent| parcel.top.join(parent).is_symlink());
@@ -99,34 +118,35 @@ pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> 
         };
         let whole = meta.is_dir() && !force;
         let hidden = repo.ignored(path, whole)?;
-        let names = repo.files(path)?.into_iter().chain(hidden.iter().cloned());
-        found.extend(names.map(|name| (name.clone(), name.trim_end_matches('/') == path)));
+        for name in repo.files(path)?.into_iter().chain(hidden.iter().cloned()) {
+            let itself = name.trim_end_matches('/') == path;
+            *found.entry(name).or_default() |= itself;
+        }
         ignored.extend(hidden);
     }
-    found.sort();
-    found.dedup_by(|a, b| a.0 == b.0);
-    let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    let names: Vec<String> = found.keys().cloned().collect();
     let rewritten: BTreeSet<String> = repo.rewritten(&names)?.into_iter().collect();
     for (name, named) in found {
         let hidden = ignored.contains(&name);
         let taken = if rewritten.contains(&name) {
-            Err("is written by git for each commit")
+            Err(Stays::Always("is written by git for each commit"))
         } else if !named && glob::any(&profile.source.preserve, &name) {
-            Err("is written by the server, and goes only if it is named itself")
+            Err(Stays::Always("is written by the server, and goes only if it is named itself"))
         } else {
             parcel.take(profile, &name, hidden, force)?
         };
         match taken {
             Ok(()) => {}
-            Err(why) if named => {
-                let refused = refuse(&name, why);
-                return Err(if why.contains("--force-sensitive") {
-                    refused.hint(format!("ua-vpsctl push --force-sensitive {name}  # if it has to be"))
-                } else {
-                    refused.hint("ua-deploy plan")
-                });
+            Err(stays) if named => {
+                let hint = match stays {
+                    Stays::Sensitive(_) => {
+                        format!("ua-vpsctl push --force-sensitive {name}  # if it has to be")
+                    }
+                    Stays::Always(_) => "ua-deploy plan".to_owned(),
+                };
+                return Err(refuse(&name, &stays.why()).hint(hint));
             }
-            Err(why) => parcel.left_out.push(format!("{name} ({why})")),
+            Err(stays) => parcel.left_out.push(format!("{name} ({})", stays.why())),
         }
     }
     if parcel.items.is_empty() {
@@ -152,25 +172,23 @@ impl Parcel {
         name: &str,
         ignored: bool,
         force: bool,
-    ) -> Result<Result<(), &'static str>, Failure> {
+    ) -> Result<Result<(), Stays>, Failure> {
         let sensitive = profile.is_secret(name) || *name == *profile.env.file || ignored;
-        if glob::any(&profile.source.exclude, name) || glob::any(&profile.source.exclude, &format!("{name}x"))
-        {
-            return Ok(Err("is made on the server, by the profile"));
+        // A directory is meant by what is in it.
+        let within = if name.ends_with('/') { format!("{name}x") } else { name.to_owned() };
+        if glob::any(&profile.source.exclude, &within) {
+            return Ok(Err(Stays::Always("is made on the server, by the profile")));
         }
         if sensitive && !force {
-            return Ok(Err(if ignored {
-                "is ignored by git, and goes only with --force-sensitive"
-            } else {
-                "may hold secrets, and goes only with --force-sensitive"
-            }));
+            let why = if ignored { "is ignored by git" } else { "may hold secrets" };
+            return Ok(Err(Stays::Sensitive(why)));
         }
         let file = self.top.join(name);
         let Ok(meta) = file.symlink_metadata() else {
-            return Ok(Err("was deleted here; a push takes nothing away"));
+            return Ok(Err(Stays::Always("was deleted here; a push takes nothing away")));
         };
         if meta.is_dir() {
-            return Ok(Err("is a repository of its own"));
+            return Ok(Err(Stays::Always("is a repository of its own")));
         }
         if name.chars().any(char::is_control) {
             return Err(refuse(name, "has a control character in its name"));
@@ -179,14 +197,14 @@ impl Parcel {
         let (kind, what) = if meta.is_symlink() {
             let target = file.read_link().map_err(read)?.to_string_lossy().into_owned();
             if !stays(name, &target) {
-                return Ok(Err("is a link that leads out of the repository"));
+                return Ok(Err(Stays::Always("is a link that leads out of the repository")));
             }
             ('l', target)
         } else if meta.is_file() {
             self.bytes += meta.len();
             (if meta.permissions().mode() & 0o111 == 0 { 'f' } else { 'x' }, digest(&file).map_err(read)?)
         } else {
-            return Ok(Err("is neither a file nor a link"));
+            return Ok(Err(Stays::Always("is neither a file nor a link")));
         };
         self.items.push(Item { kind, what, path: name.to_owned(), sensitive });
         Ok(Ok(()))

@@ -321,6 +321,7 @@ fn p62_what_must_not_be_pushed_is_refused_before_anybody_is_asked() {
         assert!(err.contains(why) && !format!("{out}{err}").contains("hunter2"), "{path}: {out}{err}");
     }
     vps.ends(&["push"], 2);
+    vps.ends(&["push", "src", "src/key.pem"], 2);
     vps.ends(&["push", "--force-sensitive", "../x"], 2);
     let output = vps.command(&["push", "src/a.py"]).env("UA_VPS_APP_DIR", "/etc").output().unwrap();
     assert!(exits(&output, 2).1.contains("is not a directory of the app's own"));

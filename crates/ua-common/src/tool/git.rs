@@ -234,7 +234,7 @@ impl Repo {
     /// What lies at or below `path` in the working tree: what is tracked, even where it was deleted, and what is new and not
     /// ignored. A repository within this one is one path that ends with `/`.
     pub fn files(&self, path: &str) -> Result<Vec<String>, GitError> {
-        self.ls_files(&["--cached", "--others", "--exclude-standard", "--deduplicate"], path)
+        self.ls_files(&["--cached", "--others", "--exclude-standard"], path)
     }
 
     /// What is ignored there; a directory of nothing else is one path that ends with `/`, if `whole`.
