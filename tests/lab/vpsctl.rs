@@ -168,6 +168,8 @@ fn pushes(lab: &Lab) -> Result<()> {
     let lines = said.reports[0]["data"]["plan"].to_string();
     ensure!(lines.contains(&format!("settle push {id} (")), "{lines}");
     ensure!(lines.contains("take away, unless changed since, src/universal_agent/fresh/extra.py"), "{lines}");
+    let said = app.run(&["status"], &[], &[])?;
+    ensure!(said.reports[0]["data"]["pushed"][0]["id"] == id, "{:?}", said.reports);
     app.deploy(&["--staging", "off"], &[("UA_DEPLOY_READY_TIMEOUT", "8")])?.exit(33)?;
     let ledger = |code: i32| -> Result<Value> {
         let report = report(lab, &["doctor", "--staging", "off"], code)?;

@@ -855,8 +855,8 @@ fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
         let _waiting = context.out.waiting("comparing the app with the release");
         remote.drift(&record.id)
     };
-    let drift = match drift {
-        Ok(drift) => drift,
+    let (drift, pushes) = match drift {
+        Ok(found) => found,
         Err(failure) => {
             vps.push(Check::failure("drift", failure));
             return Ok(());
@@ -869,7 +869,13 @@ fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
             format!("changed on the VPS since, and the next deploy overwrites it: {}", listed(&drift));
         Check::warn("drift", detail)
     });
+    for push in &pushes {
+        let paths: Vec<String> = push.names().map(str::to_owned).collect();
+        let detail = format!("push {} ({}): {}", push.id, push.origin(), listed(&paths));
+        vps.push(Check::warn("pushed", detail).hint("ua-deploy plan  # what the next deploy does about it"));
+    }
     vps.data.insert("drift".to_owned(), json!(drift));
+    vps.data.insert("pushed".to_owned(), json!(pushes));
     Ok(())
 }
 

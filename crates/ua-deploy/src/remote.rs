@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ua_common::app;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
+use ua_common::ledger::Push;
 use ua_common::output::{Printer, ProgressBar, printable};
 use ua_common::report::Check;
 use ua_common::settings::Settings;
@@ -44,7 +45,13 @@ const CONFIRM: Script = Script {
 const UNLOCK: Script = Script { name: "unlock", text: include_str!("../remote/unlock.sh") };
 const DRIFT: Script = Script {
     name: "drift",
-    text: concat!(include_str!("../../ua-common/remote/lying.sh"), "\n", include_str!("../remote/drift.sh")),
+    text: concat!(
+        include_str!("../../ua-common/remote/lying.sh"),
+        "\n",
+        include_str!("../../ua-common/remote/ledger.sh"),
+        "\n",
+        include_str!("../remote/drift.sh")
+    ),
 };
 const NOW: Script = Script {
     name: "now",
@@ -304,10 +311,17 @@ impl Remote<'_> {
         self.run(UNLOCK, &[STATE, id], self.limit()).map(drop)
     }
 
-    /// Paths that are not as a release put them there.
-    pub fn drift(&self, id: &str) -> Result<Vec<String>, Failure> {
-        let paths = self.run(DRIFT, &[STATE, id], Duration::from_mins(10))?;
-        Ok(paths.lines().map(str::to_owned).collect())
+    /// Paths that are not as a release put them there, and what was pushed.
+    pub fn drift(&self, id: &str) -> Result<(Vec<String>, Vec<Push>), Failure> {
+        let lines = self.run(DRIFT, &[STATE, id], Duration::from_mins(10))?;
+        let (mut paths, mut pushes) = (Vec::new(), Vec::new());
+        for line in lines.lines() {
+            match line.strip_prefix("pushed\t") {
+                Some(push) => pushes.extend(Push::read(push)),
+                None => paths.push(line.to_owned()),
+            }
+        }
+        Ok((paths, pushes))
     }
 
     /// Longer than anything an activation may take on its own: build, two rounds of waiting forth, two back, and

@@ -320,7 +320,9 @@ impl Vps {
     fn drift(&self) -> String {
         let Some(served) = self.served() else { return String::new() };
         let id = served.file_name().unwrap().to_str().unwrap().to_owned();
-        String::from_utf8(self.sh("drift", &[&self.state(), &id]).stdout).unwrap()
+        let text = String::from_utf8(self.sh("drift", &[&self.state(), &id]).stdout).unwrap();
+        let pushed = |line: &&str| line.starts_with("pushed\t{\"id\":");
+        text.lines().filter(|line| !pushed(line)).map(|line| format!("{line}\n")).collect()
     }
 
     /// Build steps that need not run again: what they made is there.
