@@ -11,6 +11,8 @@ use xtask::lab::{Lab, OPERATOR};
 use crate::Scenario;
 use crate::deploy_first::{App, QUICK};
 
+const WATCHDOG: &str = "universal-agent-service-watchdog.timer";
+
 pub(crate) fn trials() -> Vec<(&'static str, Scenario)> {
     vec![
         ("p62_p63_units_are_seen_and_restarted_and_secrets_kept_in_order", units as Scenario),
@@ -117,6 +119,8 @@ fn pushes(lab: &Lab) -> Result<()> {
     let app = App::fresh_here(lab)?;
     app.deploy(&["--staging", "off"], &[])?.exit(0)?;
     let (laptop, vps) = (lab.laptop(), lab.vps());
+    // Another trial may have left it enabled, and a fresh app has it stopped, which `doctor` rightly minds.
+    vps.command(&["systemctl", "disable", "--now", WATCHDOG]).run()?;
     let edit = |script: &str| laptop.command(&["sh", "-ec", script]).user(OPERATOR).dir("/home/op/app").run();
     edit(
         "echo '# pushed' >>src/universal_agent/notes.py
@@ -197,8 +201,7 @@ fn pushes(lab: &Lab) -> Result<()> {
 fn doctor(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     app.good()?;
-    let watchdog = "universal-agent-service-watchdog.timer";
-    lab.vps().command(&["systemctl", "enable", "--now", watchdog]).run()?;
+    lab.vps().command(&["systemctl", "enable", "--now", WATCHDOG]).run()?;
     let checks = |code: i32| -> Result<Vec<(String, String, String)>> {
         let report = report(lab, &["doctor"], code)?;
         let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
@@ -237,5 +240,5 @@ fn doctor(lab: &Lab) -> Result<()> {
     {
         ensure!(said.stdout.contains(words) || said.stderr.contains(words), "{words}: {said:?}");
     }
-    lab.vps().command(&["systemctl", "disable", "--now", watchdog]).run()
+    lab.vps().command(&["systemctl", "disable", "--now", WATCHDOG]).run()
 }
