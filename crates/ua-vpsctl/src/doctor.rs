@@ -70,7 +70,7 @@ struct Facts {
     keys: BTreeSet<String>,
     rooms: Vec<Room>,
     /// KiB: all, available, swap, free swap.
-    memory: [u64; 4],
+    memory: Option<[u64; 4]>,
     /// Is it enabled, is it active?
     watchdog: Option<[String; 2]>,
     /// What root runs of the app, whose it is, and whose its directory.
@@ -96,7 +96,7 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
         let _waiting = session.context.out.waiting("looking at the VPS");
         session.ask(DOCTOR, &args, LIMIT)?
     };
-    let facts = parse(&answer.stdout);
+    let facts = parse(&answer.stdout)?;
     let clock = skew(&facts, before, seconds(Timestamp::now()));
     judge(&facts, clock, profile, settings, report);
     report.data.extend([
@@ -118,16 +118,16 @@ fn skew(facts: &Facts, before: f64, after: f64) -> f64 {
     if facts.ended > after { facts.ended - after } else { (facts.began - before).min(0.0) }
 }
 
-/// Reads `WHAT<TAB>FIELDS…` lines.
-fn parse(text: &str) -> Facts {
+/// Reads `WHAT<TAB>FIELDS…` lines. Without the time there nothing can be said of ages.
+fn parse(text: &str) -> Result<Facts, Failure> {
     let mut facts = Facts { seen: status::parse(text), ..Facts::default() };
     for line in text.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
         let number = |at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0_u64);
         let rest = line.split_once('\t').map_or("", |(_, rest)| rest);
         match fields[..] {
-            ["began", at] => facts.began = at.parse().unwrap_or_default(),
-            ["ended", at] => facts.ended = at.parse().unwrap_or_default(),
+            ["began", at] => facts.began = time(at)?,
+            ["ended", at] => facts.ended = time(at)?,
             ["env", owner, mode, readable] => {
                 let (owner, mode) = (owner.to_owned(), mode.to_owned());
                 facts.env = Some(EnvFile { owner, mode, readable: readable == "readable" });
@@ -140,11 +140,15 @@ fn parse(text: &str) -> Facts {
                 free_kib: number(4),
                 inodes_percent: number(5),
             }),
-            ["memory", ..] => facts.memory = [1, 2, 3, 4].map(number),
+            // A machine without memory is one whose words are others.
+            ["memory", ..] => {
+                facts.memory = Some([1, 2, 3, 4].map(number)).filter(|all| all[0] > 0 && all[1] > 0);
+            }
             ["watchdog", enabled, active] => facts.watchdog = Some([enabled.to_owned(), active.to_owned()]),
             ["rootruns", path, owner, dir] => facts.root_runs.push([path, owner, dir].map(str::to_owned)),
             ["certificate", name, end] => {
-                facts.certificates.push((name.to_owned(), end.parse().unwrap_or_default()));
+                // One whose end is not known counts as one that could not be read.
+                facts.certificates.extend(end.parse().ok().map(|end| (name.to_owned(), end)));
             }
             ["pushed", ..] => facts.pushes.extend(Push::read(rest)),
             ["history", ..] => facts.history.extend(serde_json::from_str::<Value>(rest).ok()),
@@ -152,7 +156,19 @@ fn parse(text: &str) -> Facts {
             _ => {}
         }
     }
-    facts
+    if facts.began <= 0.0 || facts.ended <= 0.0 {
+        return Err(no_time("nothing"));
+    }
+    Ok(facts)
+}
+
+fn time(text: &str) -> Result<f64, Failure> {
+    text.parse().map_err(|_| no_time(&format!("`{}`", printable(text))))
+}
+
+fn no_time(said: &str) -> Failure {
+    Failure::new(Exit::Failed, format!("asked for its time, the VPS said {said}, so nothing can be judged"))
+        .hint("ua-vpsctl run -- date +%s.%N")
 }
 
 fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, report: &mut Report) {
@@ -228,7 +244,10 @@ fn disk(facts: &Facts, profile: &Profile) -> Vec<Check> {
 
 fn memory(facts: &Facts) -> Check {
     let id = "memory";
-    let [all, available, swap, free_swap] = facts.memory;
+    let Some([all, available, swap, free_swap]) = facts.memory else {
+        return Check::warn(id, "the VPS did not say how much it has")
+            .hint("ua-vpsctl run -- cat /proc/meminfo");
+    };
     let size = |kib: u64| output::bytes(kib * 1024);
     let swapped = if swap == 0 {
         "no swap".to_owned()
@@ -259,8 +278,12 @@ fn serve(facts: &Facts, settings: &Settings) -> Vec<Check> {
     }
     let Some(actual) = &facts.serve else {
         return vec![
-            Check::fail(id, Exit::TailscaleDown, "tailscaled on the VPS does not say what it serves")
-                .hint("ua-vpsctl run -- tailscale status"),
+            Check::fail(
+                id,
+                Exit::TailscaleDown,
+                "tailscaled on the VPS does not say what it serves, or not in words that are known",
+            )
+            .hint("ua-vpsctl run -- tailscale status"),
         ];
     };
     let wanted = Route::wanted(settings);
@@ -388,6 +411,8 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
+    use ua_common::report::Verdict;
+
     use super::*;
     use ua_common::settings::{Layer, Surroundings};
 
@@ -440,8 +465,20 @@ mod tests {
         };
         let settings = Settings::load(Layer::new(), &around).unwrap();
         let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&parse(text), clock, &Profile::built_in().unwrap(), &settings, &mut report);
+        judge(&parse(text).unwrap(), clock, &Profile::built_in().unwrap(), &settings, &mut report);
         report
+    }
+
+    #[test]
+    fn what_was_not_said_is_no_pass() {
+        assert!(parse("").is_err() && parse("began\t1.5\nended\t\n").is_err());
+        assert!(parse(&healthy().replace("ended\t", "over\t")).is_err());
+        let silent = judged(&healthy().replace("memory\t4000000\t2000000", "memory\t\t"), 0.0);
+        let memory = silent.checks.iter().find(|check| check.id == "memory").unwrap();
+        assert_eq!(memory.verdict, Verdict::Warn);
+        let dateless = judged(&healthy().replace("1779000000", ""), 0.0);
+        let certificate = dateless.checks.iter().find(|check| check.id == "certificate").unwrap();
+        assert_eq!(certificate.verdict, Verdict::Skip);
     }
 
     #[test]
@@ -541,10 +578,7 @@ mod tests {
             let check = report.checks.iter().find(|check| check.id == id && check.detail.contains(words));
             let check = check.unwrap_or_else(|| panic!("{id} {words}: {:?}", report.checks));
             assert_eq!((check.exit.code(), report.exit().code()), (exit, exit), "{:?}", report.checks);
-            assert!(
-                check.hint.is_some() && report.verdict() >= ua_common::report::Verdict::Warn,
-                "{check:?}"
-            );
+            assert!(check.hint.is_some() && report.verdict() >= Verdict::Warn, "{check:?}");
         }
         let later = json!({"id": "20260221T093000.000Z-d", "verdict": "broken"});
         let report = judged(&format!("{}history\t{later}\n", healthy()), 0.0);

@@ -10,7 +10,8 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use fs_err as fs;
 use std::path::Path;
-use ua_common::{cli, exit, report, settings};
+use ua_common::cli::{self, Tool};
+use ua_common::{exit, report, settings};
 
 /// The release that the man pages name.
 const PACKAGE: &str = concat!("ua-tools ", env!("CARGO_PKG_VERSION"));
@@ -22,8 +23,8 @@ const SHELLS: [(Shell, &str, &str, &str); 3] = [
     (Shell::Fish, "usr/share/fish/vendor_completions.d", "", ".fish"),
 ];
 
-/// The command line of every tool, with what all tools share.
-pub fn commands() -> [Command; 6] {
+/// Every tool.
+pub fn tools() -> [Tool; 6] {
     [
         ua_preflight::tool(),
         ua_ssh_auth::tool(),
@@ -32,7 +33,11 @@ pub fn commands() -> [Command; 6] {
         ua_staging::tool(),
         ua_vpsctl::tool(),
     ]
-    .map(|tool| cli::with_common(tool.command))
+}
+
+/// The command line of every tool, with what all tools share.
+pub fn commands() -> [Command; 6] {
+    tools().map(|tool| cli::with_common(tool.command))
 }
 
 /// Every document that is made: its path below `docs/`, and its text.

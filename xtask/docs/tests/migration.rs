@@ -35,16 +35,7 @@ fn rows(section: u8) -> Vec<Vec<String>> {
 }
 
 fn tool(name: &str) -> Option<Tool> {
-    [
-        ua_preflight::tool(),
-        ua_ssh_auth::tool(),
-        ua_deploy::tool(),
-        ua_sync::tool(),
-        ua_staging::tool(),
-        ua_vpsctl::tool(),
-    ]
-    .into_iter()
-    .find(|tool| tool.name == name)
+    ua_docs::tools().into_iter().find(|tool| tool.name == name)
 }
 
 /// What is meant by this call, as the program takes it: its verbs, and every argument that was typed.
