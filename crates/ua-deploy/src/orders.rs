@@ -76,6 +76,7 @@ pub fn orders(
             say(&["enable", &unit]);
         }
     }
+    profile.optional_units().iter().for_each(|unit| say(&["idle", unit]));
     for (path, name) in profile.template_names() {
         say(&["template", name, path]);
     }

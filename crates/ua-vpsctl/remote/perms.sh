@@ -14,7 +14,7 @@ main() {
 		fi
 		# A link would have root change somebody else's file. What was looked at is held open, so that it is also what is
 		# changed, whatever the app's user makes of its name meanwhile.
-		if ! plain "$file" || ! exec 8<"$file" || [ "$(readlink /proc/self/fd/8)" != "$PWD/$file" ]; then
+		if ! plain "$file" || ! command exec 8<"$file" || [ "$(readlink /proc/self/fd/8)" != "$PWD/$file" ]; then
 			printf 'odd\t%s\n' "$file"
 			continue
 		fi

@@ -492,7 +492,7 @@ mod tests {
             cwd: "/".into(),
             home: Some("/nowhere".into()),
             config_home: None,
-            env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
             uid: 0,
         };
         let settings = Settings::load(Layer::new(), &around).unwrap();
