@@ -349,8 +349,8 @@ fn ingester(lab: &Lab, app: &App<'_>) -> Result<()> {
     let pushed: Value = serde_json::from_str(&push.env("UA_DEPLOY_PROFILE", QUICK).read()?)?;
     ensure!(told(&pushed, "restart").len() == 1, "{pushed}");
     ensure!(running()? != after && app.processes()? == others, "{pushed}");
-    let calls =
-        laptop.command(&["sh", "-ec", "cat /tmp/count/calls; rm -r /tmp/count"]).user(OPERATOR).read()?;
+    let calls = "cat /tmp/count/calls; rm -r /tmp/count; git checkout --quiet .";
+    let calls = laptop.command(&["sh", "-ec", calls]).user(OPERATOR).dir("/home/op/app").read()?;
     let of = |what: &str| calls.lines().filter(|call| call.contains(what)).count();
     ensure!((of(" -M -N "), of("ProxyCommand=false")) == (1, 2), "a push costs two execs: {calls}");
 
