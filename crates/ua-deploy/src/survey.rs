@@ -242,3 +242,15 @@ fn unit(fields: &str) -> Unit {
     let (load, active, _sub) = (next().to_owned(), next().to_owned(), next());
     Unit { load, active, restarts: next().parse().unwrap_or(0), age: next().parse().unwrap_or(0) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optional_units_are_asked_about_as_well() {
+        let args = arguments("/s", "/a", &Profile::built_in().unwrap(), &Release::of(&[("a", "1")]));
+        let units = args.windows(2).filter(|pair| pair[0] == "unit").map(|pair| pair[1].as_str());
+        assert_eq!((units.clone().count(), units.last()), (7, Some("csi-ingester.service")));
+    }
+}

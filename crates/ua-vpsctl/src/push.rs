@@ -434,6 +434,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn p62_a_pushed_secret_gets_the_owner_and_mode_of_the_profile() {
+        let csi = "CSI_Ingester/development/deployment/systemd/csi-ingester.env";
+        let item =
+            |path: &str, sensitive| Item { kind: 'f', what: String::new(), path: path.to_owned(), sensitive };
+        let parcel = Parcel {
+            top: PathBuf::new(),
+            commit: String::new(),
+            items: vec![item(".env", true), item(csi, true), item("a.key", true), item("a.py", false)],
+            dirty: Vec::new(),
+            left_out: Vec::new(),
+            bytes: 0,
+        };
+        let mut profile = Profile::built_in().unwrap();
+        profile.secrets[0].mode = "640".to_owned().try_into().unwrap();
+        let rest = "ua:ua\t600\ta.key\n";
+        let special = |owner: &str| format!("root:ua\t640\t.env\n{owner}\t640\t{csi}\n{rest}");
+        assert_eq!(parcel.special(&profile), special("ua:ua"));
+        profile.secrets[0].owner = Some("root:ua".to_owned().try_into().unwrap());
+        assert_eq!(parcel.special(&profile), special("root:ua"));
+        let units: Vec<String> = parcel.units(&profile).iter().map(Chosen::arg).collect();
+        assert_eq!(units, ["?csi-ingester.service"]);
+    }
+
+    #[test]
     fn p62_no_path_leads_out_of_the_repository() {
         for path in
             ["../x", "/etc/passwd", "", ".", "./", "a/../../b", "a//b", ".git/config", "a/.git/x", "a\nb"]
