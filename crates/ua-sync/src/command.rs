@@ -720,6 +720,6 @@ fn described(name: &str, matches: &ArgMatches, context: &Context) -> anyhow::Res
     }
     argv.extend(text(matches, "session-id").map(|id| format!("--session-id={id}")));
     argv.extend(text(matches, "wait").map(|wait| format!("--wait={wait}")));
-    let interval = config.settings.sync_interval.value.map_or(Duration::from_mins(10), |it| it.0);
+    let interval = config.settings.sync_interval.value.map_or(timer::INTERVAL, |it| it.0);
     Ok(Timer { name: name.to_owned(), interval, argv, dir: repo })
 }

@@ -91,6 +91,16 @@ pub fn write_completions(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Writes the units of the mirror's timer below `root`, where the systemd of every user finds them.
+pub fn write_units(root: &Path) -> Result<()> {
+    let dir = root.join("usr/lib/systemd/user");
+    fs::create_dir_all(&dir)?;
+    for (file, text) in ua_sync::unit::packaged(ua_sync::timer::NAME, ua_sync::timer::INTERVAL) {
+        fs::write(dir.join(file), text)?;
+    }
+    Ok(())
+}
+
 /// The page of a command, and those of its verbs.
 fn pages(command: &Command, made: &mut Vec<(String, String)>) -> Result<()> {
     // Not every flag once more, of which some verbs have forty.
