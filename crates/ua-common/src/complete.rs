@@ -11,6 +11,7 @@ pub use clap_complete::engine::CompletionCandidate as Candidate;
 
 use crate::profile::Profile;
 use crate::settings::{Layer, Settings, Surroundings};
+use crate::tailnet::Peer;
 use crate::tool::tailscale;
 
 /// Set by the function that a shell has for a tool; its value is the shell's name.
@@ -34,7 +35,7 @@ fn here() -> Option<(Settings, Surroundings)> {
 pub fn hosts() -> Vec<Candidate> {
     let (Some((settings, _)), Ok(tailnet)) = (here(), tailscale::status(LIMIT)) else { return Vec::new() };
     let user = settings.host_vps.value.user;
-    let names = tailnet.peers().map(|peer| peer.name()).filter(|name| !name.is_empty());
+    let names = tailnet.peers().map(Peer::name).filter(|name| !name.is_empty());
     names.map(|name| Candidate::new(format!("{user}@{name}"))).collect()
 }
 
