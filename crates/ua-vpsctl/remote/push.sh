@@ -106,7 +106,8 @@ write_down() {
 	line=$(as_paths <"$work/changed") && ledger=$state/ledger.jsonl || return 1
 	# A line that a full disk cut short must not take this one with it.
 	[ -z "$(tail -c 1 "$ledger" 2>/dev/null)" ] || echo >>"$ledger" || return 1
-	printf '%s%s\n' "$head" "$line" >>"$ledger" && sync "$ledger"
+	# By the clock that also says when a process was started.
+	printf '%s"placed":%s,%s\n' "$head" "$(date +%s.%6N)" "$line" >>"$ledger" && sync "$ledger"
 }
 
 # Owner and mode are right before a file has its name. rsync puts each one beside its place, and renames it.

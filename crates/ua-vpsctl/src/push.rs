@@ -322,7 +322,7 @@ pub fn push(
         who: context.around.who(),
         commit: parcel.commit.clone(),
         dirty: !parcel.dirty.is_empty(),
-        paths: Vec::new(),
+        ..Push::default()
     };
     if !dry_run {
         upload(session, parcel, &entry.id)?;
