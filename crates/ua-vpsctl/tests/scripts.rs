@@ -156,7 +156,7 @@ impl Vps {
     }
 
     fn place(&self, dry: &str, id: &str, manifest: &str, special: &str) -> Output {
-        self.place_and_restart(dry, id, manifest, special, &[])
+        self.place_and_restart(dry, id, manifest, special, &["look"])
     }
 
     fn place_and_restart(
@@ -629,6 +629,22 @@ fn a_push_restarts_what_reads_it_once_all_is_in_place_and_nothing_where_it_is_no
         1,
         "only the one that was looked at"
     );
+}
+
+#[test]
+fn a_push_that_restarts_nothing_says_what_runs_of_its_readers() {
+    let vps = Vps::new();
+    vps.units(&[("a.service", "loaded active"), ("off.service", "loaded inactive")]);
+    let manifest = vps.upload("p1", &[("a.py", "new")]);
+    for dry in ["yes", "no"] {
+        let look = ["look", "a.service", "off.service", "none.service"];
+        let done = vps.place_and_restart(dry, "p1", &manifest, "", &look);
+        assert_eq!(
+            (done.status.code(), lines(&done)),
+            (Some(0), vec!["new\ta.py".to_owned(), "runs\ta.service".to_owned()])
+        );
+    }
+    assert_eq!(vps.restarts(), "");
 }
 
 #[test]
