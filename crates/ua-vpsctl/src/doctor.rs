@@ -665,7 +665,11 @@ mod tests {
         );
         assert_eq!(hints("enabled\tactive", "ua", &command), [own]);
         // Words that are not to be guessed.
-        for odd in [format!("/bin/sh -c \"{app}/scripts/x.sh\""), String::new()] {
+        for odd in [
+            format!("/bin/sh {app}/scripts/x.sh $A"),
+            format!("/bin/sh -c {app}/scripts/x.sh;"),
+            String::new(),
+        ] {
             let told = hints("disabled\tinactive", "ua", &odd);
             assert!(told[0].starts_with("ua-vpsctl run -- systemctl cat "), "{told:?}");
         }
