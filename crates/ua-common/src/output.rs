@@ -639,7 +639,7 @@ mod tests {
     #[test]
     fn wide_characters_and_hidden_ones_keep_their_columns() {
         let rows = [["NAME", "SIZE"], ["日本語", "1 B"], ["a\u{7}\n", "2 B"]];
-        assert_eq!(table(&rows, 80), ["NAME     SIZE", "日本語   1 B", "a\\u{7}\\n  2 B"]);
+        assert_eq!(table(&rows, 80), ["NAME      SIZE", "日本語    1 B", "a\\u{7}\\n  2 B"]);
         assert_eq!(
             hanging("日本語 日本語 日本語 日本語 日本語", 0, Some(30)),
             "日本語 日本語 日本語 日本語\n日本語"

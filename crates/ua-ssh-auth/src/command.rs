@@ -34,7 +34,7 @@ of the canary failed
 Examples:
   ua-ssh-auth check --both                 prove the way in, and break-glass
   ssh $(ua-ssh-auth args) root@VPS uptime  an old script, as the tools connect
-  ua-ssh-auth canary --no-wait             try Tailscale SSH, note it in the ledger
+  ua-ssh-auth canary --no-wait             try Tailscale SSH, keep the evidence
   ua-ssh-auth status                       what the cut-over still lacks
   ua-ssh-auth cutover --dry-run            what it would check and change
   ua-ssh-auth rollback                     back to keys, at once";
@@ -67,7 +67,7 @@ Examples:
 const ENV_EXAMPLES: &str = "\
 Examples:
   eval \"$(ua-ssh-auth env)\" && ssh $UA_SSH_ARGS \"$UA_VPS_HOST\" uptime
-  eval \"$(ua-ssh-auth env)\" && rsync -e \"$UA_SSH_RSH\" -a dir/ \"$UA_VPS_HOST:dir/\"";
+  eval \"$(ua-ssh-auth env)\" && rsync -e \"$UA_SSH_RSH\" -a . \"$UA_VPS_HOST:dir/\"";
 
 const KNOWN_HOSTS_EXAMPLES: &str = "\
 Examples:

@@ -104,12 +104,19 @@ fn pages(command: &Command, made: &mut Vec<(String, String)>) -> Result<()> {
 fn extra(command: &Command) -> Roff {
     let mut roff = Roff::new();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    roff.control("SH", ["EXAMPLES"]);
-    roff.control("nf", []);
-    for line in help.lines().filter(|line| !matches!(*line, "Examples:" | "Example:")) {
-        roff.text([roman(line)]);
+    for part in help.split("\n\n") {
+        let (section, lines) = match part.split_once(':') {
+            Some(("Examples", rest)) => ("EXAMPLES", rest),
+            Some(("Exit codes", rest)) => ("EXIT STATUS", rest),
+            _ => ("NOTES", part),
+        };
+        roff.control("SH", [section]);
+        roff.control("nf", []);
+        for line in lines.trim_start_matches(['\n', ' ']).lines() {
+            roff.text([roman(line)]);
+        }
+        roff.control("fi", []);
     }
-    roff.control("fi", []);
     roff.control("SH", ["SEE ALSO"]);
     let tools = commands();
     let mut others: Vec<_> = tools.iter().flat_map(|tool| [bold(tool.get_name()), roman("(1), ")]).collect();
