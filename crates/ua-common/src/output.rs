@@ -434,63 +434,80 @@ const WHOLE: usize = 20;
 /// Where the second line of a row begins.
 const INDENT: usize = 4;
 
-/// The same, made to fit a terminal of so many columns: closer together, else with long cells cut, else with each row
-/// in several lines. The first column names the row for the next command, and is never cut.
+/// The same, made to fit a terminal of so many columns: closer together, else with long cells cut, else with long names
+/// on a line of their own, else with each row in several lines. The first column names the row for the next command,
+/// and is never cut.
 fn fitted<const N: usize>(rows: &[[String; N]], columns: Option<usize>) -> Vec<String> {
     // A record is a line, whatever somebody put into a name.
     let shown = |cell: &String| printable(cell).replace('\n', "\\n").replace('\t', "\\t");
     let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(shown)).collect();
-    let widest = |column: usize| rows.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or(0);
-    let natural: [usize; N] = std::array::from_fn(widest);
+    let widths = |column: usize| rows.iter().map(move |row| measure_text_width(&row[column]));
+    let natural: [usize; N] = std::array::from_fn(|column| widths(column).max().unwrap_or(0));
     let room = columns.unwrap_or(usize::MAX);
-    let total = |widths: &[usize; N], gap: usize| widths.iter().sum::<usize>() + gap * N.saturating_sub(1);
+    // One long name is not to spoil all other rows.
+    let mut usual = natural;
+    usual[0] = widths(0).filter(|width| *width <= room / 2).max().unwrap_or(0);
+    let in_one_line = in_one_line(natural, room).or_else(|| in_one_line(usual, room));
+    let (widths, gap, breaks) = in_one_line.unwrap_or_else(|| {
+        let (folded, spared) = (folded(natural, room), folded(usual, room));
+        if spared.2.len() < folded.2.len() { spared } else { folded }
+    });
 
-    let mut widths = natural;
-    let gap = if total(&natural, GAP) > room && total(&natural, 1) <= room { 1 } else { GAP };
-    while total(&widths, gap) > room {
-        let long = (1..N).filter(|column| widths[*column] > WHOLE).max_by_key(|column| widths[*column]);
-        let Some(longest) = long else { break };
-        widths[longest] -= 1;
-    }
-    let breaks = if total(&widths, gap) <= room { Vec::new() } else { folded(&natural, room, &mut widths) };
     let starts = std::iter::once(0).chain(breaks.iter().copied());
     let ends = breaks.iter().copied().chain([N]);
     let lines: Vec<Range<usize>> = starts.zip(ends).map(|(start, end)| start..end).collect();
-    let row = |row: &[String; N]| {
+    let row = |mut row: [String; N]| {
+        let alone = (measure_text_width(&row[0]) > widths[0]).then(|| std::mem::take(&mut row[0]));
         let line = |columns: &Range<usize>| {
-            let cells = columns.clone().map(|column| {
-                let cut = (column > 0).then_some("…");
-                pad_str(&row[column], widths[column], Alignment::Left, cut).into_owned()
-            });
+            let cells = columns
+                .clone()
+                .map(|column| pad_str(&row[column], widths[column], Alignment::Left, Some("…")).into_owned());
             let indent = if columns.start > 0 { INDENT } else { 0 };
             let line = format!("{:indent$}{}", "", cells.collect::<Vec<_>>().join(&" ".repeat(gap)));
             line.trim_end().to_owned()
         };
         // A line that would say nothing is left out.
-        let told = |columns: &&Range<usize>| {
-            columns.start == 0
-                || row[(*columns).clone()].iter().any(|cell| !matches!(cell.as_str(), "" | "-"))
+        let tells = |columns: &&Range<usize>| {
+            let first = columns.start == 0 && alone.is_none();
+            first || row[(*columns).clone()].iter().any(|cell| !matches!(cell.as_str(), "" | "-"))
         };
-        lines.iter().filter(told).map(line).collect::<Vec<_>>().join("\n")
+        let told: Vec<String> = lines.iter().filter(tells).map(line).collect();
+        alone.into_iter().chain(told).collect::<Vec<_>>().join("\n")
     };
-    rows.iter().map(row).collect()
+    rows.into_iter().map(row).collect()
 }
 
-/// With which columns further lines of a row begin, where they are too many for one; gives each column its width.
-fn folded<const N: usize>(natural: &[usize; N], room: usize, widths: &mut [usize; N]) -> Vec<usize> {
+/// Widths of columns, the blanks between them, and the columns with which further lines of a row begin.
+type Layout<const N: usize> = ([usize; N], usize, Vec<usize>);
+
+/// A layout in which every row is one line, if there is one.
+fn in_one_line<const N: usize>(mut widths: [usize; N], room: usize) -> Option<Layout<N>> {
+    let total = |widths: &[usize; N], gap: usize| widths.iter().sum::<usize>() + gap * N.saturating_sub(1);
+    if total(&widths, GAP) > room && total(&widths, 1) <= room {
+        return Some((widths, 1, Vec::new()));
+    }
+    while total(&widths, GAP) > room {
+        let long = (1..N).filter(|column| widths[*column] > WHOLE);
+        widths[long.max_by_key(|column| widths[*column])?] -= 1;
+    }
+    Some((widths, GAP, Vec::new()))
+}
+
+/// A layout in which a row goes on in another line.
+fn folded<const N: usize>(mut widths: [usize; N], room: usize) -> Layout<N> {
     let mut breaks = Vec::new();
-    let mut used = natural[0];
-    for column in 1..N {
-        if used + GAP + natural[column].min(WHOLE) > room {
+    let mut used = widths[0];
+    for (column, width) in widths.iter_mut().enumerate().skip(1) {
+        if used + GAP + (*width).min(WHOLE) > room {
             breaks.push(column);
             used = INDENT;
         } else {
             used += GAP;
         }
-        widths[column] = natural[column].min(room.saturating_sub(used).max(1));
-        used += widths[column];
+        *width = (*width).min(room.saturating_sub(used).max(1));
+        used += *width;
     }
-    breaks
+    (widths, GAP, breaks)
 }
 
 /// Text whose lines stay right of `indent` on a terminal of this width, as far as its words are short enough.
@@ -632,8 +649,42 @@ mod tests {
                 "a-worker  failed  2026-02-21 12:00:01Z\n    the main process ended with code 1",
             ]
         );
-        let rows = [["NAME", "WHY"], ["a-name-that-is-longer-than-all", "it is as it is, and stays so"]];
-        assert_eq!(table(&rows, 30)[1], "a-name-that-is-longer-than-all\n    it is as it is, and stays…");
+    }
+
+    #[test]
+    fn a_name_that_is_longer_than_others_stands_alone_and_whole() {
+        let rows = [
+            ["NAME", "SIZE", "TIME"],
+            ["a-name-that-is-longer-than-all-others", "2 B", "12:00"],
+            ["a-name-that-says-all-there-is-to-be-said", "-", ""],
+            ["b", "1 B", "12:01"],
+        ];
+        assert_eq!(
+            table(&rows, 40),
+            [
+                "NAME  SIZE  TIME",
+                "a-name-that-is-longer-than-all-others\n      2 B   12:00",
+                "a-name-that-says-all-there-is-to-be-said",
+                "b     1 B   12:01",
+            ]
+        );
+    }
+
+    #[test]
+    fn rows_that_go_on_anyway_do_not_get_a_third_line_for_a_name() {
+        let rows = [
+            ["UNIT", "STATE", "SINCE", "RELEASE"],
+            ["a-gateway-of-it", "active", "1 h 31 min", "407217ecddd1"],
+            ["a-worker@of.somebody.primary", "active", "1 h 31 min", "407217ecddd1"],
+        ];
+        assert_eq!(
+            table(&rows, 40),
+            [
+                "UNIT                          STATE\n    SINCE       RELEASE",
+                "a-gateway-of-it               active\n    1 h 31 min  407217ecddd1",
+                "a-worker@of.somebody.primary  active\n    1 h 31 min  407217ecddd1",
+            ]
+        );
     }
 
     #[test]
