@@ -105,14 +105,15 @@ fn extra(command: &Command) -> Roff {
     let mut roff = Roff::new();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     for part in help.split("\n\n") {
-        let (section, lines) = match part.split_once(':') {
-            Some(("Examples", rest)) => ("EXAMPLES", rest),
-            Some(("Exit codes", rest)) => ("EXIT STATUS", rest),
+        let headed = |heading: &str| part.strip_prefix(heading);
+        let (section, lines) = match (headed("Examples:\n"), headed("Exit codes: ")) {
+            (Some(lines), _) => ("EXAMPLES", lines),
+            (_, Some(lines)) => ("EXIT STATUS", lines),
             _ => ("NOTES", part),
         };
         roff.control("SH", [section]);
         roff.control("nf", []);
-        for line in lines.trim_start_matches(['\n', ' ']).lines() {
+        for line in lines.lines() {
             roff.text([roman(line)]);
         }
         roff.control("fi", []);
