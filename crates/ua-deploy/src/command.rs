@@ -48,7 +48,7 @@ const UNLOCK_EXAMPLES: &str = "\
 Examples:
   ua-deploy status --json | jq -r '.checks[] | select(.id == \"lock\") | .detail'
   ua-deploy unlock 20260221T120000.000Z-012d5311a958
-  ua-deploy unlock 20260221T120000.000Z-012d5311a958 --force   it lives, end it";
+  ua-deploy unlock 20260221T120000.000Z-012d5311a958 --force   though it lives";
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:

@@ -55,17 +55,23 @@ When it fails it still prints a word, one that ssh refuses: a script that does
 not look at exit codes must not go on with ssh's own defaults.
 
 Examples:
+  ua-ssh-auth args
+  ua-ssh-auth args --auth-mode tailscale_ssh   the other way in
   ssh $(ua-ssh-auth args) root@srv1360701.taildcc090.ts.net uptime
   scp $(ua-ssh-auth args) notes.txt root@srv1360701.taildcc090.ts.net:
   ssh (ua-ssh-auth args) root@srv1360701.taildcc090.ts.net uptime    # fish";
 
 const RSH_EXAMPLES: &str = "\
 Examples:
+  ua-ssh-auth rsh
+  ua-ssh-auth rsh --json | jq -r .data.rsh   and why there is none, if so
   rsync -e \"$(ua-ssh-auth rsh)\" -a dir/ root@srv1360701.taildcc090.ts.net:dir/
   GIT_SSH_COMMAND=\"$(ua-ssh-auth rsh)\" git fetch vps";
 
 const ENV_EXAMPLES: &str = "\
 Examples:
+  ua-ssh-auth env
+  ua-ssh-auth env >ua.env && . ./ua.env   once for a whole script
   eval \"$(ua-ssh-auth env)\" && ssh $UA_SSH_ARGS \"$UA_VPS_HOST\" uptime
   eval \"$(ua-ssh-auth env)\" && rsync -e \"$UA_SSH_RSH\" -a . \"$UA_VPS_HOST:dir/\"";
 
@@ -78,6 +84,7 @@ Examples:
 const CANARY_EXAMPLES: &str = "\
 Examples:
   ua-ssh-auth canary --dry-run                      what it tries
+  ua-ssh-auth canary                                try it, wait for a check
   0 */8 * * * ua-ssh-auth canary --no-wait --quiet  in a user's crontab";
 
 const STATUS_EXAMPLES: &str = "\

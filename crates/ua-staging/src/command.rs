@@ -108,6 +108,7 @@ Examples:
                 "\
 Examples:
   ua-staging url
+  ua-staging url ui
   curl -sf \"$(ua-staging url api)/api/health\"",
             )
             .arg(Arg::new("PART").value_parser(["ui", "api"]).help("Only this one")),

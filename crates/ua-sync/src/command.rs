@@ -30,7 +30,8 @@ use crate::{id, legacy, session, status, toggle, watch};
 const NAME: &str = "ua-sync";
 
 const EXAMPLES: &str = "\
-The mirror is for looking at finished work. What runs on the VPS is judged there.
+The mirror is for looking at finished work. What runs on the VPS is judged
+there.
 
 Exit codes: 0 ok, 1 something here or there failed, 2 wrong call or settings,
 10-23 no way to the VPS, 30 another run has the mirror, 32 the transfer failed,

@@ -155,7 +155,8 @@ Examples:
             "\
 Examples:
   ua-vpsctl doctor
-  ua-vpsctl doctor --json | jq -r '.checks[] | select(.verdict != \"pass\") | .id, .hint'",
+  ua-vpsctl doctor -q                   only what is wrong
+  ua-vpsctl doctor --json | jq -r '.checks[] | select(.hint) | .id, .hint'",
             table::flags(&["staging"]),
         ))
         .subcommand(verb(
@@ -211,7 +212,7 @@ Examples:
             "\
 Examples:
   ua-vpsctl inspect session_20260221_101500_ab12
-  ua-vpsctl inspect session_20260221_101500_ab12 --json | jq -r '.data.parts.products[]'",
+  ua-vpsctl inspect tg_1 --json | jq -r '.data.parts.products[]'",
             [Arg::new("SESSION").required(true).help("Its id")],
         ))
         .subcommand(verb(
