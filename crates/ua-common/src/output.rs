@@ -39,14 +39,11 @@ impl Color {
         match self {
             Self::Always => true,
             Self::Never => false,
-            Self::Auto => terminal && !set("NO_COLOR") && !dumb(),
+            Self::Auto => {
+                terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
         }
     }
-}
-
-/// Is it a terminal that can only print, such as an editor's?
-fn dumb() -> bool {
-    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Prints, and remembers whether stdout took it.
@@ -84,7 +81,7 @@ impl Printer {
             color_err,
             terminal: out,
             both_terminals: out && err,
-            progress: err && !quiet && !dumb(),
+            progress: err && !quiet,
             columns: columns(console::Term::stdout()),
             columns_err: columns(console::Term::stderr()),
             failed: OnceLock::new(),
@@ -689,8 +686,8 @@ mod tests {
 
     #[test]
     fn wide_characters_and_hidden_ones_keep_their_columns() {
-        let rows = [["NAME", "SIZE"], ["日本語", "1 B"], ["a\u{7}\n", "2 B"]];
-        assert_eq!(table(&rows, 80), ["NAME      SIZE", "日本語    1 B", "a\\u{7}\\n  2 B"]);
+        let rows = [["NAME", "SIZE"], ["日本語日本語", "1 B"], ["a\u{7}\n", "2 B"]];
+        assert_eq!(table(&rows, 80), ["NAME          SIZE", "日本語日本語  1 B", "a\\u{7}\\n      2 B"]);
         assert_eq!(
             hanging("日本語 日本語 日本語 日本語 日本語", 0, Some(30)),
             "日本語 日本語 日本語 日本語\n日本語"

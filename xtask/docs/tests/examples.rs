@@ -122,6 +122,8 @@ fn the_help_of_every_verb_fits_the_narrowest_terminal() {
         let help = command.clone().term_width(COLUMNS).render_long_help().to_string();
         for line in help.lines() {
             assert!(line.chars().count() <= COLUMNS, "`{name}`: {line}");
+            // A name or a default stands beside what says that it is one.
+            assert!(!line.ends_with("[env:") && !line.ends_with("[default:"), "`{name}`: {line}");
         }
     });
 }
