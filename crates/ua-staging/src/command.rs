@@ -277,7 +277,8 @@ fn status(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) ->
     };
     if !context.out.is_json() {
         for line in status::table(&rows, context.out.columns()) {
-            context.out.data(&line);
+            let head = line.starts_with(status::HEAD[0]);
+            context.out.data(&if head { context.out.heading(&line) } else { line });
         }
     }
     report.data.insert("rows".to_owned(), json!(rows));
