@@ -381,7 +381,9 @@ pub fn pong(place: &Place, limit: Duration) -> Vec<Check> {
     }
     let detail = format!("no pong from `{}` ({ip}) in {TRIES} tries: {said}", place.name);
     let check = Check::fail("peer.reachable", Exit::PeerUnreachable, detail);
-    vec![check.hint("ua-preflight --wait 5m").since(start)]
+    vec![
+        check.hint("ua-preflight --wait 5m  # it stays away: runbooks/incident_tailnet_down.md").since(start),
+    ]
 }
 
 /// `srv` is `srv.tail.ts.net`.

@@ -10,7 +10,7 @@ use ua_common::transport::{Script, Transport};
 
 use crate::Conflict;
 use crate::health::pause;
-use crate::plan::{Action, Obstacle, Route, plan, undo};
+use crate::plan::{Action, Obstacle, PLAIN_HTTP, Route, plan, undo};
 use crate::serve::Actual;
 
 const OBSERVE: Script = Script {
@@ -130,8 +130,7 @@ impl Fact for StagingError {
         match self {
             Self::Disabled { url: Some(url), .. } => Some(format!("open {url}")),
             Self::Disabled { url: None, .. } => Some(
-                "enable HTTPS certificates for the tailnet, or use plain http inside it: --scheme http"
-                    .to_owned(),
+                format!("enable HTTPS certificates for the tailnet, or {}", PLAIN_HTTP),
             ),
             Self::Refused { .. } | Self::Unchanged { .. } | Self::Restless { .. } => {
                 Some("ua-staging status".to_owned())
