@@ -323,7 +323,9 @@ mod tests {
             let units: Vec<Chosen> = units.iter().map(|unit| chosen(unit)).collect();
             let mut restart =
                 Restart { units: &units, stable: 1, ready: 1, verdicts: Vec::new(), lines: Vec::new() };
-            lines.iter().for_each(|line| drop(restart.hear(line)));
+            for line in lines {
+                let _waited_for = restart.hear(line);
+            }
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
             let whole = restart.judge(1, &mut report).is_ok();
             let said: Vec<String> =
