@@ -208,7 +208,7 @@ impl Fact for HostError {
 }
 
 impl Host {
-    /// Is it an address that no node of any tailnet has? They are from 100.64.0.0/10 and fd7a:115c:a1e0::/48
+    /// Is it an address that no node of any tailnet has? They are from 100.64.0.0/10 and `fd7a:115c:a1e0::/48`
     /// (`tsaddr.CGNATRange` and `TailscaleULARange`). A name tells nothing.
     pub fn is_elsewhere(&self) -> bool {
         match self {

@@ -88,7 +88,7 @@ Examples:
   ua-vpsctl restart webui
   ua-vpsctl restart all",
             [
-                units("Names of the profile, or their last part; `all` is all of them"),
+                units("Names of the profile, or their last part; `all` is all of them that the VPS has"),
                 Arg::new("dry-run")
                     .long("dry-run")
                     .action(ArgAction::SetTrue)
@@ -103,7 +103,7 @@ Examples:
   ua-vpsctl logs gateway -n 50
   ua-vpsctl logs gateway api -f --grep error",
             [
-                units("Names of the profile, or their last part; `all` is all of them"),
+                units("Names of the profile, or their last part; `all` is all of them that the VPS has"),
                 Arg::new("follow")
                     .short('f')
                     .long("follow")
@@ -330,12 +330,12 @@ fn work(
                 records.print(matches, &context.out);
             }
             report.data.insert("rows".to_owned(), records.rows.into_iter().map(|row| row.json).collect());
-            status::judge(&seen, report);
+            status::judge(&seen, &profile, report);
         }
         "restart" if matches.get_flag("dry-run") => {
             report.push(Check::pass(
                 "restart",
-                format!("would restart {}; nothing was changed", chosen.join(", ")),
+                format!("would restart {}; nothing was changed", status::list(&chosen)),
             ));
         }
         "restart" => status::restart(&session, &chosen, report)?,
@@ -374,19 +374,7 @@ fn pushed(
 ) -> Result<(), Failure> {
     let dry_run = matches.get_flag("dry-run");
     parcel.describe(session.profile, report);
-    push::push(session, parcel, dry_run, report)?;
-    if !matches.get_flag("restart") {
-        return Ok(());
-    }
-    let units = parcel.units(session.profile);
-    if units.is_empty() {
-        report.push(Check::pass("restart", "no unit reads these paths, by the profile"));
-    } else if dry_run {
-        report.push(Check::pass("restart", format!("would restart {}", units.join(", "))));
-    } else {
-        status::restart(session, &units, report)?;
-    }
-    Ok(())
+    push::push(session, parcel, dry_run, matches.get_flag("restart"), report)
 }
 
 /// The name of a workspace means one directory, and nothing beside it.
