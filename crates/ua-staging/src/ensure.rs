@@ -129,9 +129,9 @@ impl Fact for StagingError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Disabled { url: Some(url), .. } => Some(format!("open {url}")),
-            Self::Disabled { url: None, .. } => Some(
-                format!("enable HTTPS certificates for the tailnet, or {}", PLAIN_HTTP),
-            ),
+            Self::Disabled { url: None, .. } => {
+                Some(format!("enable HTTPS certificates for the tailnet, or {PLAIN_HTTP}"))
+            }
             Self::Refused { .. } | Self::Unchanged { .. } | Self::Restless { .. } => {
                 Some("ua-staging status".to_owned())
             }

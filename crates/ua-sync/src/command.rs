@@ -706,7 +706,8 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
 
 /// A warning if no run of the timer can ask the toggle that it respects: it has not the environment of this shell.
 fn tokenless(timer: &Timer) -> Result<Option<Check>, Failure> {
-    if !timer.argv.iter().any(|word| word == "--respect-remote-toggle") || ops::stored(&timer.dir)?.is_some() {
+    if !timer.argv.iter().any(|word| word == "--respect-remote-toggle") || ops::stored(&timer.dir)?.is_some()
+    {
         return Ok(None);
     }
     let file = timer.dir.join(".env");
