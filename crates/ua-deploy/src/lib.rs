@@ -537,7 +537,7 @@ fn show(
     lines.push("ask the public domains".to_owned());
     if !context.out.is_json() {
         for line in &lines {
-            context.out.data(&format!("would {line}"));
+            context.out.would(line);
         }
     }
     if !plan.env_keys.is_empty() {
@@ -566,7 +566,8 @@ fn since(context: &Context, serving: &Record, release: &Release, vps: &mut Repor
         "since".to_owned(),
         json!({"commits": between.commits, "added": between.added, "changed": between.changed, "deleted": between.deleted}),
     );
-    let mut lines = vec![format!("bring {} commits", between.commits.len())];
+    let many = if between.commits.len() == 1 { "" } else { "s" };
+    let mut lines = vec![format!("bring {} commit{many}", between.commits.len())];
     lines.extend(between.commits.iter().take(10).map(|commit| format!("bring {commit}")));
     lines
 }
