@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::app::Edit;
 use xtask::cmd::Output;
@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<(&'static str, Scenario)> {
         ("p62_p63_units_are_seen_and_restarted_and_secrets_kept_in_order", units as Scenario),
         ("p61_p62_a_push_lands_as_itself_is_planned_for_and_settled_by_a_deploy", pushes),
         ("doctor_tells_a_healthy_vps_from_one_that_is_not", doctor),
+        ("an_optional_unit_is_one_of_the_units_where_it_runs", optional),
     ]
 }
 
@@ -241,4 +242,124 @@ fn doctor(lab: &Lab) -> Result<()> {
         ensure!(said.stdout.contains(words) || said.stderr.contains(words), "{words}: {said:?}");
     }
     lab.vps().command(&["systemctl", "disable", "--now", WATCHDOG]).run()
+}
+
+const CSI_ENV: &str = "CSI_Ingester/development/deployment/systemd/csi-ingester.env";
+const CSI_APP: &str = "CSI_Ingester/development/app.py";
+
+fn optional(lab: &Lab) -> Result<()> {
+    let app = App::fresh_here(lab)?;
+    let done = ingester(lab, &app);
+    // No other trial has such a unit.
+    let away = "systemctl disable --now csi-ingester 2>/dev/null || true
+        rm -f /etc/systemd/system/csi-ingester.service && systemctl daemon-reload
+        systemctl reset-failed csi-ingester 2>/dev/null || true";
+    done.and(lab.vps().sh(away).map(drop))
+}
+
+/// The checks of one id, verdict and words.
+fn told(report: &Value, id: &str) -> Vec<String> {
+    let checks = report["checks"].as_array().into_iter().flatten().filter(|check| check["id"] == id);
+    checks.map(|it| format!("{} {}", it["verdict"], it["detail"]).replace('"', "")).collect()
+}
+
+fn ingester(lab: &Lab, app: &App<'_>) -> Result<()> {
+    let vps = lab.vps();
+    app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    vps.command(&["systemctl", "disable", "--now", WATCHDOG]).run()?;
+    let plan = || -> Result<Value> {
+        let said = app.run(&["plan"], &["--staging", "off"], &[])?;
+        said.exit(0)?;
+        Ok(said.reports[0].clone())
+    };
+    let running = || -> Result<String> {
+        let pid = vps.command(&["systemctl", "show", "-p", "MainPID", "--value", "csi-ingester"]).read()?;
+        Ok(pid.trim().to_owned())
+    };
+    let doctor = |code: i32| report(lab, &["doctor", "--staging", "off"], code);
+
+    // Where there is none nobody speaks of it, unless it is named.
+    ensure!(rows(lab, 0)?.len() == 6 && told(&plan()?, "units.optional").is_empty());
+    ensure!(told(&doctor(0)?, "secret.file").is_empty());
+    let said = vpsctl(lab, &["status", "csi-ingester"], 1)?;
+    ensure!(said.stderr.contains("csi-ingester is not-found"), "{said:?}");
+
+    // Stopped it is left alone, visibly.
+    let install = format!(
+        "cd /opt/universal_agent && runuser -u ua -- mkdir -p $(dirname {CSI_ENV}) && echo CSI_TOKEN=hunter2 >{CSI_ENV}
+        chown ua:ua {CSI_ENV} && chmod 644 {CSI_ENV}
+        printf '%s\n' '[Service]' User=ua WorkingDirectory=/opt/universal_agent \
+            EnvironmentFile=/opt/universal_agent/{CSI_ENV} 'ExecStart=/bin/sleep infinity' >/etc/systemd/system/csi-ingester.service
+        systemctl daemon-reload"
+    );
+    vps.sh(&install)?;
+    ensure!(rows(lab, 0)?.len() == 7);
+    let stopped = "skip `csi-ingester` is stopped, and left as it is";
+    ensure!(told(&plan()?, "units.optional") == [stopped]);
+    let said = report(lab, &["restart", "all"], 0)?;
+    ensure!(
+        told(&said, "restart")
+            .contains(&"skip csi-ingester is optional, and stopped (inactive, loaded)".to_owned()),
+        "{said}"
+    );
+    ensure!(told(&said, "restart").len() == 7 && running()? == "0", "{said}");
+
+    // By its name it is started, and from then on looked at.
+    let said = report(lab, &["restart", "csi-ingester"], 0)?;
+    ensure!(told(&said, "restart").len() == 1 && running()? != "0", "{said}");
+    let open = doctor(31)?;
+    let path = format!("/opt/universal_agent/{CSI_ENV}");
+    ensure!(told(&open, "secret.file") == [format!("fail `{path}` is ua:ua 644, not 600")], "{open}");
+    ensure!(told(&open, "units") == ["pass all 7 run"], "{open}");
+    let said = vpsctl(lab, &["read", CSI_ENV], 1)?;
+    ensure!(said.stderr.contains("CSI_TOKEN=…") && !said.stderr.contains("hunter2"), "{said:?}");
+    vpsctl(lab, &["fix-perms"], 0)?;
+    let mode = vps.sh(&format!("stat -c '%U:%G %a' {path}"))?.stdout;
+    ensure!(mode == "ua:ua 600\n", "{mode}");
+    ensure!(told(&doctor(0)?, "secret.file") == [format!("pass `{path}` is ua:ua 600")]);
+
+    // The release before did not know it: it goes on all the same where the next one is taken back.
+    app.edit(&Edit::ApiBroken)?;
+    app.deploy(&["--staging", "off"], &[("UA_DEPLOY_READY_TIMEOUT", "8")])?.exit(33)?;
+    ensure!(running()? != "0", "a release that was taken back took it along");
+
+    // A change of its own restarts it; one of the others does not.
+    app.edit(&Edit::Repair)?;
+    app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    app.edit(&Edit::Write(CSI_APP.into(), "X = 1\n".to_owned()))?;
+    let planned = plan()?["data"]["changes"]["restarts"].clone();
+    let why = format!("{CSI_APP} changed");
+    ensure!(planned == serde_json::json!([{"what": "csi-ingester.service", "why": why}]), "{planned}");
+    let (before, others) = (running()?, app.processes()?);
+    app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    let after = running()?;
+    ensure!(after != before && after != "0" && app.processes()? == others, "{before} {after}");
+    app.edit(&Edit::Harmless("other".to_owned()))?;
+    app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    ensure!(running()? == after && app.processes()? != others, "it was restarted by what it does not read");
+
+    // A push restarts it as well, in the exec that puts the file in place.
+    let others = app.processes()?;
+    let counter = "echo '# pushed' >>\"$0\"; mkdir -p /tmp/count && rm -f /tmp/count/calls
+        printf '#!/bin/sh\necho \"$*\" >>/tmp/count/calls\nexec /usr/bin/ssh \"$@\"\n' >/tmp/count/ssh && chmod 755 /tmp/count/ssh";
+    let laptop = lab.laptop();
+    laptop.command(&["sh", "-ec", counter, CSI_APP]).user(OPERATOR).dir("/home/op/app").run()?;
+    let push = "PATH=/tmp/count:$PATH exec ua-vpsctl push \"$0\" --restart --json";
+    let push = laptop.command(&["sh", "-ec", push, CSI_APP]).user(OPERATOR).dir("/home/op/app");
+    let pushed: Value = serde_json::from_str(&push.env("UA_DEPLOY_PROFILE", QUICK).read()?)?;
+    ensure!(told(&pushed, "restart").len() == 1, "{pushed}");
+    ensure!(running()? != after && app.processes()? == others, "{pushed}");
+    let calls = "cat /tmp/count/calls; rm -r /tmp/count; git checkout --quiet .";
+    let calls = laptop.command(&["sh", "-ec", calls]).user(OPERATOR).dir("/home/op/app").read()?;
+    let of = |what: &str| calls.lines().filter(|call| call.contains(what)).count();
+    ensure!((of(" -M -N "), of("ProxyCommand=false")) == (1, 2), "a push costs two execs: {calls}");
+
+    // Stopped again, it is no unit that the profile lost.
+    vps.command(&["systemctl", "stop", "csi-ingester"]).run()?;
+    let planned = plan().context("with a unit that was stopped since")?;
+    ensure!(
+        told(&planned, "units.optional") == [stopped] && told(&planned, "units.left").is_empty(),
+        "{planned}"
+    );
+    Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 use xtask::cache::Cache;
-use xtask::lab::{Lab, Node, built_tools};
+use xtask::lab::{self, Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
 use xtask::verify::{self, Matrix};
@@ -23,7 +23,11 @@ enum Chore {
     #[command(subcommand)]
     Lab(LabChore),
     /// The main job, for real and as a story.
-    Demo,
+    Demo {
+        /// Also make pictures of its main screens, `docs/pictures/*.svg`
+        #[arg(long)]
+        pictures: bool,
+    },
     /// Pass every check: format, clippy, shellcheck, unit and CLI tests, then the lab.
     Test,
     /// Run the acceptance test in the lab.
@@ -126,7 +130,12 @@ fn run(chore: Chore) -> Result<ExitCode> {
             Go::ensure(&cache, &progress)?;
         }
         Chore::Lab(chore) => return run_lab(chore, &progress),
-        Chore::Demo => demo::run(&progress)?,
+        Chore::Demo { pictures: false } => demo::run(None, &progress)?,
+        Chore::Demo { pictures: true } => {
+            let pictures = lab::checkout()?.join("docs/pictures");
+            fs_err::create_dir_all(&pictures)?;
+            demo::run(Some(&pictures), &progress)?;
+        }
         Chore::Test => verify::test(&progress)?,
         Chore::E2e { filter, matrix } => verify::e2e(filter.as_deref(), matrix, &progress)?,
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::output::{Color, Format, Printer};
 use crate::report::{Check, Lane, Report};
 use crate::settings::{Layer, Settings, Surroundings, table};
-use crate::{interrupt, report};
+use crate::{complete, interrupt, report};
 
 /// What a tool gets to work with.
 pub struct Context {
@@ -151,6 +151,7 @@ pub fn main(tool: Tool) -> ExitCode {
 fn run(mut tool: Tool, argv: Vec<OsString>) -> ExitCode {
     let argv = (tool.legacy)(argv);
     let command = with_common(std::mem::take(&mut tool.command)).color(wanted_color(&argv));
+    complete::answer(&command);
     let matches = match command.try_get_matches_from(&argv) {
         Ok(matches) => matches,
         Err(error) => {

@@ -24,6 +24,9 @@ pub struct Profile {
     pub source: Source,
     /// What `.env` has to say.
     pub env: Env,
+    /// Other files that hold secrets.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
     /// How it is built.
     #[serde(default)]
     pub build: Build,
@@ -86,12 +89,24 @@ pub struct Env {
     /// `user:group` that it should have.
     pub owner: Word,
     /// Its mode, octal, as `stat -c %a` prints it.
-    pub mode: Word,
+    pub mode: Mode,
     /// Key of the token that opens the ops endpoints.
     pub token: Option<Name>,
     /// What each key has to be.
     #[serde(default)]
     pub keys: BTreeMap<Name, Rule>,
+}
+
+/// `[[secrets]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// Where it is; a VPS need not have it.
+    pub file: RelativePath,
+    /// `user:group` that it should have; otherwise it stays whose it is.
+    pub owner: Option<Word>,
+    /// Its mode, octal, as `stat -c %a` prints it.
+    pub mode: Mode,
 }
 
 /// What a key of `.env` has to be.
@@ -148,6 +163,9 @@ pub struct Units {
     pub stable_seconds: u32,
     /// Names, with or without `.service`.
     pub names: Vec<Word>,
+    /// The same for what a VPS may lack, or have stopped.
+    #[serde(default)]
+    pub optional: Vec<Word>,
     /// What has to change for which of them to be restarted.
     #[serde(default)]
     pub restart: Vec<Restart>,
@@ -167,7 +185,7 @@ pub struct Restart {
     /// Those of them that are no reason.
     #[serde(default)]
     pub except: Vec<Pattern>,
-    /// Some of `units.names`.
+    /// Some of `units.names` and `units.optional`.
     pub units: Vec<Word>,
 }
 
@@ -296,6 +314,10 @@ checked! {
     Modes: "modes as rsync's --chmod takes them", |text| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b",=+-".contains(&byte))
     };
+    /// Of one file; compared with what `stat -c %a` prints.
+    Mode: "a mode of three octal digits, such as 640", |text| {
+        text.len() == 3 && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) && !text.starts_with('0')
+    };
     /// On the VPS itself.
     LocalUrl: "an http address of the machine itself, such as http://127.0.0.1:8001/health", |text| {
         ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"].iter().any(|start| text.starts_with(start))
@@ -373,29 +395,57 @@ impl Profile {
         if !profile.build.steps.is_empty() && profile.build.path.is_empty() {
             return Err(syntax(at("[build"), "`build.path` is missing".to_owned()));
         }
-        let units = profile.units();
-        let meant = profile.units.restart.iter().flat_map(|it| &it.units);
-        let meant = meant.chain(profile.versions.iter().map(|it| &it.unit)).map(|unit| full(unit));
+        let unit_error = |unit: &str, why: &str| {
+            let named = unit.trim_end_matches(".service");
+            let place = text.rfind(named).unwrap_or_else(|| at("[sessions]"));
+            Err(syntax(place, format!("`{named}` {why}")))
+        };
+        let (units, all) = (profile.units(), profile.all_units());
+        if let Some(twice) = profile.optional_units().iter().find(|unit| units.contains(unit)) {
+            return unit_error(twice, "is one of `units.names` as well as of `units.optional`");
+        }
+        let mut restarted = profile.units.restart.iter().flat_map(|it| &it.units).map(|unit| full(unit));
+        if let Some(unknown) = restarted.find(|unit| !all.contains(unit)) {
+            return unit_error(&unknown, "is not one of `units.names` or `units.optional`");
+        }
+        // What a deploy asks has to answer on every VPS.
+        let asked = profile.versions.iter().map(|it| full(&it.unit));
         let workers = profile.sessions.iter().flat_map(|it| it.ids.iter().map(|id| it.unit_of(id)));
-        if let Some(unknown) = meant.chain(workers).find(|unit| !units.contains(unit)) {
-            let named = unknown.trim_end_matches(".service");
-            let place = text.rfind(named);
-            return Err(syntax(
-                place.unwrap_or_else(|| at("[sessions]")),
-                format!("`{named}` is not one of `units.names`"),
-            ));
+        if let Some(unknown) = asked.chain(workers).find(|unit| !units.contains(unit)) {
+            return unit_error(&unknown, "is not one of `units.names`");
         }
         Ok(profile)
     }
 
-    /// Does a file look like a secret or a database?
+    /// Is a file said to hold secrets, or does it look like a secret or a database?
     pub fn is_secret(&self, path: &str) -> bool {
-        glob::any(&self.source.secret, path) && !glob::any(&self.source.not_secret, path)
+        *path == *self.env.file
+            || self.secrets.iter().any(|secret| *path == *secret.file)
+            || (glob::any(&self.source.secret, path) && !glob::any(&self.source.not_secret, path))
     }
 
     /// Unit names, in full.
     pub fn units(&self) -> Vec<String> {
         self.units.names.iter().map(|name| full(name)).collect()
+    }
+
+    /// Those of the units that a VPS may lack, in full.
+    pub fn optional_units(&self) -> Vec<String> {
+        self.units.optional.iter().map(|name| full(name)).collect()
+    }
+
+    /// Both.
+    pub fn all_units(&self) -> Vec<String> {
+        [self.units(), self.optional_units()].concat()
+    }
+
+    /// Makes the optional units of which `runs` is true units like the others, now that it is known of one VPS.
+    pub fn take_in(&mut self, runs: impl Fn(&str) -> bool) {
+        let optional = std::mem::take(&mut self.units.optional);
+        let (running, rest): (Vec<Word>, Vec<Word>) =
+            optional.into_iter().partition(|unit| runs(&full(unit)));
+        self.units.names.extend(running);
+        self.units.optional = rest;
     }
 
     /// Is a change of `path` a reason to restart `unit`? For a unit that no group names everything is.
@@ -469,8 +519,56 @@ mod tests {
         assert!(said.starts_with(&format!("p.toml:{}: `x; DROP TABLE y` is not", line("table ="))), "{said}");
         let said = wrong("url = \"http://127.0.0.1:8002/api/v1/health\"", "url = \"http://example.com/\"");
         assert!(said.contains("is not an http address of the machine itself"), "{said}");
+        // A unit that a VPS may lack is no unit that has to answer, and not both.
+        let version = "unit = \"universal-agent-api\"";
+        let said = wrong(version, "unit = \"csi-ingester\"");
+        assert!(said.ends_with("`csi-ingester` is not one of `units.names`"), "{said}");
+        let said = wrong("optional = [\"csi-ingester\"]", "optional = [\"universal-agent-api.service\"]");
+        assert!(
+            said.ends_with("`universal-agent-api` is one of `units.names` as well as of `units.optional`"),
+            "{said}"
+        );
+        let said = wrong("optional = [\"csi-ingester\"]", "optional = []");
+        let group = line("units = [\"csi-ingester\"]");
+        assert!(
+            said.starts_with(&format!("p.toml:{group}: `csi-ingester` is not one of `units.names` or")),
+            "{said}"
+        );
+        let said = wrong("optional = [\"csi-ingester\"]", "optional = [\"--all\"]");
+        assert!(said.contains("`--all` is not a name"), "{said}");
+        for mode in ["0600", "6400", "64", "888", "000"] {
+            let said = wrong("mode = \"600\"", &format!("mode = \"{mode}\""));
+            let place = format!("p.toml:{}: `{mode}` is not a mode of three", line("mode = \"600\""));
+            assert!(said.starts_with(&place), "{said}");
+        }
         let said = wrong("{ equals = \"db_pull\" }", "{ is = \"db_pull\" }");
         assert!(said.contains("unknown variant `is`"), "{said}");
+    }
+
+    #[test]
+    fn an_optional_unit_that_runs_is_a_unit_like_the_others() {
+        let mut profile = Profile::built_in().unwrap();
+        let csi = "csi-ingester.service".to_owned();
+        assert!(!profile.units().contains(&csi) && profile.all_units().contains(&csi));
+        let mut without = profile.clone();
+        without.take_in(|_| false);
+        assert_eq!((without.units(), without.optional_units()), (profile.units(), vec![csi.clone()]));
+        profile.take_in(|unit| unit == csi);
+        assert!(profile.units().contains(&csi) && profile.optional_units().is_empty());
+        let change = "CSI_Ingester/development/app.py";
+        let restarted: Vec<String> =
+            profile.units().into_iter().filter(|unit| profile.restarts(unit, change)).collect();
+        assert_eq!(restarted, [csi]);
+    }
+
+    #[test]
+    fn what_is_named_as_a_secret_is_one_whatever_the_patterns_say() {
+        let text = BUILT_IN.replace("    \"**/*.env\",\n", "").replace(
+            "file = \"CSI_Ingester/development/deployment/systemd/csi-ingester.env\"",
+            "file = \"x/y.env\"",
+        );
+        let profile = Profile::parse(&text, "p.toml").unwrap();
+        assert!(profile.is_secret("x/y.env") && profile.is_secret(".env") && !profile.is_secret("x/z.env"));
     }
 
     #[test]

@@ -469,6 +469,10 @@ look() {
     [ "$(awk -F '\t' '$2 == "active"' "$release/states" | wc -l)" -eq 0 ] || : >"$release/was_serving"
     awk -F '\t' 'FILENAME == ARGV[1] { restarted[$1] = 1; next } !($1 in restarted) && $2 != "active" { print $1 " is " $2 }' \
         "$work/restart" "$release/states" >"$work/down"
+    # An optional unit that did not run takes no part. One that somebody started since would go on with the old release.
+    while IFS= read -r unit; do
+        [ "$(systemctl show --property=ActiveState --value "$unit")" != active ] || echo "$unit is active" >>"$work/down"
+    done <"$work/idle"
     [ ! -s "$work/down" ] || fail 30 "not so when this deploy was planned: $(some "$work/down")"
     # Who is not restarted goes on with the values it was started with.
     env=$app/$(order env_file)
@@ -870,8 +874,13 @@ as_before() {
     read_orders || return 1
     : >"$work/enable"
     if [ "${ordered-}" = "$old" ]; then
-        # What came with this release goes with it.
-        grep -vxF -f "$work/unit" "$work/new" | xargs -r systemctl stop
+        grep -vxF -f "$work/unit" "$work/new" >"$work/came" || :
+        # What came with this release goes with it. What ran before it, though the release before did not know it, goes on.
+        awk -F '\t' -v stays="$work/unit" '
+            FILENAME == ARGV[1] { ran[$1] = ($2 == "active"); next }
+            ran[$1] { print >>stays; next }
+            { print }
+        ' "$release/states" "$work/came" | xargs -r systemctl stop
     fi
     awk -F '\t' 'FILENAME == ARGV[1] { ran[$1] = ($2 == "active"); next } ran[$1]' "$release/states" "$work/unit" \
         >"$work/ran" && mv "$work/ran" "$work/unit"

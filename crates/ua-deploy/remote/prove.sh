@@ -14,7 +14,7 @@ orders() {
 
 read_orders() {
     app=$(order app) user=$(order user) group=$(order group)
-    for list in unit restart upload make enable template directory preserve step output health version session; do
+    for list in unit idle restart upload make enable template directory preserve step output health version session; do
         orders "$list" >"$work/$list" || return 1
     done
 }

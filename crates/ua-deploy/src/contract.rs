@@ -121,6 +121,22 @@ fn units(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
     broken(id, detail, format!("ssh {} 'systemctl status {}'", target.ssh, missing.join(" ")))
 }
 
+/// Optional units that the VPS has and that take no part: by now those that run are units like the others.
+pub fn optional(profile: &Profile, facts: &Facts) -> Vec<Check> {
+    let id = "units.optional";
+    let there = profile.optional_units().into_iter().filter_map(|name| {
+        let unit = facts.units.get(&name).filter(|unit| unit.is_there())?;
+        let (active, name) = (&unit.active, name.trim_end_matches(".service"));
+        if active == "inactive" {
+            return Some(Check::skip(id, format!("`{name}` is stopped, and left as it is")));
+        }
+        let load = if unit.load == "loaded" { String::new() } else { format!(" and {}", unit.load) };
+        let detail = format!("`{name}` is {active}{load}, so it is left as it is, whatever changes");
+        Some(Check::warn(id, detail).hint(format!("ua-vpsctl logs {name} -n 50")))
+    });
+    there.collect()
+}
+
 fn env_owner(profile: &Profile, facts: &Facts, target: Target<'_>) -> Option<Check> {
     let (owner, mode) = facts.env_file.as_ref()?;
     if *owner == *profile.env.owner && *mode == *profile.env.mode {
@@ -188,6 +204,7 @@ fn complaint(key: &str, rule: &Rule, env: &[Assignment]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::survey::Unit;
 
     #[test]
     fn p24_a_missing_program_is_31_with_the_command_that_installs_it() {
@@ -206,6 +223,46 @@ mod tests {
         assert!(
             check.detail.contains("npm") && check.hint.unwrap().contains("apt-get install -y nodejs npm")
         );
+    }
+
+    #[test]
+    fn only_an_optional_unit_that_runs_takes_part() {
+        let csi = "csi-ingester.service";
+        for (load, active, part, said) in [
+            ("loaded", "active", true, ""),
+            ("not-found", "inactive", false, ""),
+            ("", "", false, ""),
+            ("loaded", "inactive", false, "Skip `csi-ingester` is stopped, and left as it is"),
+            ("masked", "inactive", false, "Skip `csi-ingester` is stopped, and left as it is"),
+            (
+                "loaded",
+                "failed",
+                false,
+                "Warn `csi-ingester` is failed, so it is left as it is, whatever changes",
+            ),
+            (
+                "loaded",
+                "activating",
+                false,
+                "Warn `csi-ingester` is activating, so it is left as it is, whatever changes",
+            ),
+            (
+                "not-found",
+                "active",
+                false,
+                "Warn `csi-ingester` is active and not-found, so it is left as it is, whatever changes",
+            ),
+        ] {
+            let unit = Unit { load: load.to_owned(), active: active.to_owned(), ..Unit::default() };
+            let facts = Facts { units: [(csi.to_owned(), unit)].into(), ..Facts::default() };
+            let mut profile = Profile::built_in().unwrap();
+            profile.take_in(|unit| facts.units[unit].runs());
+            assert_eq!(profile.units().contains(&csi.to_owned()), part, "{load} {active}");
+            let checks = optional(&profile, &facts);
+            let told: Vec<String> =
+                checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
+            assert_eq!((told.concat().as_str(), checks.iter().all(|it| it.exit == Exit::Ok)), (said, true));
+        }
     }
 
     fn judged(rule: &Rule, env: &str) -> Option<String> {

@@ -84,7 +84,7 @@ fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
     let wish = prepare(context, options)?;
     let mut vps = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     let mut public = Report::new(NAME, Lane::Public, context.settings.public_app_url.0.clone());
-    if let Err(Stopped { step, error }) = deploy(context, &wish, &mut vps, &mut public) {
+    if let Err(Stopped { step, error }) = deploy(context, wish, &mut vps, &mut public) {
         vps.push(Check::error(step, &error));
     }
     let mut reports = vec![vps];
@@ -109,10 +109,9 @@ fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
 }
 
 /// Observe, plan, act. Checks go to the report of their lane; an error is the step that nobody could finish.
-fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
+fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
     let settings = &context.settings;
-    let release = &wish.release;
-    source(release, &settings.deploy_include.0, vps);
+    source(&wish.release, &settings.deploy_include.0, vps);
 
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
     push(vps, preflight.checks);
@@ -128,13 +127,18 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
     // Both only look, and neither needs the other.
     let (facts, staging) = std::thread::scope(|scope| {
         let staging = scope.spawn(|| ua_staging::look(&on_vps, settings, Conflict::Refuse));
-        let facts = survey::survey(&transport, STATE, app, &wish.profile, release);
+        let facts = survey::survey(&transport, STATE, app, &wish.profile, &wish.release);
         (facts, staging.join())
     });
     let facts = facts.step("survey")?;
+    // From here on everything sees one list of units.
+    wish.profile.take_in(|unit| facts.units.get(unit).is_some_and(survey::Unit::runs));
+    let wish = wish;
+    let release = &wish.release;
     let target = contract::Target { ssh: &ssh, app };
     let mut plan = Plan::new(&wish.profile, release, &facts);
     push(vps, contract::judge(&wish.profile, &facts, target));
+    push(vps, contract::optional(&wish.profile, &facts));
     vps.push(plan.space(target));
     if let Some(holder) = &facts.holder {
         vps.push(Check::fail("lock", Exit::Busy, app::busy(holder)).hint("ua-deploy history"));
@@ -148,7 +152,7 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
             format!("staging.mode = disabled ({})", settings.staging_mode.origin),
         ))),
     }
-    describe(wish, &facts, staging.as_ref(), vps);
+    describe(&wish, &facts, staging.as_ref(), vps);
     if vps.first_failure().is_some() {
         return Ok(());
     }
@@ -169,7 +173,7 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
         let detail = format!("pushed since the last deploy, and settled by this one: {}", listed(&paths));
         vps.push(Check::warn("pushed", detail).hint("ua-deploy plan  # who pushed what, and when"));
     }
-    let units = wish.profile.units();
+    let units = wish.profile.all_units();
     let runs = facts.known.iter().flat_map(|known| known.runs.keys());
     let left: Vec<String> = runs.filter(|unit| !units.contains(unit)).cloned().collect();
     if !left.is_empty() {
@@ -205,13 +209,13 @@ fn deploy(context: &Context, wish: &Wish, vps: &mut Report, public: &mut Report)
         }
     }
     if wish.dry_run {
-        show(context, wish, &facts, &plan, staging.as_ref(), vps);
+        show(context, &wish, &facts, &plan, staging.as_ref(), vps);
         return Ok(());
     }
 
     let id = id(&release.commit);
     vps.data.insert("id".to_owned(), id.clone().into());
-    let base = base(context, wish, &id).to_string();
+    let base = base(context, &wish, &id).to_string();
     let from = place.from.map_or_else(String::new, |from| from.to_string());
     // The public side is asked meanwhile; what answers there is not touched yet.
     let (begun, was) = std::thread::scope(|scope| {

@@ -76,6 +76,7 @@ pub fn orders(
             say(&["enable", &unit]);
         }
     }
+    profile.optional_units().iter().for_each(|unit| say(&["idle", unit]));
     for (path, name) in profile.template_names() {
         say(&["template", name, path]);
     }
@@ -124,5 +125,34 @@ fn database(app: &str, sessions: &Sessions, facts: &Facts) -> String {
         Some(path) if path.starts_with('/') && !path.chars().any(char::is_control) => path.to_owned(),
         Some(path) if !path.is_empty() && !path.chars().any(char::is_control) => format!("{app}/{path}"),
         _ => format!("{app}/{}", sessions.database),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ua_common::settings::{Layer, Surroundings};
+
+    #[test]
+    fn a_unit_is_waited_for_or_has_to_stay_idle() {
+        let around = Surroundings {
+            cwd: "/".into(),
+            home: Some("/nowhere".into()),
+            config_home: None,
+            env: std::collections::BTreeMap::new(),
+            uid: 0,
+        };
+        let settings = Settings::load(Layer::new(), &around).unwrap();
+        let release = Release::of(&[("a", "1")]);
+        let lines = |profile: &Profile| {
+            let (facts, plan) = (Facts::default(), Plan::default());
+            let text = orders(&settings, profile, &release, &facts, &plan, "op@laptop", false);
+            let csi = text.lines().filter(|line| line.contains("csi-ingester"));
+            csi.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut profile = Profile::built_in().unwrap();
+        assert_eq!(lines(&profile), ["idle\tcsi-ingester.service"]);
+        profile.take_in(|_| true);
+        assert_eq!(lines(&profile), ["unit\tcsi-ingester.service"]);
     }
 }

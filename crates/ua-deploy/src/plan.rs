@@ -332,6 +332,25 @@ mod tests {
     }
 
     #[test]
+    fn an_optional_unit_is_planned_for_like_the_others_where_it_takes_part() {
+        let csi = "CSI_Ingester/development/app.py";
+        let absent = Profile::built_in().unwrap();
+        let plan = Plan::new(&absent, &with(csi, "1"), &facts(&absent));
+        assert_eq!((plan.upload.len(), restarted(&plan)), (1, vec![]));
+        let mut there = absent.clone();
+        there.take_in(|_| true);
+        let mut seen = facts(&there);
+        let plan = |release: &Release, seen: &Facts| Plan::new(&there, release, seen);
+        assert_eq!(restarted(&plan(&with(csi, "1"), &seen)), ["csi-ingester.service"]);
+        assert!(plan(&Release::of(&TREE), &seen).is_empty());
+        // It was started after the last deploy, which so knows nothing of it.
+        seen.known.as_mut().unwrap().runs.remove("csi-ingester.service");
+        let plan = plan(&Release::of(&TREE), &seen);
+        assert_eq!(restarted(&plan), ["csi-ingester.service"]);
+        assert_eq!(plan.restarts[0].why, "nobody knows what it runs");
+    }
+
+    #[test]
     fn each_restart_says_why() {
         let profile = Profile::built_in().unwrap();
         let why = |release: &Release, facts: &Facts, unit: usize| {

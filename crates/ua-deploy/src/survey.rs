@@ -82,6 +82,18 @@ pub struct Unit {
     pub age: u64,
 }
 
+impl Unit {
+    /// Is it up, so that an optional one takes part?
+    pub fn runs(&self) -> bool {
+        self.load == "loaded" && self.active == "active"
+    }
+
+    /// Does systemd know anything of it?
+    pub fn is_there(&self) -> bool {
+        !matches!((self.load.as_str(), self.active.as_str()), ("", _) | ("not-found", "inactive"))
+    }
+}
+
 /// Free room under a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Free {
@@ -147,7 +159,7 @@ fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Ve
     let mut ask = |what: &str, name: &str| args.extend([what.to_owned(), name.to_owned()]);
     profile.programs().iter().for_each(|name| ask("program", name));
     profile.tools().iter().for_each(|name| ask("tool", name));
-    profile.units().iter().for_each(|name| ask("unit", name));
+    profile.all_units().iter().for_each(|name| ask("unit", name));
     profile.template_names().for_each(|(_, name)| ask("template", name));
     for step in &profile.build.steps {
         ask("step", &format!("{}={}", &*step.name, orders::digest(profile, release, step)));
@@ -229,4 +241,16 @@ fn unit(fields: &str) -> Unit {
     let mut next = || fields.next().unwrap_or_default();
     let (load, active, _sub) = (next().to_owned(), next().to_owned(), next());
     Unit { load, active, restarts: next().parse().unwrap_or(0), age: next().parse().unwrap_or(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optional_units_are_asked_about_as_well() {
+        let args = arguments("/s", "/a", &Profile::built_in().unwrap(), &Release::of(&[("a", "1")]));
+        let mut units = args.windows(2).filter(|pair| pair[0] == "unit").map(|pair| pair[1].as_str());
+        assert_eq!((units.clone().count(), units.next_back()), (7, Some("csi-ingester.service")));
+    }
 }

@@ -132,6 +132,7 @@ fn a_profile_is_read_strictly() {
     let text = include_str!("../../ua-common/profiles/universal-agent.toml");
     for (from, to) in [
         ("units = [\"universal-agent-webui\"]", "units = [\"no-such-unit\"]"),
+        ("units = [\"csi-ingester\"]", "units = [\"no-such-unit\"]"),
         ("unit = \"universal-agent-api\"", "unit = \"no-such-unit\""),
         ("unit = \"universal-agent-vp-worker@\"", "unit = \"no-such-unit@\""),
     ] {

@@ -1804,6 +1804,35 @@ fn the_way_back_restarts_whatever_started_since_and_judges_by_what_was_there_bef
 }
 
 #[test]
+fn an_optional_unit_that_was_started_after_the_plan_stops_a_deploy_that_would_pass_it_by() {
+    let mut vps = Vps::new();
+    vps.order("idle\tcsi.service");
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    fs::write(vps.path("active.csi.service"), "active\n").unwrap();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(done.is("failed", 30).checks.contains("csi.service is active"), "{}", done.checks);
+    assert_eq!(vps.read("version"), "1");
+    // One that is not up either way is none of this deploy's business.
+    fs::write(vps.path("active.csi.service"), "failed\n").unwrap();
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
+}
+
+#[test]
+fn the_way_back_goes_on_with_a_unit_that_ran_though_the_release_before_did_not_know_it() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    // It was stopped at the time of that deploy, and runs by now.
+    fs::write(vps.path("start.csi.service"), "1\n").unwrap();
+    vps.order("unit\tcsi.service");
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    vps.deploy(&[("version", "2")]).1.is("rolled-back", 33);
+    let calls = vps.calls("systemctl");
+    assert!(!calls.contains("stop csi.service"), "{calls}");
+    let restarts: Vec<&str> = calls.lines().filter(|call| call.starts_with("restart ")).collect();
+    assert!(restarts.last().unwrap().contains("csi.service"), "{calls}");
+}
+
+#[test]
 fn values_that_changed_after_the_plan_stop_a_deploy_that_would_leave_units_with_the_old_ones() {
     let mut vps = Vps::new();
     vps.order("env_file\t.env").order("unit\tgateway.service");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use ua_common::cli::{Context, Tool};
+use ua_common::complete::{self, Candidates};
 use ua_common::exit::Exit;
 use ua_common::interrupt;
 use ua_common::report::{Check, Lane, Report};
@@ -26,8 +27,10 @@ Examples:
 
 /// `ua-preflight`.
 pub fn tool() -> Tool {
-    let host =
-        Arg::new("HOST").help("Target as user@MagicDNS-name; the same as --host").conflicts_with("host.vps");
+    let host = Arg::new("HOST")
+        .help("Target as user@MagicDNS-name; the same as --host")
+        .conflicts_with("host.vps")
+        .add(Candidates::new(complete::hosts));
     let ssh = Arg::new("ssh")
         .long("ssh")
         .action(ArgAction::SetTrue)

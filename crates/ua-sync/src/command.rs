@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use jiff::Timestamp;
 use serde_json::json;
 use ua_common::cli::{Context, Tool};
+use ua_common::complete::{self, Candidates};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::ops::{self, Token};
@@ -31,7 +32,7 @@ const NAME: &str = "ua-sync";
 
 const EXAMPLES: &str = "\
 The mirror is for looking at finished work. What runs on the VPS is judged
-there.
+there. Without a verb it is `watch`, as the old script was.
 
 Exit codes: 0 ok, 1 something here or there failed, 2 wrong call or settings,
 10-23 no way to the VPS, 30 another run has the mirror, 32 the transfer failed,
@@ -101,9 +102,12 @@ fn argument(name: &'static str) -> Arg {
             .require_equals(true)
             .default_missing_value("1h")
             .help("Wait for another run to end, an hour or this long"),
-        "session-id" => {
-            Arg::new(name).long(name).value_name("ID").allow_hyphen_values(true).help("Only this workspace")
-        }
+        "session-id" => Arg::new(name)
+            .long(name)
+            .value_name("ID")
+            .allow_hyphen_values(true)
+            .add(Candidates::new(complete::sessions))
+            .help("Only this workspace"),
         "service-name" => {
             Arg::new(name).long(name).value_name("NAME").default_value(timer::NAME).help("Name of the units")
         }
@@ -123,7 +127,7 @@ fn verb(name: &'static str, about: &'static str, examples: &'static str, own: &[
 }
 
 fn ids(help: &'static str) -> Arg {
-    Arg::new("ID").num_args(0..).help(help)
+    Arg::new("ID").num_args(0..).add(Candidates::new(complete::sessions)).help(help)
 }
 
 /// `ua-sync`.
@@ -672,6 +676,7 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
                 .push(Check::pass("timer.plan", format!("`{name}` would be turned on; nothing was changed")));
         } else {
             report.checks.extend(timer::on(&timer, &context.around)?);
+            report.checks.extend(tokenless(&timer)?);
         }
         Ok(())
     };
@@ -706,6 +711,26 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
     Ok(context.finish(&[report]))
 }
 
+/// A warning if no run of the timer can ask the toggle that it respects: it has not the environment of this shell.
+fn tokenless(timer: &Timer) -> Result<Option<Check>, Failure> {
+    if !timer.argv.iter().any(|word| word == "--respect-remote-toggle") || ops::stored(&timer.dir)?.is_some()
+    {
+        return Ok(None);
+    }
+    let file = timer.dir.join(".env");
+    let detail = format!(
+        "its runs respect the app's toggle, and cannot ask it: `{}` has no {}",
+        file.display(),
+        ops::TOKEN_VARIABLE
+    );
+    let hint = format!(
+        "write {}=… to `{}`, or: ua-sync timer on --ignore-remote-toggle",
+        ops::TOKEN_VARIABLE,
+        file.display()
+    );
+    Ok(Some(Check::warn("timer.toggle", detail).hint(hint)))
+}
+
 /// The timer that these settings and options mean.
 fn described(name: &str, matches: &ArgMatches, context: &Context) -> anyhow::Result<Timer> {
     let config = Config::new(&context.settings, &context.around).map_err(Failure::from)?;
@@ -724,6 +749,6 @@ fn described(name: &str, matches: &ArgMatches, context: &Context) -> anyhow::Res
     }
     argv.extend(text(matches, "session-id").map(|id| format!("--session-id={id}")));
     argv.extend(text(matches, "wait").map(|wait| format!("--wait={wait}")));
-    let interval = config.settings.sync_interval.value.map_or(Duration::from_mins(10), |it| it.0);
+    let interval = config.settings.sync_interval.value.map_or(timer::INTERVAL, |it| it.0);
     Ok(Timer { name: name.to_owned(), interval, argv, dir: repo })
 }

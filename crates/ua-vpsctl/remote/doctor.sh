@@ -1,14 +1,16 @@
 # shellcheck shell=sh disable=SC2154
 # Looks at all that a healthy VPS has. Changes nothing; sent together with seen.sh, ledger.sh and staging's look.sh.
-# usage: doctor STATE APP USER ENV-FILE WATCHDOG-TIMER UNIT…
+# usage: doctor STATE APP USER ENV-FILE WATCHDOG-TIMER SECRETS [?]UNIT…
+#   SECRETS  other files of APP with secrets, a line each
 # Out: WHAT<TAB>FIELDS…, a line each; of `.env` only the names of its keys
 main() {
-	state=$1 app=$2 user=$3 env=$2/$4 watchdog=$5
-	shift 5
+	state=$1 app=$2 user=$3 env=$2/$4 watchdog=$5 secrets=$6
+	shift 6
 	tab=$(printf '\t')
 	fact began "$(date +%s.%N)"
 	seen "$state" "$@"
 	env_facts
+	secret_facts
 	rooms
 	awk '
 		{ kib[$1] = $2 }
@@ -34,6 +36,18 @@ env_facts() {
 	fact env "$(stat -c "%U:%G$tab%a" "$env")$tab$(runuser -u "$user" -- test -r "$env" 2>/dev/null && echo readable)"
 	sed -n 's/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=.*/\2/p' "$env" |
 		sort -u | sed "s/^/key$tab/"
+}
+
+# FILE OWNER MODE of those that are there, or FILE odd where it is none, or lies behind a link.
+secret_facts() {
+	real=$(readlink -e -- "$app") || return 0
+	printf '%s' "$secrets" | while IFS= read -r file; do
+		if [ "$(readlink -e -- "$app/$file")" = "$real/$file" ] && [ -f "$app/$file" ]; then
+			fact secret "$file$tab$(stat -c "%U:%G$tab%a" -- "$app/$file")"
+		elif [ -e "$app/$file" ] || [ -L "$app/$file" ]; then
+			fact secret "$file${tab}odd"
+		fi
+	done
 }
 
 # DIRECTORY DEVICE KIB FREE, and how many of a hundred inodes are taken, where they are counted

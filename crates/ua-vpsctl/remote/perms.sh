@@ -12,17 +12,26 @@ main() {
 			printf 'none\t%s\n' "$file"
 			continue
 		fi
-		# A link would have root change somebody else's file.
-		if [ "$(readlink -e -- "$file")" != "$PWD/$file" ] || [ ! -f "$file" ]; then
+		# A link would have root change somebody else's file. What was looked at is held open, so that it is also what is
+		# changed, whatever the app's user makes of its name meanwhile.
+		if ! plain "$file" || ! command exec 8<"$file" || [ "$(readlink /proc/self/fd/8)" != "$PWD/$file" ]; then
 			printf 'odd\t%s\n' "$file"
 			continue
 		fi
-		printf 'was\t%s\t%s\n' "$file" "$(stat --format='%U:%G	%a' -- "$file")"
+		printf 'was\t%s\t%s\n' "$file" "$(held)"
 		if [ "$dry" != yes ]; then
-			[ -z "$owner" ] || chown --no-dereference -- "$owner" "$file" || return 1
-			chmod -- "$mode" "$file" || return 1
-			printf 'now\t%s\t%s\n' "$file" "$(stat --format='%U:%G	%a' -- "$file")"
+			[ -z "$owner" ] || chown -- "$owner" /proc/self/fd/8 || return 1
+			chmod -- "$mode" /proc/self/fd/8 || return 1
+			printf 'now\t%s\t%s\n' "$file" "$(held)"
 		fi
 	done
+}
+
+plain() {
+	[ "$(readlink -e -- "$1")" = "$PWD/$1" ] && [ -f "$1" ]
+}
+
+held() {
+	stat --dereference --format='%U:%G	%a' /proc/self/fd/8
 }
 main "$@"

@@ -1,17 +1,19 @@
 # shellcheck shell=sh disable=SC2154
-# Puts an upload in place, a file at a time, once it is written down in the ledger. Sent together with lying.sh, ledger.sh.
-# usage: push {yes|no} STATE APP ID WHO OWNER MODES HEAD MANIFEST SPECIAL
+# Puts an upload in place, a file at a time, once it is written down in the ledger, and restarts what reads it. Sent together
+# with lying.sh, ledger.sh, restarting.sh.
+# usage: push {yes|no} STATE APP ID WHO OWNER MODES HEAD MANIFEST SPECIAL [STABLE-SECONDS LIMIT [?]UNIT…]
 #   yes       only says what would change
 #   MODES     as rsync's --chmod takes them
 #   HEAD      the beginning of the line in the ledger
 #   MANIFEST  KIND<TAB>DIGEST-OR-TARGET<TAB>PATH of what lies in STATE/incoming/push-ID/tree
 #   SPECIAL   OWNER<TAB>MODE<TAB>PATH of files that have another owner and mode than the rest
-# Out: {new|other|same}<TAB>PATH. Exits 30 with the holder if the lock is held, 32 if the upload is not what was sent,
-# 1 and says why if something is in the way; nothing was put in place then.
+# Out: {new|other|same}<TAB>PATH, then as restart_units says. Exits 30 with the holder if the lock is held, 32 if the upload
+# is not what was sent, 1 and says why if something is in the way; nothing was put in place then. 1 as well if a unit is down.
 main() {
 	dry=$1 state=$2 app=$3 id=$4 who=$5 owner=$6 modes=$7 head=$8 manifest=$9
 	shift 9
 	special=$1
+	shift
 	umask 077
 	LC_ALL=C
 	export LC_ALL
@@ -20,7 +22,8 @@ main() {
 	tree=$incoming/tree
 	work=$(mktemp -d) || exit 1
 	trap 'rm -rf "$work"; [ "$dry" = yes ] || rm -rf "$incoming"' EXIT
-	trap 'exit 1' HUP INT TERM
+	# Whoever waits for this may be gone.
+	trap 'exit 1' HUP INT TERM PIPE
 	printf '%s' "$manifest" | sort >"$work/manifest" || exit 1
 	if [ "$dry" != yes ]; then
 		take_lock
@@ -30,11 +33,15 @@ main() {
 	fi
 	look
 	cat "$work/seen"
-	[ "$dry" != yes ] && [ -s "$work/changed" ] || exit 0
-	write_down || fail 'the ledger could not be written, so nothing was put in place'
-	place || fail "not everything could be put in place; the ledger names all of push $id"
-	(cd -P "$app" && lying "$(cut -f 3 "$work/changed")") | sort | cmp -s "$work/changed" - ||
-		fail "not everything is in place as it was sent; the ledger names all of push $id"
+	[ "$dry" != yes ] || exit 0
+	if [ -s "$work/changed" ]; then
+		write_down || fail 'the ledger could not be written, so nothing was put in place'
+		place || fail "not everything could be put in place; the ledger names all of push $id"
+		(cd -P "$app" && lying "$(cut -f 3 "$work/changed")") | sort | cmp -s "$work/changed" - ||
+			fail "not everything is in place as it was sent; the ledger names all of push $id"
+	fi
+	# The lock is held until the units are judged: a deploy would restart them as well.
+	[ "$#" -eq 0 ] || restart_units "$@"
 }
 
 fail() {

@@ -1,13 +1,29 @@
 # shellcheck shell=sh
-# How units are, what they run, and who deploys. Sent together with the scripts that ask: seen STATE UNIT…
+# How units are, what they run, and who deploys. Sent together with the scripts that ask: seen STATE [?]UNIT…
+# A unit with `?` before it is left out where there is none.
 # Out: unit<TAB>ID LOAD ACTIVE SUB RESTARTS SECONDS MEMORY PID, runs<TAB>UNIT COMMITS, served<TAB>RELEASE, busy<TAB>HOLDER
 seen() {
-	state=$1
+	state=$1 optional=' '
 	shift
+	for unit in "$@"; do
+		shift
+		case $unit in
+			'?'*)
+				unit=${unit#?}
+				optional="$optional$unit "
+				;;
+		esac
+		set -- "$@" "$unit"
+	done
 	systemctl show --property=Id,LoadState,ActiveState,SubState,NRestarts,StateChangeTimestampMonotonic,MemoryCurrent,MainPID "$@" |
-		awk -F = -v up="$(cut -d ' ' -f 1 /proc/uptime)" '
+		awk -F = -v up="$(cut -d ' ' -f 1 /proc/uptime)" -v optional="$optional" '
 			function row() {
 				if (!("Id" in value)) return
+				none = value["LoadState"] == "not-found" && value["ActiveState"] == "inactive"
+				if (none && index(optional, " " value["Id"] " ")) {
+					split("", value)
+					return
+				}
 				age = int(up - value["StateChangeTimestampMonotonic"] / 1000000)
 				print "unit", value["Id"], value["LoadState"], value["ActiveState"], value["SubState"], value["NRestarts"] + 0, age, \
 					value["MemoryCurrent"], value["MainPID"] + 0

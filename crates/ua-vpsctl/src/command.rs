@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use serde_json::{Value, json};
 use ua_common::app;
 use ua_common::cli::{Context, Tool};
+use ua_common::complete::{self, Candidates};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::{Records, printable};
@@ -38,7 +39,8 @@ Examples:
 
 /// `ua-vpsctl`.
 pub fn tool() -> Tool {
-    let units = |help: &'static str| Arg::new("UNIT").num_args(1..).required(true).help(help);
+    let unit = || Arg::new("UNIT").add(Candidates::new(complete::units));
+    let units = |help: &'static str| unit().num_args(1..).required(true).help(help);
     let rest = || Arg::new("ARG").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
     let command = Command::new(NAME)
         .about("Everyday verbs for the VPS")
@@ -51,9 +53,7 @@ pub fn tool() -> Tool {
 Examples:
   ua-vpsctl status
   ua-vpsctl status gateway api --format tsv",
-            Records::<7>::args()
-                .into_iter()
-                .chain([Arg::new("UNIT").num_args(0..).help("Only these [default: all]")]),
+            Records::<7>::args().into_iter().chain([unit().num_args(0..).help("Only these [default: all]")]),
         ))
         .subcommand(verb(
             "push",
@@ -63,7 +63,7 @@ Examples:
   ua-vpsctl push --dry-run src/universal_agent
   ua-vpsctl push src/universal_agent/api.py --restart",
             [
-                Arg::new("PATH").num_args(1..).required(true).help(
+                Arg::new("PATH").num_args(1..).required(true).value_hint(ValueHint::AnyPath).help(
                     "A file, or a directory with all that is tracked or new in it, from the repository's top",
                 ),
                 Arg::new("restart")
@@ -90,7 +90,7 @@ Examples:
   ua-vpsctl restart webui
   ua-vpsctl restart all",
             [
-                units("Names of the profile, or their last part; `all` is all of them"),
+                units("Names of the profile, or their last part; `all` is all of them that the VPS has"),
                 Arg::new("dry-run")
                     .long("dry-run")
                     .action(ArgAction::SetTrue)
@@ -105,7 +105,7 @@ Examples:
   ua-vpsctl logs gateway -n 50
   ua-vpsctl logs gateway api -f --grep error",
             [
-                units("Names of the profile, or their last part; `all` is all of them"),
+                units("Names of the profile, or their last part; `all` is all of them that the VPS has"),
                 Arg::new("follow")
                     .short('f')
                     .long("follow")
@@ -175,9 +175,10 @@ Examples:
 Examples:
   ua-vpsctl sessions
   ua-vpsctl sessions session_202602 --format ids",
-            Records::<5>::args()
-                .into_iter()
-                .chain([Arg::new("PREFIX").default_value("").help("How their ids begin")]),
+            Records::<5>::args().into_iter().chain([Arg::new("PREFIX")
+                .default_value("")
+                .add(Candidates::new(complete::sessions))
+                .help("How their ids begin")]),
         ))
         .subcommand(verb(
             "browse",
@@ -213,7 +214,7 @@ Examples:
 Examples:
   ua-vpsctl inspect session_20260221_101500_ab12
   ua-vpsctl inspect tg_1 --json | jq -r '.data.parts.products[]'",
-            [Arg::new("SESSION").required(true).help("Its id")],
+            [Arg::new("SESSION").required(true).add(Candidates::new(complete::sessions)).help("Its id")],
         ))
         .subcommand(verb(
             "settings",
@@ -332,12 +333,12 @@ fn work(
                 records.print(matches, &context.out);
             }
             report.data.insert("rows".to_owned(), records.rows.into_iter().map(|row| row.json).collect());
-            status::judge(&seen, report);
+            status::judge(&seen, &profile, report);
         }
         "restart" if matches.get_flag("dry-run") => {
             report.push(Check::pass(
                 "restart",
-                format!("would restart {}; nothing was changed", chosen.join(", ")),
+                format!("would restart {}; nothing was changed", status::list(&chosen)),
             ));
         }
         "restart" => status::restart(&session, &chosen, report)?,
@@ -376,19 +377,7 @@ fn pushed(
 ) -> Result<(), Failure> {
     let dry_run = matches.get_flag("dry-run");
     parcel.describe(session.profile, report);
-    push::push(session, parcel, dry_run, report)?;
-    if !matches.get_flag("restart") {
-        return Ok(());
-    }
-    let units = parcel.units(session.profile);
-    if units.is_empty() {
-        report.push(Check::pass("restart", "no unit reads these paths, by the profile"));
-    } else if dry_run {
-        report.push(Check::pass("restart", format!("would restart {}", units.join(", "))));
-    } else {
-        status::restart(session, &units, report)?;
-    }
-    Ok(())
+    push::push(session, parcel, dry_run, matches.get_flag("restart"), report)
 }
 
 /// The name of a workspace means one directory, and nothing beside it.

@@ -1,6 +1,6 @@
 //! `doctor`: is the VPS as it should be? One exec that only looks, and a pure judgement of what it saw.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +20,7 @@ use ua_staging::serve::Actual;
 
 use crate::session::{STATE, Session};
 use crate::status::{self, Seen, age};
+use crate::units::{self, Chosen};
 
 const DOCTOR: Script = Script {
     name: "doctor",
@@ -68,6 +69,8 @@ struct Facts {
     ended: f64,
     env: Option<EnvFile>,
     keys: BTreeSet<String>,
+    /// Other files with secrets → owner and mode; nothing where it is no plain file.
+    secrets: BTreeMap<String, Option<[String; 2]>>,
     rooms: Vec<Room>,
     /// KiB: all, available, swap, free swap.
     memory: Option<[u64; 4]>,
@@ -86,10 +89,11 @@ struct Facts {
 pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure> {
     let profile = session.profile;
     let settings = &session.context.settings;
-    let units = profile.units();
+    let units: Vec<String> = units::of(profile, |_| true).iter().map(Chosen::arg).collect();
     let watchdog = profile.units.watchdog.as_deref().unwrap_or_default();
+    let secrets: String = profile.secrets.iter().map(|secret| format!("{}\n", secret.file)).collect();
     let app = settings.deploy_app_dir.0.as_str();
-    let mut args = vec![STATE, app, &profile.owner.user, &profile.env.file, watchdog];
+    let mut args = vec![STATE, app, &profile.owner.user, &profile.env.file, watchdog, &secrets];
     args.extend(units.iter().map(String::as_str));
     let before = seconds(Timestamp::now());
     let answer = {
@@ -132,6 +136,10 @@ fn parse(text: &str) -> Result<Facts, Failure> {
                 let (owner, mode) = (owner.to_owned(), mode.to_owned());
                 facts.env = Some(EnvFile { owner, mode, readable: readable == "readable" });
             }
+            ["secret", file, owner, mode] => {
+                drop(facts.secrets.insert(file.to_owned(), Some([owner, mode].map(str::to_owned))));
+            }
+            ["secret", file, _] => drop(facts.secrets.insert(file.to_owned(), None)),
             ["key", name] => drop(facts.keys.insert(name.to_owned())),
             ["room", dir, device, ..] => facts.rooms.push(Room {
                 dir: dir.to_owned(),
@@ -172,10 +180,11 @@ fn no_time(said: &str) -> Failure {
 }
 
 fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, report: &mut Report) {
-    status::judge(&facts.seen, report);
+    status::judge(&facts.seen, profile, report);
     let app = settings.deploy_app_dir.0.as_str();
     let mut checks = vec![env_file(facts, profile, app)];
     checks.extend(facts.env.as_ref().map(|_| env_keys(facts, profile, app)));
+    checks.extend(secrets(facts, profile, app));
     checks.extend(disk(facts, profile));
     checks.push(memory(facts));
     checks.push(clocks(clock));
@@ -216,6 +225,29 @@ fn env_keys(facts: &Facts, profile: &Profile, app: &str) -> Check {
     }
     let detail = format!("`{app}/{}` assigns no {}", profile.env.file, listed(&missing));
     Check::fail(id, Exit::Contract, detail).hint("ua-deploy plan  # says what each has to be")
+}
+
+/// Those that are there.
+fn secrets(facts: &Facts, profile: &Profile, app: &str) -> Vec<Check> {
+    let id = "secret.file";
+    let judged = profile.secrets.iter().filter_map(|secret| {
+        let file = format!("{app}/{}", secret.file);
+        let Some([owner, mode]) = facts.secrets.get(&*secret.file)? else {
+            let detail = format!("`{file}` is a link or no file");
+            return Some(
+                Check::fail(id, Exit::Contract, detail).hint(format!("ua-vpsctl run -- ls -l {file}")),
+            );
+        };
+        let is = format!("`{file}` is {} {}", printable(owner), printable(mode));
+        let theirs = secret.owner.as_deref().is_none_or(|wanted| wanted == owner);
+        if theirs && *mode == *secret.mode {
+            return Some(Check::pass(id, is));
+        }
+        let wanted = secret.owner.iter().map(|owner| &**owner).chain([&*secret.mode]);
+        let wanted = wanted.collect::<Vec<_>>().join(" ");
+        Some(Check::fail(id, Exit::Contract, format!("{is}, not {wanted}")).hint("ua-vpsctl fix-perms"))
+    });
+    judged.collect()
 }
 
 fn disk(facts: &Facts, profile: &Profile) -> Vec<Check> {
@@ -460,7 +492,7 @@ mod tests {
             cwd: "/".into(),
             home: Some("/nowhere".into()),
             config_home: None,
-            env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
             uid: 0,
         };
         let settings = Settings::load(Layer::new(), &around).unwrap();
@@ -583,6 +615,29 @@ mod tests {
         let later = json!({"id": "20260221T093000.000Z-d", "verdict": "broken"});
         let report = judged(&format!("{}history\t{later}\n", healthy()), 0.0);
         assert_eq!(report.first_failure().unwrap().id, "deploy.last");
+    }
+
+    #[test]
+    fn what_not_every_vps_has_is_judged_where_it_is() {
+        let file = "CSI_Ingester/development/deployment/systemd/csi-ingester.env";
+        let of = |fields: &str| {
+            let report = judged(&format!("{}secret\t{file}\t{fields}\n", healthy()), 0.0);
+            let check = report.checks.iter().find(|check| check.id == "secret.file").unwrap().clone();
+            assert_eq!(check.exit, report.exit());
+            (check.exit.code(), check.detail, check.hint.unwrap_or_default())
+        };
+        let (code, said, _) = of("ua:ua\t600");
+        assert_eq!((code, said), (0, format!("`/opt/universal_agent/{file}` is ua:ua 600")));
+        let (code, said, hint) = of("ua:ua\t644");
+        assert!(
+            code == 31 && said.ends_with("is ua:ua 644, not 600") && hint == "ua-vpsctl fix-perms",
+            "{said}"
+        );
+        let (code, said, hint) = of("odd");
+        assert!(code == 31 && said.ends_with("is a link or no file") && hint.contains("ls -l"), "{said}");
+        let stopped = "unit\tcsi-ingester.service\tloaded\tinactive\tdead\t0\t900\t0\t0\n";
+        let report = judged(&format!("{}{stopped}", healthy()), 0.0);
+        assert_eq!((report.exit(), report.verdict()), (Exit::Ok, Verdict::Warn), "{:?}", report.checks);
     }
 
     #[test]

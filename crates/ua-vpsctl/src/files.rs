@@ -66,10 +66,7 @@ fn find(session: &Session<'_>, path: &str) -> Result<Found, Failure> {
 /// Does a file hold secrets, by the patterns of the profile or by its name?
 fn is_secret(profile: &Profile, found: &Found) -> bool {
     let path = found.relative.as_deref().unwrap_or(found.real.trim_start_matches('/'));
-    profile.is_secret(path)
-        || *path == *profile.env.file
-        || found.real.starts_with("/etc/shadow")
-        || found.real.starts_with("/proc/")
+    profile.is_secret(path) || found.real.starts_with("/etc/shadow") || found.real.starts_with("/proc/")
 }
 
 /// Gives the bytes of a file, or of a secret one the names of its keys as a refusal.

@@ -22,7 +22,9 @@ use ua_common::tool::git::Repo;
 use ua_common::tool::rsync;
 use ua_common::transport::Script;
 
-use crate::session::{STATE, Session};
+use crate::session::{STATE, Session, finished};
+use crate::status::{self, Restart};
+use crate::units::{self, Chosen};
 
 const PUSH: Script = Script {
     name: "push",
@@ -30,6 +32,8 @@ const PUSH: Script = Script {
         include_str!("../../ua-common/remote/lying.sh"),
         "\n",
         include_str!("../../ua-common/remote/ledger.sh"),
+        "\n",
+        include_str!("../remote/restarting.sh"),
         "\n",
         include_str!("../remote/push.sh")
     ),
@@ -173,7 +177,7 @@ impl Parcel {
         ignored: bool,
         force: bool,
     ) -> Result<Result<(), Stays>, Failure> {
-        let sensitive = profile.is_secret(name) || *name == *profile.env.file || ignored;
+        let sensitive = profile.is_secret(name) || ignored;
         // A directory is meant by what is in it.
         let within = if name.ends_with('/') { format!("{name}x") } else { name.to_owned() };
         if glob::any(&profile.source.exclude, &within) {
@@ -211,20 +215,23 @@ impl Parcel {
     }
 
     /// The units that the profile maps these paths to.
-    pub fn units(&self, profile: &Profile) -> Vec<String> {
-        let units = profile.units().into_iter();
-        units.filter(|unit| self.items.iter().any(|item| profile.restarts(unit, &item.path))).collect()
+    fn units(&self, profile: &Profile) -> Vec<Chosen> {
+        units::of(profile, |unit| self.items.iter().any(|item| profile.restarts(unit, &item.path)))
     }
 
     fn manifest(&self) -> String {
         self.items.iter().map(|item| format!("{}\t{}\t{}\n", item.kind, item.what, item.path)).collect()
     }
 
-    /// What has not the owner and the mode of the rest: `.env`, and what nobody but the app shall read.
+    /// What has not the owner and the mode of the rest: the profile's own secrets, and what nobody but the app shall read.
     fn special(&self, profile: &Profile) -> String {
         let line = |item: &Item| {
             if item.path == *profile.env.file {
                 return format!("{}\t{}\t{}\n", &*profile.env.owner, &*profile.env.mode, item.path);
+            }
+            if let Some(secret) = profile.secrets.iter().find(|it| item.path == *it.file) {
+                let owner = secret.owner.as_deref().map_or_else(|| owner(profile), str::to_owned);
+                return format!("{owner}\t{}\t{}\n", &*secret.mode, item.path);
             }
             let mode = if item.kind == 'x' { "700" } else { "600" };
             format!("{}\t{mode}\t{}\n", owner(profile), item.path)
@@ -296,11 +303,13 @@ fn digest(file: &Path) -> std::io::Result<String> {
     }
 }
 
-/// Uploads the parcel and has it put in place; with `dry_run` only says what that would change.
+/// Uploads the parcel, has it put in place, and with `restart` the units that read it restarted; with `dry_run` only says
+/// what that would change.
 pub fn push(
     session: &Session<'_>,
     parcel: &Parcel,
     dry_run: bool,
+    restart: bool,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let context = session.context;
@@ -318,15 +327,27 @@ pub fn push(
     if !dry_run {
         upload(session, parcel, &entry.id)?;
     }
-    let waiting = context.out.waiting(if dry_run { "comparing" } else { "putting it in place" });
+    let units = if restart { parcel.units(session.profile) } else { Vec::new() };
+    let mut restarting = Restart::new(session, &units);
     let (head, manifest, special) = (entry.head(), parcel.manifest(), parcel.special(session.profile));
     let dry = if dry_run { "yes" } else { "no" };
     let (owner, modes) = (owner(session.profile), &session.profile.owner.modes);
-    let args = [dry, STATE, app, &entry.id, &entry.who, &owner, modes, &head, &manifest, &special];
-    let answer = session.ask(PUSH, &args, LIMIT)?;
-    drop(waiting);
+    let words = if units.is_empty() { Vec::new() } else { restarting.args() };
+    let mut args = vec![dry, STATE, app, &entry.id, &entry.who, &owner, modes, &head, &manifest, &special];
+    args.extend(words.iter().map(String::as_str));
+    let bar = context.out.spinner(if dry_run { "comparing" } else { "putting it in place" });
+    let limit = LIMIT + restarting.limit();
+    let answer = session.transport.stream(PUSH, &args, LIMIT, limit, &mut |line| {
+        if let Some(words) = restarting.hear(line) {
+            bar.set_message(words);
+        }
+    })?;
+    bar.finish_and_clear();
+    if !restarting.is_judged() {
+        finished(PUSH, &answer, &restarting.lines().join(" "))?;
+    }
     let seen = |word: &str| -> Vec<String> {
-        let lines = answer.stdout.lines().filter_map(|line| line.split_once('\t'));
+        let lines = restarting.lines().iter().filter_map(|line| line.split_once('\t'));
         let mut paths: Vec<String> =
             lines.filter(|(seen, _)| *seen == word).map(|(_, path)| path.to_owned()).collect();
         paths.sort_unstable();
@@ -365,6 +386,16 @@ pub fn push(
         ("replaced".to_owned(), json!(other)),
         ("same".to_owned(), json!(same)),
     ]);
+    if !restart {
+        return Ok(());
+    }
+    if units.is_empty() {
+        report.push(Check::pass("restart", "no unit reads these paths, by the profile"));
+    } else if dry_run {
+        report.push(Check::pass("restart", format!("would restart {}", status::list(&units))));
+    } else {
+        restarting.tell(session, &answer, report)?;
+    }
     Ok(())
 }
 
@@ -401,6 +432,30 @@ fn upload(session: &Session<'_>, parcel: &Parcel, id: &str) -> Result<(), Failur
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p62_a_pushed_secret_gets_the_owner_and_mode_of_the_profile() {
+        let csi = "CSI_Ingester/development/deployment/systemd/csi-ingester.env";
+        let item =
+            |path: &str, sensitive| Item { kind: 'f', what: String::new(), path: path.to_owned(), sensitive };
+        let parcel = Parcel {
+            top: PathBuf::new(),
+            commit: String::new(),
+            items: vec![item(".env", true), item(csi, true), item("a.key", true), item("a.py", false)],
+            dirty: Vec::new(),
+            left_out: Vec::new(),
+            bytes: 0,
+        };
+        let mut profile = Profile::built_in().unwrap();
+        profile.secrets[0].mode = "640".to_owned().try_into().unwrap();
+        let rest = "ua:ua\t600\ta.key\n";
+        let special = |owner: &str| format!("root:ua\t640\t.env\n{owner}\t640\t{csi}\n{rest}");
+        assert_eq!(parcel.special(&profile), special("ua:ua"));
+        profile.secrets[0].owner = Some("root:ua".to_owned().try_into().unwrap());
+        assert_eq!(parcel.special(&profile), special("root:ua"));
+        let units: Vec<String> = parcel.units(&profile).iter().map(Chosen::arg).collect();
+        assert_eq!(units, ["?csi-ingester.service"]);
+    }
 
     #[test]
     fn p62_no_path_leads_out_of_the_repository() {

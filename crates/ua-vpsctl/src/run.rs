@@ -10,6 +10,7 @@ use ua_common::output::printable;
 use ua_common::transport::{Script, TransportError};
 
 use crate::session::Session;
+use crate::units::Chosen;
 
 const LOGS: Script = Script { name: "logs", text: include_str!("../remote/logs.sh") };
 const PLACE: Script = Script { name: "place", text: include_str!("../remote/place.sh") };
@@ -69,11 +70,12 @@ pub struct Wanted<'a> {
 }
 
 /// Prints the journal of units.
-pub fn logs(session: &Session<'_>, units: &[String], wanted: &Wanted<'_>) -> Result<(), Failure> {
+pub fn logs(session: &Session<'_>, units: &[Chosen], wanted: &Wanted<'_>) -> Result<(), Failure> {
     let follow = if wanted.follow { "yes" } else { "no" };
     let lines = wanted.lines.map_or_else(String::new, |lines| lines.to_string());
     let mut args = vec![follow, &lines, wanted.since, wanted.pattern];
-    args.extend(units.iter().map(String::as_str));
+    // Of a unit that is not there the journal has no lines.
+    args.extend(units.iter().map(|chosen| chosen.unit.as_str()));
     let limit = if wanted.follow { Duration::MAX } else { LIMIT };
     let out = &session.context.out;
     let answer = session.transport.stream(LOGS, &args, limit, limit, &mut |line| out.data(&printable(line)));

@@ -45,15 +45,21 @@ impl Session<'_> {
     /// Runs a script that ends with 0, or says why it does not.
     pub fn ask(&self, script: Script, args: &[&str], limit: std::time::Duration) -> Result<Answer, Failure> {
         let answer = self.transport.script(script, args, limit)?;
-        match answer.code {
-            0 => Ok(answer),
-            30 => Err(busy(&answer.stdout)),
-            code => {
-                let said = printable(answer.stderr.trim());
-                let said =
-                    if said.is_empty() { format!("`{}` ended with code {code}", script.name) } else { said };
-                Err(Failure::new(if code == 32 { Exit::Transfer } else { Exit::Failed }, said))
-            }
+        finished(script, &answer, &answer.stdout)?;
+        Ok(answer)
+    }
+}
+
+/// Says why a script did not end with 0, from its answer and from what it wrote to stdout.
+pub fn finished(script: Script, answer: &Answer, stdout: &str) -> Result<(), Failure> {
+    match answer.code {
+        0 => Ok(()),
+        30 => Err(busy(stdout)),
+        code => {
+            let said = printable(answer.stderr.trim());
+            let said =
+                if said.is_empty() { format!("`{}` ended with code {code}", script.name) } else { said };
+            Err(Failure::new(if code == 32 { Exit::Transfer } else { Exit::Failed }, said))
         }
     }
 }

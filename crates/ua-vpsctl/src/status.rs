@@ -7,17 +7,22 @@ use serde_json::json;
 use ua_common::app;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
-use ua_common::output::{self, Record, Records, printable};
+use ua_common::output::{self, Record, Records, listed, printable};
+use ua_common::profile::Profile;
 use ua_common::report::{Check, Report};
-use ua_common::transport::Script;
+use ua_common::transport::{Answer, Script};
 
 use crate::session::{STATE, Session, busy};
+use crate::units::Chosen;
 
 const UNITS: Script = Script {
     name: "units",
     text: concat!(include_str!("../remote/seen.sh"), "\n", include_str!("../remote/units.sh")),
 };
-const RESTART: Script = Script { name: "restart", text: include_str!("../remote/restart.sh") };
+const RESTART: Script = Script {
+    name: "restart",
+    text: concat!(include_str!("../remote/restarting.sh"), "\n", include_str!("../remote/restart.sh")),
+};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// One unit as it was seen.
@@ -48,6 +53,11 @@ impl Unit {
     pub fn is_up(&self) -> bool {
         self.active == "active"
     }
+
+    /// Did somebody stop it, which is fine for one that is optional?
+    fn is_stopped(&self) -> bool {
+        self.active == "inactive" && matches!(self.load.as_str(), "loaded" | "masked")
+    }
 }
 
 /// What a look at the units tells.
@@ -62,7 +72,8 @@ pub struct Seen {
 }
 
 /// Looks at units.
-pub fn look(session: &Session<'_>, units: &[String]) -> Result<Seen, Failure> {
+pub fn look(session: &Session<'_>, units: &[Chosen]) -> Result<Seen, Failure> {
+    let units: Vec<String> = units.iter().map(Chosen::arg).collect();
     let mut args = vec![STATE];
     args.extend(units.iter().map(String::as_str));
     let _waiting = session.context.out.waiting("asking for the units");
@@ -142,8 +153,16 @@ pub fn age(seconds: u64) -> String {
 }
 
 /// What is wrong with them, a check each.
-pub fn judge(seen: &Seen, report: &mut Report) {
-    for unit in &seen.units {
+pub fn judge(seen: &Seen, profile: &Profile, report: &mut Report) {
+    let optional = profile.optional_units();
+    let (stopped, rest): (Vec<&Unit>, Vec<&Unit>) =
+        seen.units.iter().partition(|unit| optional.contains(&unit.id) && unit.is_stopped());
+    for unit in &stopped {
+        let id = unit.id.trim_end_matches(".service");
+        let detail = format!("{id} is optional, and stopped for {}", age(unit.seconds));
+        report.push(Check::warn("unit", detail).hint(format!("ua-vpsctl restart {id}  # if it is to run")));
+    }
+    for unit in &rest {
         let id = unit.id.trim_end_matches(".service");
         if unit.load != "loaded" {
             report.push(
@@ -154,8 +173,9 @@ pub fn judge(seen: &Seen, report: &mut Report) {
             report.push(Check::fail("unit", Exit::Failed, detail).hint(format!("ua-vpsctl logs {id} -n 50")));
         }
     }
-    if seen.units.iter().all(|unit| unit.is_up() && unit.load == "loaded") {
-        report.push(Check::pass("units", format!("all {} run", seen.units.len())));
+    if !rest.is_empty() && rest.iter().all(|unit| unit.is_up() && unit.load == "loaded") {
+        let others = if stopped.is_empty() { "" } else { " others" };
+        report.push(Check::pass("units", format!("all {}{others} run", rest.len())));
     }
     if let Some(release) = &seen.served {
         report.push(Check::pass("release", format!("`{release}` serves")));
@@ -165,50 +185,119 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     }
 }
 
-/// Restarts units; each has to run in one new process for as long as the profile wants.
-pub fn restart(session: &Session<'_>, units: &[String], report: &mut Report) -> Result<(), Failure> {
-    let context = session.context;
-    let stable = u64::from(session.profile.units.stable_seconds);
-    let ready = context.settings.deploy_ready_timeout.0.as_secs().max(1);
-    let (stable_words, ready_words) = (stable.to_string(), ready.to_string());
-    let mut args = vec![STATE, &stable_words, &ready_words];
-    args.extend(units.iter().map(String::as_str));
-    let bar = context.out.spinner(format!("restarting {}", units.join(", ")));
-    let mut lines: Vec<String> = Vec::new();
-    // systemd itself may take a while to end the old processes.
-    let limit = Duration::from_secs(ready + stable) + Duration::from_mins(3);
-    let answer =
-        session.transport.stream(RESTART, &args, Duration::from_mins(2), limit, &mut |line| match line
-            .strip_prefix("== ")
-        {
-            Some(words) => bar.set_message(printable(words)),
-            None => lines.push(line.to_owned()),
-        })?;
+/// A restart, as a script is asked for it and as it answers line by line. Each unit has to run in one new process for as
+/// long as the profile wants.
+pub struct Restart<'a> {
+    units: &'a [Chosen],
+    stable: u64,
+    ready: u64,
+    /// How a unit is now, its name, and more words.
+    verdicts: Vec<[String; 3]>,
+    lines: Vec<String>,
+}
+
+impl<'a> Restart<'a> {
+    /// Of these units.
+    pub fn new(session: &Session<'_>, units: &'a [Chosen]) -> Self {
+        let stable = u64::from(session.profile.units.stable_seconds);
+        let ready = session.context.settings.deploy_ready_timeout.0.as_secs().max(1);
+        Self { units, stable, ready, verdicts: Vec::new(), lines: Vec::new() }
+    }
+
+    /// What `restart_units` is asked.
+    pub fn args(&self) -> Vec<String> {
+        let words = [self.stable.to_string(), self.ready.to_string()];
+        words.into_iter().chain(self.units.iter().map(Chosen::arg)).collect()
+    }
+
+    /// systemd itself may take a while to end the old processes.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.ready + self.stable) + Duration::from_mins(3)
+    }
+
+    /// Takes a line of stdout, and gives what is waited for if it says that.
+    pub fn hear(&mut self, line: &str) -> Option<String> {
+        if let Some(words) = line.strip_prefix("== ") {
+            return Some(printable(words));
+        }
+        let fields: Vec<&str> = line.split('\t').collect();
+        match fields[..] {
+            [verdict @ ("up" | "down" | "stopped" | "none"), unit, words] => {
+                self.verdicts.push([verdict, unit, words].map(str::to_owned));
+            }
+            _ => self.lines.push(line.to_owned()),
+        }
+        None
+    }
+
+    /// The other lines.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// Did it come to a judgement? A code other than 0 is that, then.
+    pub fn is_judged(&self) -> bool {
+        !self.verdicts.is_empty()
+    }
+
+    /// Shows what those that are down said, and judges each unit.
+    pub fn tell(self, session: &Session<'_>, answer: &Answer, report: &mut Report) -> Result<(), Failure> {
+        for line in answer.stderr.lines() {
+            session.context.out.child(line);
+        }
+        self.judge(answer.code, report)
+    }
+
+    fn judge(&self, code: i32, report: &mut Report) -> Result<(), Failure> {
+        for [verdict, unit, words] in &self.verdicts {
+            let name = unit.trim_end_matches(".service");
+            report.push(match verdict.as_str() {
+                "up" => Check::pass("restart", format!("{name}: {words}")),
+                "down" => {
+                    let hint = format!("ua-vpsctl logs {name} -n 50");
+                    Check::fail("restart", Exit::Failed, format!("{name} did not come up: {words}"))
+                        .hint(hint)
+                }
+                "stopped" => Check::skip("restart", format!("{name} is optional, and stopped ({words})")),
+                // Not every VPS has it.
+                _ => continue,
+            });
+        }
+        if self.is_judged() && self.verdicts.iter().all(|[verdict, ..]| verdict == "none") {
+            let names: Vec<String> = self.verdicts.iter().map(|[_, unit, _]| unit.clone()).collect();
+            report.push(Check::skip("restart", format!("the VPS has no {}", listed(&names))));
+        }
+        if self.verdicts.len() != self.units.len() {
+            let message = format!("the restart ended with code {code} before all units were judged");
+            return Err(Failure::new(Exit::Failed, message).hint("ua-vpsctl status"));
+        }
+        Ok(())
+    }
+}
+
+/// Units, as a person reads them.
+pub fn list(units: &[Chosen]) -> String {
+    units.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Restarts units.
+pub fn restart(session: &Session<'_>, units: &[Chosen], report: &mut Report) -> Result<(), Failure> {
+    let mut restart = Restart::new(session, units);
+    let words = restart.args();
+    let mut args = vec![STATE];
+    args.extend(words.iter().map(String::as_str));
+    let bar = session.context.out.spinner(format!("restarting {}", list(units)));
+    let limit = restart.limit();
+    let answer = session.transport.stream(RESTART, &args, Duration::from_mins(2), limit, &mut |line| {
+        if let Some(words) = restart.hear(line) {
+            bar.set_message(words);
+        }
+    })?;
     bar.finish_and_clear();
     if answer.code == 30 {
-        return Err(busy(&lines.join(" ")));
+        return Err(busy(&restart.lines().join(" ")));
     }
-    let mut told = 0;
-    for line in &lines {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let [verdict, unit, words] = fields[..] else { continue };
-        told += 1;
-        let name = unit.trim_end_matches(".service");
-        report.push(if verdict == "up" {
-            Check::pass("restart", format!("{name}: {words}"))
-        } else {
-            let hint = format!("ua-vpsctl logs {name} -n 50");
-            Check::fail("restart", Exit::Failed, format!("{name} did not come up: {words}")).hint(hint)
-        });
-    }
-    for line in answer.stderr.lines() {
-        context.out.child(line);
-    }
-    if told != units.len() {
-        let message = format!("the restart ended with code {} before all units were judged", answer.code);
-        return Err(Failure::new(Exit::Failed, message).hint("ua-vpsctl status"));
-    }
-    Ok(())
+    restart.tell(session, &answer, report)
 }
 
 #[cfg(test)]
@@ -225,5 +314,61 @@ mod tests {
         assert_eq!((seen.served.as_deref(), seen.busy.as_deref()), (Some("r1"), Some("op@laptop")));
         let lines = records(&seen).lines("tsv");
         assert_eq!(lines[0], "a\tactive/running\t1 d 3 h\t2\t-\t42\tc1");
+    }
+
+    #[test]
+    fn a_restart_is_told_unit_by_unit_and_whole() {
+        let chosen = |unit: &str| Chosen { unit: unit.to_owned(), if_there: true };
+        let told = |lines: &[&str], units: &[&str]| {
+            let units: Vec<Chosen> = units.iter().map(|unit| chosen(unit)).collect();
+            let mut restart =
+                Restart { units: &units, stable: 1, ready: 1, verdicts: Vec::new(), lines: Vec::new() };
+            for line in lines {
+                let _waited_for = restart.hear(line);
+            }
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+            let whole = restart.judge(1, &mut report).is_ok();
+            let said: Vec<String> =
+                report.checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
+            (said.join("; "), whole)
+        };
+        let (up, down) = ("up\ta.service\tprocess 1 for 9 s", "down\tb.service\tfailed");
+        let (stopped, none) =
+            ("stopped\tc.service\tinactive, loaded", "none\td.service\tinactive, not-found");
+        let four = ["a.service", "b.service", "c.service", "d.service"];
+        let said = "Skip c is optional, and stopped (inactive, loaded); Pass a: process 1 for 9 s; Fail b did not come up: failed";
+        assert_eq!(told(&["== waiting", stopped, none, up, down], &four), (said.to_owned(), true));
+        assert_eq!(told(&[none], &four[3..]), ("Skip the VPS has no d.service".to_owned(), true));
+        assert!(!told(&[up], &four[..2]).1);
+        assert_eq!(told(&[], &four), (String::new(), false));
+    }
+
+    #[test]
+    fn only_an_optional_unit_may_be_stopped() {
+        let profile = Profile::built_in().unwrap();
+        let gateway = "universal-agent-gateway.service\tloaded\tactive\trunning\t0\t9\t0\t42";
+        let judged = |other: &str| {
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+            judge(&parse(&format!("unit\t{gateway}\nunit\t{other}\t0\t90\t0\t0\n")), &profile, &mut report);
+            let said: Vec<String> =
+                report.checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
+            (said.join("; "), report.exit().code())
+        };
+        let all = |rest: &str| (rest.to_owned(), 0);
+        assert_eq!(judged("csi-ingester.service\tloaded\tactive\trunning"), all("Pass all 2 run"));
+        for load in ["loaded", "masked"] {
+            let stopped = "Warn csi-ingester is optional, and stopped for 1 min; Pass all 1 others run";
+            assert_eq!(judged(&format!("csi-ingester.service\t{load}\tinactive\tdead")), all(stopped));
+        }
+        for wrong in [
+            "csi-ingester.service\tloaded\tfailed\tfailed",
+            "csi-ingester.service\tloaded\tactivating\tauto-restart",
+            "csi-ingester.service\tnot-found\tinactive\tdead",
+            "csi-ingester.service\tnot-found\tactive\trunning",
+            "csi-ingester.service\tbad-setting\tinactive\tdead",
+            "universal-agent-api.service\tloaded\tinactive\tdead",
+        ] {
+            assert_eq!(judged(wrong).1, 1, "{wrong}");
+        }
     }
 }

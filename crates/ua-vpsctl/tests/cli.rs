@@ -167,6 +167,13 @@ fn a_script_of_this_machine_runs_there_with_its_arguments_and_leaves_nothing() {
 #[test]
 fn p65_a_missing_path_fails_on_stderr_and_secrets_are_not_shown() {
     let vps = Vps::new();
+    let csi = "CSI_Ingester/development/deployment/systemd/csi-ingester.env";
+    vps.write(csi, "CSI_TOKEN=hunter2\n");
+    let (out, err) = vps.ends(&["read", csi], 1);
+    assert!(
+        out.is_empty() && err.contains("its keys: CSI_TOKEN=…") && !err.contains("hunter2"),
+        "{out}{err}"
+    );
     vps.write(".env", "UA_OPS_TOKEN=hunter2\nexport OTHER='x'\n# note\n");
     vps.write("logs/a.log", "one\ntwo\nthree\n");
     std::os::unix::fs::symlink("../.env", vps.app("logs/innocent")).unwrap();
@@ -378,8 +385,10 @@ fn the_shim_takes_the_old_words_and_finds_the_repository_by_its_own_path() {
     let (out, _) = run(&["push", "--dry-run", "src"], 0);
     assert!(out.starts_with("would put src/a.py there\n"), "{out}");
     assert!(run(&["help"], 0).0.contains("Everyday verbs"));
-    // The profile has no such unit, which is said by its true name.
-    assert!(run(&["restart", "csi"], 2).1.contains("`csi-ingester` is none of the profile's units"));
+    // The unit goes by its true name.
+    assert!(
+        run(&["restart", "csi", "--dry-run"], 0).0.contains("would restart csi-ingester.service; nothing")
+    );
 }
 
 #[test]

@@ -14,8 +14,17 @@ const PUSH: &str = concat!(
     "\n",
     include_str!("../../ua-common/remote/ledger.sh"),
     "\n",
+    include_str!("../remote/restarting.sh"),
+    "\n",
     include_str!("../remote/push.sh")
 );
+
+const RESTART: &str =
+    concat!(include_str!("../remote/restarting.sh"), "\n", include_str!("../remote/restart.sh"));
+
+const UNITS: &str = concat!(include_str!("../remote/seen.sh"), "\n", include_str!("../remote/units.sh"));
+
+const PERMS: &str = include_str!("../remote/perms.sh");
 
 const DOCTOR: &str = concat!(
     include_str!("../remote/seen.sh"),
@@ -35,6 +44,46 @@ case $* in
     *property=User*) ;;
     *property=ExecStart*) echo "{ path=$ROOT/app/watch.sh ; argv[]=$ROOT/app/watch.sh /etc/x ; ignore_errors=no }" ;;
     *) printf 'Id=a.service\nLoadState=loaded\nActiveState=active\nSubState=running\nMainPID=42\n' ;;
+esac
+"#;
+
+/// systemd, as far as a restart asks it: `units/NAME` holds LOAD ACTIVE INVOCATION START of a unit that there is. One whose
+/// name begins with `bad` does not come up. What lay where when it was asked to restart is written down.
+const UNITS_OF: &str = r#"#!/bin/sh
+field() { cut -d ' ' -f "$1" "$ROOT/units/$unit" 2>/dev/null; }
+now() { cut -d . -f 1 /proc/uptime; }
+case $1 in
+    restart)
+        shift 2
+        flock --nonblock "$ROOT/state/lock" true && lock=free || lock=held
+        echo "$* lock=$lock app=$(cat "$ROOT/app/a.py") ledger=$(wc -l <"$ROOT/state/ledger.jsonl")" >>"$ROOT/restarts"
+        for unit in "$@"; do
+            case $unit in
+                bad*) echo "loaded failed $$ 0" >"$ROOT/units/$unit" ;;
+                *) echo "loaded active $$ $(now)" >"$ROOT/units/$unit" ;;
+            esac
+        done
+        ;;
+    show)
+        property=${2#--property=}
+        if [ "$3" = --value ]; then
+            unit=$5
+            case $property in
+                LoadState) field 1 | grep . || echo not-found ;;
+                ActiveState) field 2 | grep . || echo inactive ;;
+                InvocationID) field 3 ;;
+                MainPID) echo 42 ;;
+                ExecMainStartTimestampMonotonic) echo "$(($(field 4) * 1000000))" ;;
+                NRestarts) echo 0 ;;
+            esac
+            exit
+        fi
+        shift 2
+        for unit in "$@"; do
+            printf 'Id=%s\nLoadState=%s\nActiveState=%s\nMainPID=42\n\n' "$unit" "$(field 1 | grep . || echo not-found)" \
+                "$(field 2 | grep . || echo inactive)"
+        done
+        ;;
 esac
 "#;
 
@@ -99,16 +148,54 @@ impl Vps {
     }
 
     fn place(&self, dry: &str, id: &str, manifest: &str, special: &str) -> Output {
+        self.place_and_restart(dry, id, manifest, special, &[])
+    }
+
+    fn place_and_restart(
+        &self,
+        dry: &str,
+        id: &str,
+        manifest: &str,
+        special: &str,
+        restart: &[&str],
+    ) -> Output {
         let [state, app] = ["state", "app"].map(|dir| self.path(dir).display().to_string());
         let head = format!("{{\"id\":\"{id}\",\"dirty\":false,");
         Command::new("sh")
             .args(["-c", PUSH, "push", dry, &state, &app, id, "op@laptop"])
             .args([&self.owner, "Du=rwx,Dgo=rx,Fu=rwX,Fgo=rX", &head, manifest, special])
+            .args(restart)
             .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
             .env("ROOT", self.root.path())
             .stdin(Stdio::null())
             .output()
             .unwrap()
+    }
+
+    /// Runs another script.
+    fn sh(&self, script: &str, args: &[&str]) -> Output {
+        Command::new("sh")
+            .args(["-c", script, "script"])
+            .args(args)
+            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
+            .env("ROOT", self.root.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Gives it a systemd with these units, and how each is: LOAD ACTIVE.
+    fn units(&self, units: &[(&str, &str)]) {
+        self.program("systemctl", UNITS_OF);
+        self.program("journalctl", "#!/bin/sh\necho \"journal of $*\"\n");
+        self.write("state/ledger.jsonl", "");
+        for (unit, is) in units {
+            self.write(&format!("units/{unit}"), &format!("{is} old 0\n"));
+        }
+    }
+
+    fn restarts(&self) -> String {
+        fs::read_to_string(self.path("restarts")).unwrap_or_default()
     }
 
     /// A push that succeeds; gives what it says, in order.
@@ -318,12 +405,16 @@ fn p65_the_doctor_tells_names_and_never_values() {
     vps.write("app/.env", "# note\nA=hunter2\r\nexport B='hunter2'\nA=again\n");
     fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o640)).unwrap();
     vps.write("app/watch.sh", "");
+    vps.write("app/x/csi.env", "KEY=hunter2\n");
+    fs::set_permissions(vps.app("x/csi.env"), fs::Permissions::from_mode(0o644)).unwrap();
+    symlink("x", vps.app("linked")).unwrap();
     vps.push("p1", &[("a.py", "a")]);
     vps.write("state/history.jsonl", "{\"id\":\"r1\"}\n");
     let look = |vps: &Vps| {
         let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
         let output = Command::new("sh")
-            .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "watch.timer", "a.service"])
+            .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "watch.timer"])
+            .args(["x/csi.env\nx/none.env\nlinked/csi.env\n", "a.service"])
             .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
             .env("ROOT", vps.root.path())
             .output()
@@ -337,6 +428,8 @@ fn p65_the_doctor_tells_names_and_never_values() {
     let script = vps.app("watch.sh").display().to_string();
     for line in [
         format!("env\t{me}\t640\treadable"),
+        format!("secret\tx/csi.env\t{me}\t644"),
+        "secret\tlinked/csi.env\todd".to_owned(),
         "key\tA".to_owned(),
         "key\tB".to_owned(),
         "watchdog\tenabled\tactive".to_owned(),
@@ -356,11 +449,198 @@ fn p65_the_doctor_tells_names_and_never_values() {
     ] {
         assert!(text.lines().any(|line| line.starts_with(start)), "{start:?} in\n{text}");
     }
-    assert!(!text.contains("hunter2"), "{text}");
+    assert!(!text.contains("hunter2") && !text.contains("none.env"), "{text}");
     // A link is not followed, and a tailscaled that is silent is no answer.
     fs::rename(vps.app(".env"), vps.app("true")).unwrap();
     symlink("true", vps.app(".env")).unwrap();
     vps.program("tailscale", "#!/bin/sh\nexit 1\n");
     let text = look(&vps);
     assert!(text.contains("\nenv\todd\n") && !text.contains("key\t") && !text.contains("serve\t"), "{text}");
+}
+
+fn lines(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().filter(|line| !line.starts_with("== ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_optional_unit_is_seen_only_where_it_is() {
+    let vps = Vps::new();
+    vps.units(&[("a.service", "loaded active"), ("off.service", "loaded inactive")]);
+    let state = vps.path("state").display().to_string();
+    let seen = |units: &[&str]| {
+        let output = vps.sh(UNITS, &[&[state.as_str()], units].concat());
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+        let lines = lines(&output);
+        lines
+            .iter()
+            .map(|line| line.split('\t').skip(1).take(3).collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
+    let there = ["a.service loaded active", "off.service loaded inactive"];
+    assert_eq!(seen(&["a.service", "?off.service", "?none.service"]), there);
+    assert_eq!(seen(&["none.service"]), ["none.service not-found inactive"]);
+}
+
+#[test]
+fn p63_a_restart_leaves_alone_what_is_optional_and_stopped_or_not_there() {
+    let vps = Vps::new();
+    let units = ["a.service", "off.service", "crashed.service", "bad.service"];
+    vps.units(&[
+        (units[0], "loaded active"),
+        (units[1], "loaded inactive"),
+        (units[2], "loaded failed"),
+        (units[3], "loaded active"),
+    ]);
+    let state = vps.path("state").display().to_string();
+    let restart = |units: &[&str]| vps.sh(RESTART, &[&[state.as_str(), "0", "1"], units].concat());
+    let done = restart(&["?off.service", "a.service", "?none.service", "?crashed.service"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert_eq!(
+        lines(&done).iter().map(|line| line.split("\tprocess").next().unwrap()).collect::<Vec<_>>(),
+        [
+            "stopped\toff.service\tinactive, loaded",
+            "none\tnone.service\tinactive, not-found",
+            "up\ta.service",
+            "up\tcrashed.service"
+        ]
+    );
+    assert!(vps.restarts().starts_with("a.service crashed.service lock=free"), "{}", vps.restarts());
+    // Nothing is left to do.
+    let done = restart(&["?off.service", "?none.service"]);
+    assert_eq!((done.status.code(), lines(&done).len()), (Some(0), 2), "{done:?}");
+    assert_eq!(vps.restarts().lines().count(), 1);
+    // Whoever names it means it.
+    assert_eq!(restart(&["off.service"]).status.code(), Some(0));
+    let done = restart(&["bad.service", "a.service"]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(lines(&done)[0].starts_with("down\tbad.service\tfailed"), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stderr).contains("-u bad.service"), "{done:?}");
+}
+
+#[test]
+fn a_push_restarts_what_reads_it_once_all_is_in_place_and_nothing_where_it_is_not() {
+    let vps = Vps::new();
+    vps.units(&[
+        ("a.service", "loaded active"),
+        ("off.service", "loaded inactive"),
+        ("bad.service", "loaded active"),
+    ]);
+    vps.write("app/a.py", "old");
+    let push = |id: &str, text: &str, restart: &[&str]| {
+        let manifest = vps.upload(id, &[("a.py", text)]);
+        vps.place_and_restart("no", id, &manifest, "", &[&["0", "1"], restart].concat())
+    };
+    let done = push("p1", "new", &["a.service", "?off.service", "?none.service"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let said = lines(&done);
+    assert_eq!((said.len(), said[0].as_str()), (4, "other\ta.py"), "{said:?}");
+    assert!(said[3].starts_with("up\ta.service\tprocess 42"), "{said:?}");
+    assert_eq!(vps.restarts(), "a.service lock=held app=new ledger=1\n");
+    // The same again: who asks for a restart gets it.
+    assert_eq!(lines(&push("p2", "new", &["a.service"]))[0], "same\ta.py");
+    assert_eq!((vps.restarts().lines().count(), vps.ledger().len()), (2, 1));
+    // One that does not come up is said, and what was pushed stays.
+    let done = push("p3", "newer", &["bad.service"]);
+    assert_eq!((done.status.code(), vps.read("a.py").as_str()), (Some(1), "newer"), "{done:?}");
+    assert!(lines(&done)[1].starts_with("down\tbad.service"), "{done:?}");
+    // Only looked at, the lock held by another, half in place, or not in the ledger: nothing is restarted.
+    let before = vps.restarts();
+    let manifest = vps.upload("p4", &[("a.py", "newest")]);
+    assert_eq!(
+        vps.place_and_restart("yes", "p4", &manifest, "", &["0", "1", "a.service"]).status.code(),
+        Some(0)
+    );
+    vps.program("rsync", "#!/bin/sh\ncase $* in *files-from*) exit 23 ;; esac\nexec /usr/bin/rsync \"$@\"\n");
+    let done = push("p5", "newest", &["a.service"]);
+    assert_eq!((done.status.code(), lines(&done).len()), (Some(1), 1), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stderr).contains("the ledger names all of push p5"), "{done:?}");
+    vps.program("sync", "#!/bin/sh\nexit 1\n");
+    assert_eq!(push("p6", "newest", &["a.service"]).status.code(), Some(1));
+    assert_eq!(vps.restarts(), before);
+    assert_eq!(
+        fs::read_dir(vps.path("state/incoming")).unwrap().count(),
+        1,
+        "only the one that was looked at"
+    );
+}
+
+#[test]
+fn a_push_whose_client_is_gone_while_a_unit_is_waited_for_leaves_nothing() {
+    let vps = Vps::new();
+    vps.units(&[("bad.service", "loaded active")]);
+    let manifest = vps.upload("p1", &[("a.py", "new")]);
+    let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
+    let mut push = Command::new("sh")
+        .args(["-c", PUSH, "push", "no", &state, &app, "p1", "op@laptop", &vps.owner])
+        .args(["Du=rwx,Dgo=rx,Fu=rwX,Fgo=rX", "{\"id\":\"p1\",", &manifest, "", "0", "60", "bad.service"])
+        .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
+        .env("ROOT", vps.root.path())
+        .env("TMPDIR", vps.path("bin"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufRead::lines(std::io::BufReader::new(push.stdout.take().unwrap()));
+    assert!(said.any(|line| line.unwrap().starts_with("== waiting")));
+    drop(said);
+    let start = std::time::Instant::now();
+    assert_eq!(push.wait().unwrap().code(), Some(1));
+    assert!(start.elapsed().as_secs() < 30);
+    assert_eq!(fs::read_dir(vps.path("state/incoming")).unwrap().count(), 0);
+    assert!(fs::read_dir(vps.path("bin")).unwrap().all(|it| !it.unwrap().path().is_dir()));
+    assert_eq!(vps.read("a.py"), "new");
+}
+
+#[test]
+fn files_with_secrets_are_mended_where_they_are_and_no_link_is_followed() {
+    let vps = Vps::new();
+    let me = vps.owner.clone();
+    for path in ["app/.env", "app/x/csi.env", "outside/csi.env", "outside/own"] {
+        vps.write(path, "KEY=1\n");
+        fs::set_permissions(vps.path(path), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    symlink(vps.path("outside"), vps.app("linked")).unwrap();
+    symlink(vps.path("outside/own"), vps.app("link.env")).unwrap();
+    fs::create_dir(vps.app("dir.env")).unwrap();
+    let app = vps.path("app").display().to_string();
+    let files = [
+        [".env", me.as_str(), "640"],
+        ["x/csi.env", "", "600"],
+        ["none.env", "", "600"],
+        ["linked/csi.env", "", "600"],
+        ["link.env", "", "600"],
+        ["dir.env", "", "600"],
+    ];
+    let fix = |dry: &str, files: &[[&str; 3]]| {
+        let args: Vec<&str> = [dry, &app].into_iter().chain(files.iter().flatten().copied()).collect();
+        let output = vps.sh(PERMS, &args);
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+        lines(&output)
+    };
+    let others = ["none\tnone.env", "odd\tlinked/csi.env", "odd\tlink.env", "odd\tdir.env"];
+    let was = [format!("was\t.env\t{me}\t644"), format!("was\tx/csi.env\t{me}\t644")];
+    assert_eq!(fix("yes", &files), [&was[..], &others.map(str::to_owned)].concat());
+    assert_eq!((vps.mode(".env"), vps.mode("x/csi.env")), (0o644, 0o644));
+    let now = [format!("now\t.env\t{me}\t640"), format!("now\tx/csi.env\t{me}\t600")];
+    let mended = [was[0].clone(), now[0].clone(), was[1].clone(), now[1].clone()];
+    assert_eq!(fix("no", &files), [&mended[..], &others.map(str::to_owned)].concat());
+    assert_eq!((vps.mode(".env"), vps.mode("x/csi.env")), (0o640, 0o600));
+    let outside = |name: &str| fs::metadata(vps.path("outside").join(name)).unwrap().mode() & 0o777;
+    assert_eq!((outside("csi.env"), outside("own")), (0o644, 0o644));
+    // Somebody puts a link in its place once it was looked at.
+    vps.program(
+        "stat",
+        "#!/bin/sh\n/usr/bin/stat \"$@\"\nln -sfn \"$ROOT/outside/own\" \"$ROOT/app/x/csi.env\"\n",
+    );
+    fix("no", &[["x/csi.env", "", "604"]]);
+    assert_eq!((vps.app("x/csi.env").is_symlink(), outside("own")), (true, 0o644));
+    // Or a moment before it is opened.
+    fs::remove_file(vps.path("bin/stat")).unwrap();
+    fs::remove_file(vps.app("x/csi.env")).unwrap();
+    vps.write("app/x/csi.env", "KEY=1\n");
+    let swap = "case $* in -e*) ln -sfn \"$ROOT/outside/own\" \"$ROOT/app/x/csi.env\" ;; esac";
+    vps.program("readlink", &format!("#!/bin/sh\n/usr/bin/readlink \"$@\"\n{swap}\n"));
+    assert_eq!(fix("no", &[["x/csi.env", "", "604"]]), ["odd\tx/csi.env"]);
+    assert_eq!((vps.app("x/csi.env").is_symlink(), outside("own")), (true, 0o644));
 }
