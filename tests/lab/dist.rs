@@ -111,9 +111,27 @@ fn installed(lab: &Lab) -> Result<()> {
     operator(lab, &["ua-preflight"]).run()?;
     let said = operator(lab, &["ua-vpsctl", "settings", "--format", "tsv"]).read()?;
     ensure!(said.contains("preflight.timeout\t5\t"), "{said}");
+    units(lab)?;
     // The example that it brings is a file of settings.
     let example = format!("/usr/share/doc/{PACKAGE}/examples/ua.toml");
     operator(lab, &["ua-vpsctl", "settings"]).env("UA_CONFIG", &example).run()
+}
+
+/// The units that it brings for every user: off, and at work by the user's own settings when somebody turns them on.
+fn units(lab: &Lab) -> Result<()> {
+    const NAME: &str = "ua-remote-workspace-sync";
+    let systemctl = |args: &[&str]| operator(lab, &[&["systemctl", "--user"], args].concat()).output();
+    systemctl(&["daemon-reload"])?;
+    let state = systemctl(&["is-enabled", &format!("{NAME}.timer")])?;
+    ensure!(state.stdout == "disabled\n", "{state:?}");
+    let settings = "mkdir -p ~/agent/AGENT_RUN_WORKSPACES && printf '[repo]\\ndir = \"~/agent\"\\n' >>~/.config/ua/ua.toml";
+    operator(lab, &["sh", "-ec", settings]).run()?;
+    systemctl(&["start", NAME])?;
+    let log = ["journalctl", "--user", "-q", "-o", "cat", "-u", NAME];
+    let log = operator(lab, &log).read()?;
+    ensure!(log.contains("toggle"), "{log}");
+    systemctl(&["reset-failed"])?;
+    operator(lab, &["rm", "-r", "/home/op/agent"]).run()
 }
 
 fn removed(lab: &Lab) -> Result<()> {

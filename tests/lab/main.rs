@@ -42,11 +42,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 9] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 10] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
-        ("deploy_acceptance", acceptance::trials()),
+        ("acceptance", acceptance::criteria()),
+        ("deploy", acceptance::trials()),
         ("staging", staging::trials()),
         ("vpsctl", vpsctl::trials()),
         ("sync", sync::trials()),

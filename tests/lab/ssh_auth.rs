@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
-use xtask::app::Edit;
 use xtask::cmd::Output;
 use xtask::lab::{Exec, Lab, Machine, Node, OPERATOR, SshPolicy};
 
 use crate::Scenario;
-use crate::deploy_first::{App, Deployed as Said};
+use crate::deploy_first::Deployed as Said;
 use crate::watch::{Watched, watched};
 
 const VPS: &str = "root@srv1360701.taildcc090.ts.net";
@@ -46,7 +45,6 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("the_cut_over_and_the_way_back", cut_over),
         ("two_canaries_at_once_write_two_lines", two_canaries),
         ("a_killed_canary_leaves_nothing_running", killed),
-        ("criterion_5_a_deploy_passes_in_both_modes", deploys),
     ]
 }
 
@@ -662,18 +660,4 @@ fn killed(lab: &Lab) -> Result<()> {
     auth(lab, &["canary"])?.exit(0)?;
     ensure!(left()?.trim() == "0", "a dead run's directory is still there");
     Ok(())
-}
-
-fn deploys(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    lab.set_tailscale_ssh(true)?;
-    // Where Tailscale SSH answers instead of sshd, a run in mode `keys` goes on with a warning.
-    app.deploy(&["--dry-run"], &[])?.exit(0)?.says("ssh", "warn", "Tailscale SSH holds")?;
-    let keys = [("UA_SSH_KEYS_PORT", "2222")];
-    app.deploy(&[], &keys)?.exit(0)?.says("ssh", "pass", "accepted ED25519")?;
-    app.serves(&app.head()?)?;
-    app.edit(&Edit::Harmless("by Tailscale SSH".to_owned()))?;
-    let said = app.deploy(&[], &[("UA_SSH_AUTH_MODE", "tailscale_ssh")])?;
-    said.exit(0)?.says("ssh", "pass", "method `none`")?;
-    app.serves(&app.head()?)
 }

@@ -36,8 +36,7 @@ const STAGING: &str = ".ua-incoming";
 /// Every scenario of this module.
 pub fn trials() -> Vec<(&'static str, Scenario)> {
     let mut trials = vec![
-        ("acceptance_what_is_ready_comes_with_the_defaults_and_in_both_modes", acceptance as Scenario),
-        ("p109_p110_p112_the_peer_is_offline", offline),
+        ("p109_p110_p112_the_peer_is_offline", offline as Scenario),
         ("p112_status_answers_in_time_whatever_hangs", hangs),
         ("p125_what_is_written_twice_in_a_second_comes_twice", twice),
         ("p130_a_watch_says_what_changes_and_goes_on_when_there_is_a_way_again", watch),
@@ -326,7 +325,8 @@ fn in_both(lab: &Lab, trial: impl Fn(&Site<'_>) -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn acceptance(lab: &Lab) -> Result<()> {
+/// What is ready is mirrored, whole, with the defaults and in both modes.
+pub(crate) fn what_is_ready_comes(lab: &Lab) -> Result<()> {
     for way in [Way::Defaults, Way::Keys, Way::TailscaleSsh] {
         ready(&Site::fresh(lab, way)?).with_context(|| format!("{way:?}"))?;
     }

@@ -59,7 +59,7 @@ impl Package<'_> {
         for tool in TOOLS {
             place(&self.programs.join(tool), &root.join("usr/bin").join(tool), 0o755)?;
         }
-        Cmd::new([self.make_docs.as_str(), "completions", root.as_str()]).run()?;
+        Cmd::new([self.make_docs.as_str(), "package", root.as_str()]).run()?;
         let man = root.join("usr/share/man/man1");
         for page in files(&self.source.join("docs/man"))? {
             let name = page.file_name().context("a page has a name")?;
@@ -73,7 +73,7 @@ impl Package<'_> {
         for name in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
             place(&self.source.join(name), &doc.join(name), 0o644)?;
         }
-        for dir in ["docs", "runbooks"] {
+        for dir in ["docs", "docs/pictures", "runbooks"] {
             for file in files(&self.source.join(dir))? {
                 let name = file.file_name().context("a document has a name")?;
                 place(&file, &doc.join(dir).join(name), 0o644)?;
@@ -92,9 +92,8 @@ impl Package<'_> {
         // Whatever this user's umask.
         let dirs = Cmd::new(["find", root.as_str(), "-type", "d"]).read()?;
         dirs.lines().try_for_each(|dir| set_mode(dir.into(), 0o755))?;
-        let completions =
-            Cmd::new(["find", root.join("usr/share").as_str(), "-type", "f", "!", "-perm", "755"]).read()?;
-        completions.lines().try_for_each(|file| set_mode(file.into(), 0o644))
+        let data = Cmd::new(["find", root.join("usr").as_str(), "-type", "f", "!", "-perm", "755"]).read()?;
+        data.lines().try_for_each(|file| set_mode(file.into(), 0o644))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod dist;
 pub mod lab;
 mod matrix;
+mod picture;
 pub mod setup;
 pub mod ui;
 pub mod verify;

@@ -3,15 +3,15 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, anyhow};
-use camino::Utf8PathBuf;
+use anyhow::{Context as _, Result, anyhow};
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 use xtask::cache::Cache;
-use xtask::lab::{Lab, Node, built_tools};
+use xtask::lab::{self, Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
 use xtask::verify::{self, Matrix};
-use xtask::{bench, demo, dist};
+use xtask::{app, bench, demo, dist};
 
 /// The project's own chores.
 #[derive(Debug, Parser)]
@@ -23,7 +23,11 @@ enum Chore {
     #[command(subcommand)]
     Lab(LabChore),
     /// The main job, for real and as a story.
-    Demo,
+    Demo {
+        /// Also make pictures of its main screens, `docs/pictures/*.svg`
+        #[arg(long)]
+        pictures: bool,
+    },
     /// Pass every check: format, clippy, shellcheck, unit and CLI tests, then the lab.
     Test,
     /// Run the acceptance test in the lab.
@@ -99,6 +103,8 @@ enum LabChore {
         /// Where they were built; without it, the place of `cargo build --profile lab`
         dir: Option<Utf8PathBuf>,
     },
+    /// Put the sample app's repository on the laptop, as `~/app` of its operator `op`; the VPS is as if it never had it.
+    App,
     /// Bring about each state of a tailnet, and write what the programs say into the test fixtures.
     Capture,
     /// Take the lab down, whatever is left of it.
@@ -124,7 +130,12 @@ fn run(chore: Chore) -> Result<ExitCode> {
             Go::ensure(&cache, &progress)?;
         }
         Chore::Lab(chore) => return run_lab(chore, &progress),
-        Chore::Demo => demo::run(&progress)?,
+        Chore::Demo { pictures: false } => demo::run(None, &progress)?,
+        Chore::Demo { pictures: true } => {
+            let pictures = lab::checkout()?.join("docs/pictures");
+            fs_err::create_dir_all(&pictures)?;
+            demo::run(Some(&pictures), &progress)?;
+        }
         Chore::Test => verify::test(&progress)?,
         Chore::E2e { filter, matrix } => verify::e2e(filter.as_deref(), matrix, &progress)?,
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,
@@ -153,6 +164,14 @@ fn run_lab(chore: LabChore, progress: &Progress) -> Result<ExitCode> {
         LabChore::Exec { node, user, command } => return enter(node, &user, &command),
         LabChore::Reset => Lab::attach()?.reset()?,
         LabChore::Install { dir } => Lab::attach()?.install_tools(&dir.map_or_else(built_tools, Ok)?)?,
+        LabChore::App => {
+            let lab = Lab::attach()?;
+            let work = tempfile::tempdir()?;
+            let repo = Utf8Path::from_path(work.path()).context("a temporary directory is text")?.join("app");
+            app::make_repo(&repo)?;
+            app::clear(&lab)?;
+            app::bring(&lab, &repo)?;
+        }
         LabChore::Capture => Lab::up(progress)?.capture(progress)?,
         LabChore::Down => {
             let existed = Lab::down()?;

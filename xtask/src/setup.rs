@@ -17,6 +17,7 @@ use crate::ui::Progress;
 const PACKAGES: &[&str] = &[
     "ca-certificates",
     "debootstrap",
+    "fish",
     "git",
     "iproute2",
     "musl-tools",
@@ -30,6 +31,7 @@ const PACKAGES: &[&str] = &[
     "strace",
     "systemd-container",
     "util-linux",
+    "zsh",
 ];
 
 /// The oldest Go that builds the lab's programs, and the one taken where the machine has none.

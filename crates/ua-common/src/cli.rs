@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::output::{Color, Format, Printer};
 use crate::report::{Check, Lane, Report};
 use crate::settings::{Layer, Settings, Surroundings, table};
-use crate::{interrupt, report};
+use crate::{complete, interrupt, report};
 
 /// What a tool gets to work with.
 pub struct Context {
@@ -140,6 +140,7 @@ pub fn main(tool: Tool) -> ExitCode {
 
 fn run(mut tool: Tool, argv: Vec<OsString>) -> ExitCode {
     let command = with_common(std::mem::take(&mut tool.command));
+    complete::answer(&command);
     let argv = (tool.legacy)(argv);
     let matches = match command.try_get_matches_from(&argv) {
         Ok(matches) => matches,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use ua_common::cli::{Context, Tool};
+use ua_common::complete::{self, Candidates};
 use ua_common::exit::Exit;
 use ua_common::interrupt;
 use ua_common::report::{Check, Lane, Report};
@@ -25,8 +26,10 @@ Exit codes: 0 ok, 2 usage, 10 no tailscale, 11 tailscale down, 12 peer unreachab
 
 /// `ua-preflight`.
 pub fn tool() -> Tool {
-    let host =
-        Arg::new("HOST").help("Target as user@MagicDNS-name; the same as --host").conflicts_with("host.vps");
+    let host = Arg::new("HOST")
+        .help("Target as user@MagicDNS-name; the same as --host")
+        .conflicts_with("host.vps")
+        .add(Candidates::new(complete::hosts));
     let ssh = Arg::new("ssh")
         .long("ssh")
         .action(ArgAction::SetTrue)

@@ -19,8 +19,8 @@ pub struct Lookup {
     answer: Receiver<(std::io::Result<Vec<IpAddr>>, Duration)>,
 }
 
-/// Asks the system's resolver, as every other program on this machine would. It knows no time limit, so it is asked
-/// in a thread that is left behind if it does not answer.
+/// Asks the system's resolver; a program that is linked to nothing has `/etc/resolv.conf` and `/etc/hosts` of it, and
+/// no `nsswitch.conf`. It knows no time limit, so it is asked in a thread that is left behind if it does not answer.
 pub fn lookup(name: &str) -> Lookup {
     let (send, answer) = mpsc::channel();
     let (name, start) = (name.to_owned(), Instant::now());

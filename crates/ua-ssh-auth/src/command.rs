@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use ua_common::cli::{Context, Tool};
+use ua_common::complete::{Candidate, Candidates};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::host::{Host, RemoteHost};
@@ -70,6 +71,7 @@ pub fn tool() -> Tool {
         .long("mode")
         .value_name("MODE")
         .value_parser(mode_word)
+        .add(Candidates::new(|| ["keys", "tailscale_ssh"].map(Candidate::new).into()))
         .help("The mode to prove, instead of the one of the settings");
     let both = Arg::new("both")
         .long("both")

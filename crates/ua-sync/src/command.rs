@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use jiff::Timestamp;
 use serde_json::json;
 use ua_common::cli::{Context, Tool};
+use ua_common::complete::{self, Candidates};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::ops::{self, Token};
@@ -100,9 +101,12 @@ fn argument(name: &'static str) -> Arg {
             .require_equals(true)
             .default_missing_value("1h")
             .help("Wait for another run to end, an hour or this long"),
-        "session-id" => {
-            Arg::new(name).long(name).value_name("ID").allow_hyphen_values(true).help("Only this workspace")
-        }
+        "session-id" => Arg::new(name)
+            .long(name)
+            .value_name("ID")
+            .allow_hyphen_values(true)
+            .add(Candidates::new(complete::sessions))
+            .help("Only this workspace"),
         "service-name" => {
             Arg::new(name).long(name).value_name("NAME").default_value(timer::NAME).help("Name of the units")
         }
@@ -122,7 +126,7 @@ fn verb(name: &'static str, about: &'static str, examples: &'static str, own: &[
 }
 
 fn ids(help: &'static str) -> Arg {
-    Arg::new("ID").num_args(0..).help(help)
+    Arg::new("ID").num_args(0..).add(Candidates::new(complete::sessions)).help(help)
 }
 
 /// `ua-sync`.
@@ -716,6 +720,6 @@ fn described(name: &str, matches: &ArgMatches, context: &Context) -> anyhow::Res
     }
     argv.extend(text(matches, "session-id").map(|id| format!("--session-id={id}")));
     argv.extend(text(matches, "wait").map(|wait| format!("--wait={wait}")));
-    let interval = config.settings.sync_interval.value.map_or(Duration::from_mins(10), |it| it.0);
+    let interval = config.settings.sync_interval.value.map_or(timer::INTERVAL, |it| it.0);
     Ok(Timer { name: name.to_owned(), interval, argv, dir: repo })
 }

@@ -24,6 +24,9 @@ pub use crate::unit::{Timer, service, timer, valid_name};
 /// The name of the units, where no other is given.
 pub const NAME: &str = "ua-remote-workspace-sync";
 
+/// Pause between two runs, where no other is given.
+pub const INTERVAL: Duration = Duration::from_mins(10);
+
 /// What units of the script that came before us speak of.
 const PREDECESSORS: [&str; 3] = ["remote_workspace", "sync_remote", "ua-sync"];
 

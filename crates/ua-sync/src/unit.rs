@@ -9,6 +9,7 @@ use ua_common::settings::value::Value as _;
 
 /// What the first line of a file of ours begins with.
 pub const HEADER: &str = "# made by ua-sync timer on";
+const OURS: &str = "# made by ua-sync timer on, which also takes away what is changed by hand";
 
 /// The shortest pause between two runs; systemd is told to be no more exact than this.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -88,27 +89,45 @@ pub fn service(timer: &Timer) -> String {
     let words = timer.argv.iter().enumerate().map(|(at, word)| quoted(word, at == 0));
     // The last slash keeps a blank or a backslash that the directory's name may end with.
     let dir = timer.dir.to_string_lossy().replace('%', "%%");
+    let dir = format!("{}/", dir.trim_end_matches('/'));
+    service_file(OURS, &dir, &words.collect::<Vec<_>>().join(" "))
+}
+
+/// The file of the timer: soon after login, then an interval after each run's end.
+pub fn timer(timer: &Timer) -> String {
+    timer_file(OURS, timer.interval)
+}
+
+/// The units that a package brings, by their file names: for every user, off, and by the user's own settings alone.
+/// Those of [`service`] and [`timer`] stand before them.
+pub fn packaged(name: &str, interval: Duration) -> [(String, String); 2] {
+    let header = "# Needs `dir` below `[repo]` in ~/.config/ua/ua.toml. Rather: ua-sync timer on";
+    let command = "/usr/bin/ua-sync once --respect-remote-toggle";
+    [
+        (format!("{name}.service"), service_file(header, "~", command)),
+        (format!("{name}.timer"), timer_file(header, interval)),
+    ]
+}
+
+fn service_file(header: &str, dir: &str, command: &str) -> String {
     format!(
-        "{HEADER}, which also takes away what is changed by hand\n\
+        "{header}\n\
          [Unit]\n\
          Description=Mirror the finished workspaces of the VPS\n\
          \n\
          [Service]\n\
          Type=oneshot\n\
-         WorkingDirectory={}/\n\
-         ExecStart={}\n\
+         WorkingDirectory={dir}\n\
+         ExecStart={command}\n\
          Nice=10\n\
          IOSchedulingClass=best-effort\n\
-         IOSchedulingPriority=7\n",
-        dir.trim_end_matches('/'),
-        words.collect::<Vec<_>>().join(" ")
+         IOSchedulingPriority=7\n"
     )
 }
 
-/// The file of the timer: soon after login, then an interval after each run's end.
-pub fn timer(timer: &Timer) -> String {
+fn timer_file(header: &str, interval: Duration) -> String {
     format!(
-        "{HEADER}, which also takes away what is changed by hand\n\
+        "{header}\n\
          [Unit]\n\
          Description=Mirror the finished workspaces of the VPS, again and again\n\
          \n\
@@ -119,7 +138,7 @@ pub fn timer(timer: &Timer) -> String {
          \n\
          [Install]\n\
          WantedBy=timers.target\n",
-        timer.interval.as_millis()
+        interval.as_millis()
     )
 }
 
@@ -296,6 +315,18 @@ mod tests {
         {
             assert!(valid_name(wrong).is_err_and(|error| error.exit == Exit::Usage), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_files_of_the_package_are_nobodys_own() {
+        let [(_, service), (_, timer)] = packaged("x", Duration::from_mins(10));
+        assert!(!service.starts_with(HEADER) && !timer.starts_with(HEADER));
+        assert_eq!(value(&service, "WorkingDirectory"), "~");
+        assert_eq!(
+            read(value(&service, "ExecStart")),
+            ["/usr/bin/ua-sync", "once", "--respect-remote-toggle"]
+        );
+        assert_eq!(value(&timer, "OnUnitInactiveSec"), "600000ms");
     }
 
     /// Asks the systemd of this machine, where there is one.

@@ -75,7 +75,13 @@ fn tell(out: &Printer, report: &Report, copied: &[String], pause: Duration, trou
         out.reports(std::slice::from_ref(report));
         return;
     }
-    let at = Timestamp::now().strftime("%H:%M:%SZ");
+    let line =
+        format!("{} {}", Timestamp::now().strftime("%H:%M:%SZ"), line(report, copied, pause, trouble_before));
+    if report.exit() == Exit::Ok { out.note(&line) } else { out.warn(&line) }
+}
+
+/// What a run that is told of has to say.
+fn line(report: &Report, copied: &[String], pause: Duration, trouble_before: bool) -> String {
     let mut words: Vec<String> = Vec::new();
     if !copied.is_empty() {
         words.push(format!("copied {}: {}", copied.len(), copied.join(", ")));
@@ -109,8 +115,7 @@ fn tell(out: &Printer, report: &Report, copied: &[String], pause: Duration, trou
     let next = if wrong.is_empty() { String::new() } else { format!("; next try in {} s", pause.as_secs()) };
     // What ssh says may have several.
     let words = words.join("; ").lines().map(str::trim).collect::<Vec<_>>().join("; ");
-    let line = format!("{at} {words}{next}");
-    if wrong.is_empty() { out.note(&line) } else { out.warn(&line) }
+    words + &next
 }
 
 fn sleep(pause: Duration) {
@@ -123,6 +128,25 @@ fn sleep(pause: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_is_named_and_that_it_goes_on() {
+        let copied = ["session_1".to_owned()];
+        let pause = Duration::from_secs(30);
+        let mut report = Report::new("ua-sync", ua_common::report::Lane::Vps, "root@vps");
+        assert_eq!(line(&report, &copied, pause, false), "copied 1: session_1");
+        assert_eq!(line(&report, &[], pause, true), "all is well again");
+        for (id, why) in [("session_2", "has no room"), ("tg_3", "is no directory")] {
+            report.push(Check::fail("sync.failed", Exit::Partial, format!("`{id}` {why}")));
+        }
+        report.push(Check::fail("sync.workspaces", Exit::Partial, "copied 1, failed 2"));
+        report.data.insert("summary".to_owned(), "1 of 3 mirrored; failed: session_2, tg_3".into());
+        assert_eq!(
+            line(&report, &copied, pause, false),
+            "copied 1: session_1; 1 of 3 mirrored; failed: session_2, tg_3 (`session_2` has no room; `tg_3` is no directory): \
+             exit 50 (partial); next try in 30 s"
+        );
+    }
 
     #[test]
     fn the_pause_grows_and_has_an_end() {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use serde_json::{Value, json};
 use ua_common::app;
 use ua_common::cli::{Context, Tool};
+use ua_common::complete::{self, Candidates};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::{Records, printable};
@@ -36,7 +37,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is und
 
 /// `ua-vpsctl`.
 pub fn tool() -> Tool {
-    let units = |help: &'static str| Arg::new("UNIT").num_args(1..).required(true).help(help);
+    let unit = || Arg::new("UNIT").add(Candidates::new(complete::units));
+    let units = |help: &'static str| unit().num_args(1..).required(true).help(help);
     let rest = || Arg::new("ARG").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
     let command = Command::new(NAME)
         .about("Everyday verbs for the VPS")
@@ -49,9 +51,7 @@ pub fn tool() -> Tool {
 Examples:
   ua-vpsctl status
   ua-vpsctl status gateway api --format tsv",
-            Records::<7>::args()
-                .into_iter()
-                .chain([Arg::new("UNIT").num_args(0..).help("Only these [default: all]")]),
+            Records::<7>::args().into_iter().chain([unit().num_args(0..).help("Only these [default: all]")]),
         ))
         .subcommand(verb(
             "push",
@@ -61,7 +61,7 @@ Examples:
   ua-vpsctl push --dry-run src/universal_agent
   ua-vpsctl push src/universal_agent/api.py --restart",
             [
-                Arg::new("PATH").num_args(1..).required(true).help(
+                Arg::new("PATH").num_args(1..).required(true).value_hint(ValueHint::AnyPath).help(
                     "A file, or a directory with all that is tracked or new in it, from the repository's top",
                 ),
                 Arg::new("restart")
@@ -172,9 +172,10 @@ Examples:
 Examples:
   ua-vpsctl sessions
   ua-vpsctl sessions session_202602 --format ids",
-            Records::<5>::args()
-                .into_iter()
-                .chain([Arg::new("PREFIX").default_value("").help("How their ids begin")]),
+            Records::<5>::args().into_iter().chain([Arg::new("PREFIX")
+                .default_value("")
+                .add(Candidates::new(complete::sessions))
+                .help("How their ids begin")]),
         ))
         .subcommand(verb(
             "browse",
@@ -210,7 +211,7 @@ Examples:
 Examples:
   ua-vpsctl inspect session_20260221_101500_ab12
   ua-vpsctl inspect session_20260221_101500_ab12 --json | jq -r '.data.parts.products[]'",
-            [Arg::new("SESSION").required(true).help("Its id")],
+            [Arg::new("SESSION").required(true).add(Candidates::new(complete::sessions)).help("Its id")],
         ))
         .subcommand(verb(
             "settings",

@@ -5,22 +5,23 @@
 use anyhow::Result;
 use clap::Command;
 use clap::builder::Resettable;
-use clap_complete::Shell;
+use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use fs_err as fs;
+use std::io::Write as _;
 use std::path::Path;
 use ua_common::cli::{self, Tool};
-use ua_common::{exit, report, settings};
+use ua_common::{complete, exit, report, settings};
 
 /// The release that the man pages name.
 const PACKAGE: &str = concat!("ua-tools ", env!("CARGO_PKG_VERSION"));
 
 /// Where each shell looks for the completions that a package brings, and what it calls the file of a command.
-const SHELLS: [(Shell, &str, &str, &str); 3] = [
-    (Shell::Bash, "usr/share/bash-completion/completions", "", ""),
-    (Shell::Zsh, "usr/share/zsh/vendor-completions", "_", ""),
-    (Shell::Fish, "usr/share/fish/vendor_completions.d", "", ".fish"),
+const SHELLS: [(&dyn EnvCompleter, &str, &str, &str); 3] = [
+    (&Bash, "usr/share/bash-completion/completions", "", ""),
+    (&Zsh, "usr/share/zsh/vendor-completions", "_", ""),
+    (&Fish, "usr/share/fish/vendor_completions.d", "", ".fish"),
 ];
 
 /// Every tool.
@@ -69,7 +70,8 @@ pub fn write_documents(docs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the completions of every tool for every shell below `root`, where an installed system has them.
+/// Writes the completions of every tool for every shell below `root`, where an installed system has them: each is a
+/// function that asks the tool itself.
 pub fn write_completions(root: &Path) -> Result<()> {
     for (shell, dir, before, after) in SHELLS {
         let dir = root.join(dir);
@@ -77,9 +79,24 @@ pub fn write_completions(root: &Path) -> Result<()> {
         for command in commands() {
             let name = command.get_name().to_owned();
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut shown(&command), &name, &mut script);
+            shell.write_registration(complete::VAR, &name, &name, &name, &mut script)?;
+            if shell.is("zsh") {
+                // The file is the function itself when zsh calls it for the first time, by the file's name.
+                let function = format!("_clap_dynamic_completer_{}", name.replace('-', "_"));
+                writeln!(script, "if [[ $funcstack[1] = _{name} ]]; then {function} \"$@\"; fi")?;
+            }
             fs::write(dir.join(format!("{before}{name}{after}")), script)?;
         }
+    }
+    Ok(())
+}
+
+/// Writes the units of the mirror's timer below `root`, where the systemd of every user finds them.
+pub fn write_units(root: &Path) -> Result<()> {
+    let dir = root.join("usr/lib/systemd/user");
+    fs::create_dir_all(&dir)?;
+    for (file, text) in ua_sync::unit::packaged(ua_sync::timer::NAME, ua_sync::timer::INTERVAL) {
+        fs::write(dir.join(file), text)?;
     }
     Ok(())
 }
@@ -116,15 +133,4 @@ fn extra(command: &Command) -> Roff {
     others.push(roman("/usr/share/doc/ua-tools: exit codes, settings, runbooks"));
     roff.text(others);
     roff
-}
-
-/// The same command line without what is hidden, which the completions would offer.
-fn shown(command: &Command) -> Command {
-    let name = command.get_name().to_owned();
-    Command::new(name)
-        .about(command.get_about().cloned().unwrap_or_default())
-        .version(env!("CARGO_PKG_VERSION"))
-        .disable_version_flag(command.get_version().is_none())
-        .args(command.get_arguments().filter(|arg| !arg.is_hide_set()))
-        .subcommands(command.get_subcommands().map(shown))
 }

@@ -10,13 +10,16 @@ use clap::Parser;
 enum Work {
     /// The documents, below this directory
     Documents { docs: PathBuf },
-    /// The completions, below this root of a file system
-    Completions { root: PathBuf },
+    /// The completions and the units of users, below this root of a file system
+    Package { root: PathBuf },
 }
 
 fn main() -> Result<()> {
     match Work::parse() {
         Work::Documents { docs } => ua_docs::write_documents(&docs),
-        Work::Completions { root } => ua_docs::write_completions(&root),
+        Work::Package { root } => {
+            ua_docs::write_completions(&root)?;
+            ua_docs::write_units(&root)
+        }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
@@ -20,39 +19,6 @@ fn the_checked_in_documents_are_what_the_code_says() {
     let found = std::fs::read_dir(docs().join("man")).unwrap();
     for page in found.map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
         assert!(pages.contains(page.as_str()), "docs/man/{page} is of no verb; run `cargo xtask docs`");
-    }
-}
-
-#[test]
-fn every_tool_has_a_completion_for_every_shell_and_bash_takes_it() {
-    let root = tempfile::tempdir().unwrap();
-    ua_docs::write_completions(root.path()).unwrap();
-    let share = root.path().join("usr/share");
-    for command in ua_docs::commands() {
-        let name = command.get_name();
-        let text = |path: String| std::fs::read_to_string(share.join(path)).unwrap();
-        let bash = format!("bash-completion/completions/{name}");
-        for script in [
-            text(bash.clone()),
-            text(format!("zsh/vendor-completions/_{name}")),
-            text(format!("fish/vendor_completions.d/{name}.fish")),
-        ] {
-            assert!(script.contains("break-glass"), "{script}");
-            assert!(!script.contains("old-spelling"), "what is hidden is offered: {script}");
-        }
-        // As a shell does it on TAB behind `NAME --br`.
-        let ask = format!(
-            ". {0}; asked=$(complete -p {name} | sed 's/.*-F \\([^ ]*\\).*/\\1/'); COMP_WORDS=({name} --br); COMP_CWORD=1; $asked {name} --br {name}; echo \"${{COMPREPLY[*]}}\"",
-            share.join(bash).display(),
-        );
-        let said = Command::new("bash").args(["-c", &ask]).output().unwrap();
-        let offered = String::from_utf8_lossy(&said.stdout).into_owned();
-        let expected = if command.get_arguments().any(|arg| arg.get_long() == Some("break-glass")) {
-            "--break-glass\n"
-        } else {
-            "\n"
-        };
-        assert_eq!(offered, expected, "{said:?}");
     }
 }
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
-    AuthMode, Count, FileName, Limit, List, Optional, Port, PreflightMode, RemotePath, Scheme, SshKey,
+    AuthMode, Count, FileName, Limit, List, Offer, Optional, Port, PreflightMode, RemotePath, Scheme, SshKey,
     StagingMode, StatusSet, Target, Url, UrlPath, Value,
 };
 use super::{Layer, Raw, SettingsError, Sourced, Surroundings, pick};
+use crate::complete::{self, Candidate, Candidates};
 use crate::host::RemoteHost;
 
 /// One row of the table.
@@ -25,6 +26,8 @@ pub struct Key {
     pub derived: &'static str,
     /// What it accepts.
     pub takes: fn() -> String,
+    /// What a shell can offer for it.
+    pub offer: fn() -> Offer,
     /// Is it a yes or no, whose flag takes no value?
     pub switch: bool,
     /// What it means.
@@ -70,6 +73,7 @@ macro_rules! settings {
             default: $fallback.built_in(),
             derived: $fallback.words(),
             takes: <$type as Value>::takes,
+            offer: <$type as Value>::offer,
             switch: matches!(stringify!($type).as_bytes(), b"bool"),
             doc: $doc,
         }),+];
@@ -218,7 +222,15 @@ fn argument(key: &Key, flag: &'static str) -> clap::Arg {
     } else {
         let name = flag.rsplit('-').next().unwrap_or(flag).to_ascii_uppercase();
         // A host that begins with `-` gets our own error, which names the value.
-        argument.value_name(name).allow_hyphen_values(true)
+        let argument = argument.value_name(name).allow_hyphen_values(true);
+        match (key.offer)() {
+            Offer::Nothing => argument,
+            Offer::Paths => argument.value_hint(clap::ValueHint::AnyPath),
+            Offer::Hosts => argument.add(Candidates::new(complete::hosts)),
+            Offer::Words(words) => {
+                argument.add(Candidates::new(|| words.iter().map(Candidate::new).collect()))
+            }
+        }
     }
 }
 

@@ -32,10 +32,28 @@ pub struct Base<'a> {
     pub home: Option<&'a Path>,
 }
 
+/// What a shell can offer for a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Nothing: it is anybody's guess.
+    Nothing,
+    /// Files and directories of this machine.
+    Paths,
+    /// Nodes of the tailnet.
+    Hosts,
+    /// One of these words.
+    Words(&'static [&'static str]),
+}
+
 /// A type that a setting can have.
 pub trait Value: Sized {
     /// What it accepts, as it follows "is not …".
     fn takes() -> String;
+
+    /// What a shell can offer for it.
+    fn offer() -> Offer {
+        Offer::Nothing
+    }
 
     /// Parses a scalar; the error may be empty where [`Value::takes`] says it all.
     fn parse_text(text: &str, base: &Base<'_>) -> Result<Self, String>;
@@ -60,6 +78,9 @@ pub trait Value: Sized {
 impl<T: Value> Value for Option<T> {
     fn takes() -> String {
         T::takes()
+    }
+    fn offer() -> Offer {
+        T::offer()
     }
     fn parse_text(text: &str, base: &Base<'_>) -> Result<Self, String> {
         T::parse_text(text, base).map(Some)
@@ -218,6 +239,9 @@ impl Value for PathBuf {
     fn takes() -> String {
         "a path".to_owned()
     }
+    fn offer() -> Offer {
+        Offer::Paths
+    }
     fn parse_text(text: &str, base: &Base<'_>) -> Result<Self, String> {
         if text.is_empty() {
             return Err("it is empty".to_owned());
@@ -263,6 +287,9 @@ impl Value for RemotePath {
 impl Value for RemoteHost {
     fn takes() -> String {
         "`user@name` with a MagicDNS name".to_owned()
+    }
+    fn offer() -> Offer {
+        Offer::Hosts
     }
     fn parse_text(text: &str, _: &Base<'_>) -> Result<Self, String> {
         text.parse().map_err(|error: crate::host::InvalidHost| error.to_string())
@@ -349,6 +376,9 @@ pub enum SshKey {
 impl Value for SshKey {
     fn takes() -> String {
         "the path of a private key, or `agent`".to_owned()
+    }
+    fn offer() -> Offer {
+        Offer::Paths
     }
     fn parse_text(text: &str, base: &Base<'_>) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("agent") {
@@ -460,6 +490,9 @@ macro_rules! words {
                     [] => String::new(),
                 };
                 format!("one of {}", words.iter().map(spelled).collect::<Vec<_>>().join(", "))
+            }
+            fn offer() -> Offer {
+                Offer::Words(&[$($word),+])
             }
             fn parse_text(text: &str, _: &Base<'_>) -> Result<Self, String> {
                 match text.to_ascii_lowercase().as_str() {
