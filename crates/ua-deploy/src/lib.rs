@@ -12,6 +12,7 @@ mod plan;
 mod public;
 mod release;
 mod remote;
+mod show;
 mod survey;
 
 use anyhow::Context as _;
@@ -36,6 +37,7 @@ use crate::plan::Plan;
 use crate::public::Smoke;
 use crate::release::{Dirty, Release};
 use crate::remote::{Activated, Direction, Remote, STATE};
+use crate::show::Shown;
 use crate::survey::Facts;
 use ua_common::profile::Profile;
 
@@ -48,6 +50,11 @@ struct Wish {
     dry_run: bool,
     rollback_from: Option<String>,
     force_restart: bool,
+}
+
+/// So many of something.
+fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// What `ua-deploy run` was told beyond the settings.
@@ -188,29 +195,37 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     };
 
     // The very commit that serves, and nothing to do about it: then it only has to be right.
-    if let Some(serving) = facts.serving().filter(|it| it.commit == release.commit && plan.is_empty()) {
+    let mut unchanged = facts.serving().filter(|it| it.commit == release.commit && plan.is_empty());
+    if let Some(serving) = unchanged {
         let start = std::time::Instant::now();
         match remote.now(&serving.id, &orders(&plan)).step("health")? {
-            Ok(said) => {
-                vps.push(Check::pass("health", said).since(start));
-                let rest = Rest {
-                    context,
-                    profile: &wish.profile,
-                    transport: &transport,
-                    staging: staging.as_ref(),
-                    id: &serving.id,
-                };
-                return rest.unchanged(serving, vps, public);
-            }
+            Ok(said) => drop(vps.push(Check::pass("health", said).since(start))),
             Err(wrong) => {
                 vps.push(Check::warn("health", format!("before the deploy: {wrong}")).since(start));
                 plan = plan.restarting_all(&wish.profile, "what serves is not right");
+                unchanged = None;
             }
         }
     }
+    if let Some(serving) = unchanged {
+        serves_already(serving, vps);
+    }
+    // From here on something is changed: a plan ends before it.
     if wish.dry_run {
-        show(context, &wish, &facts, &plan, staging.as_ref(), vps);
+        let shown =
+            Shown { wish: &wish, settings, facts: &facts, plan: &plan, staging: staging.as_ref(), unchanged };
+        shown.report(context, vps);
         return Ok(());
+    }
+    if let Some(serving) = unchanged {
+        let rest = Rest {
+            context,
+            profile: &wish.profile,
+            transport: &transport,
+            staging: staging.as_ref(),
+            id: &serving.id,
+        };
+        return rest.unchanged(vps, public);
     }
 
     let id = id(&release.commit);
@@ -312,16 +327,7 @@ impl Rest<'_> {
     }
 
     /// Nothing was changed: what serves was found right, and so must be what leads to it.
-    fn unchanged(&self, serving: &Record, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
-        vps.data.insert("id".to_owned(), serving.id.clone().into());
-        vps.data.insert("serving".to_owned(), "new".into());
-        let detail = format!("commit {} serves already, as `{}`: nothing to do", serving.commit, serving.id);
-        vps.push(if serving.verdict == Outcome::Unconfirmed {
-            Check::warn("deploy", format!("{detail}; but nobody has confirmed it"))
-                .hint(format!("ua-deploy attach {}", serving.id))
-        } else {
-            Check::pass("deploy", detail)
-        });
+    fn unchanged(&self, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
         if let Some(view) = self.staging {
             let checks = self.staging(view)?;
             push(vps, checks.into_iter().map(|check| tolerated(&self.context.settings, check)).collect());
@@ -399,6 +405,19 @@ impl Rest<'_> {
     }
 }
 
+/// The very commit that is asked for serves, and was found right.
+fn serves_already(serving: &Record, vps: &mut Report) {
+    vps.data.insert("id".to_owned(), serving.id.clone().into());
+    vps.data.insert("serving".to_owned(), "new".into());
+    let detail = format!("commit {} serves already, as `{}`: nothing to do", serving.commit, serving.id);
+    vps.push(if serving.verdict == Outcome::Unconfirmed {
+        Check::warn("deploy", format!("{detail}; but nobody has confirmed it"))
+            .hint(format!("ua-deploy attach {}", serving.id))
+    } else {
+        Check::pass("deploy", detail)
+    });
+}
+
 /// An error that is looked at twice.
 fn again(error: &anyhow::Error) -> Failure {
     let (exit, hint) = Failure::within(error);
@@ -454,121 +473,6 @@ fn describe(wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report
         let urls: Vec<String> = view.wanted.iter().map(|route| route.url(name)).collect();
         vps.data.insert("staging".to_owned(), json!(urls));
     }
-}
-
-/// The plan as a person reads it.
-fn show(
-    context: &Context,
-    wish: &Wish,
-    facts: &Facts,
-    plan: &Plan,
-    staging: Option<&View>,
-    vps: &mut Report,
-) {
-    let release = &wish.release;
-    let app = &context.settings.deploy_app_dir.0;
-    let (sent, all) = (plan.upload.len(), release.items.len());
-    let mut lines = Vec::new();
-    match facts.serving() {
-        None => lines.push(format!("ship commit {}; nobody knows which commit serves now", release.commit)),
-        Some(record) => {
-            let Record { commit, ended_at, .. } = record;
-            lines.push(format!(
-                "ship commit {}; commit {commit} serves now, since {ended_at}",
-                release.commit
-            ));
-            lines.extend(since(context, record, release, vps));
-        }
-    }
-    for (what, paths) in [
-        ("put {} new files there", &plan.added),
-        ("replace {} files", &plan.changed),
-        ("take {} files away, those that nobody changed on the VPS", &plan.deleted),
-        ("overwrite {} files that were changed on the VPS", &plan.drift),
-    ] {
-        // Where nothing is known of the VPS, that is all of them.
-        if !paths.is_empty() && facts.known.is_some() {
-            lines.push(format!("{}: {}", what.replace("{}", &paths.len().to_string()), listed(paths)));
-        }
-    }
-    let shipped: std::collections::BTreeSet<&str> =
-        release.items.iter().map(|item| item.path.as_str()).collect();
-    for push in &facts.pushes {
-        let (back, away): (Vec<&str>, Vec<&str>) = push.names().partition(|path| shipped.contains(path));
-        for (what, paths) in [("overwrite", back), ("take away, unless changed since,", away)] {
-            let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
-            if !paths.is_empty() {
-                let (origin, paths) = (push.origin(), listed(&paths));
-                lines.push(format!("settle push {} ({origin}): {what} {paths}", push.id));
-            }
-        }
-    }
-    lines.push(format!("send {sent} of {all} files to {STATE}/incoming"));
-    for step in &wish.profile.build.steps {
-        lines.push(match plan.builds.iter().find(|build| build.what == *step.name) {
-            Some(build) => format!("build {}, because {}: {}", step.name, build.why, step.run),
-            None => format!("leave build {} alone: its inputs are the same", step.name),
-        });
-    }
-    if !plan.restarts.is_empty() {
-        lines.push(if wish.force_restart {
-            "restart busy workers in the middle of what they do".to_owned()
-        } else {
-            format!("wait up to {} s for busy workers", context.settings.deploy_drain_timeout.0.as_secs())
-        });
-    }
-    lines.push(format!("switch {app} and its build outputs; the old ones go to the backup"));
-    lines.extend(plan.restarts.iter().map(|restart| format!("restart {}: {}", restart.what, restart.why)));
-    let kept: Vec<String> = wish
-        .profile
-        .units()
-        .into_iter()
-        .filter(|unit| plan.restarts.iter().all(|it| it.what != *unit))
-        .collect();
-    if !kept.is_empty() {
-        lines.push(format!("leave {} running: nothing that they read changes", kept.join(", ")));
-    }
-    lines.push("wait for all of them, then for health, versions and sessions on the VPS".to_owned());
-    lines.extend(staging.into_iter().flat_map(|view| &view.plan.actions).map(ToString::to_string));
-    if staging.is_some() {
-        lines.push("ask both staging routes for their health".to_owned());
-    }
-    lines.push("confirm over a fresh connection".to_owned());
-    lines.push("ask the public domains".to_owned());
-    if !context.out.is_json() {
-        for line in &lines {
-            context.out.data(&format!("would {line}"));
-        }
-    }
-    if !plan.env_keys.is_empty() {
-        let detail = format!("`.env` since the units were started: {}", listed(&plan.env_keys));
-        vps.push(Check::pass("plan.env", detail));
-    }
-    vps.data.insert("plan".to_owned(), json!(lines));
-    vps.data.insert("drift".to_owned(), json!(plan.drift));
-    vps.data.insert("pushed".to_owned(), json!(facts.pushes));
-    vps.data.insert("changes".to_owned(), json!(plan));
-    vps.push(Check::pass("plan", "nothing was changed"));
-}
-
-/// What lies between the commit that serves and the one that is shipped, as far as the repository knows both.
-fn since(context: &Context, serving: &Record, release: &Release, vps: &mut Report) -> Vec<String> {
-    let repo = context.settings.repo(&context.around).ok().and_then(|dir| Repo::open(&dir).ok());
-    let between = repo.and_then(|repo| repo.between(&serving.commit, &release.commit).ok());
-    let Some(between) = between else {
-        vps.push(Check::warn(
-            "plan.since",
-            format!("this repository does not know commit {}", serving.commit),
-        ));
-        return Vec::new();
-    };
-    vps.data.insert(
-        "since".to_owned(),
-        json!({"commits": between.commits, "added": between.added, "changed": between.changed, "deleted": between.deleted}),
-    );
-    let mut lines = vec![format!("bring {} commits", between.commits.len())];
-    lines.extend(between.commits.iter().take(10).map(|commit| format!("bring {commit}")));
-    lines
 }
 
 /// Puts what the VPS observed into the report; says whether the release serves.
