@@ -248,6 +248,7 @@ mod tests {
             profile: Profile::built_in().unwrap(),
             release: Release::of(paths),
             dry_run: true,
+            strict: true,
             rollback_from: None,
             force_restart: false,
         }
