@@ -1,16 +1,18 @@
 //! The command line.
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 use ua_common::cli::{Context, Tool};
+use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::{self, Records};
 use ua_common::report::{Check, Lane, Report};
 use ua_common::settings::table;
 
-use crate::history::Record;
+use crate::history::{self, Bad, Holder, Outcome, Record};
 use crate::release::Dirty;
-use crate::{NAME, Options, attach, records, rollback, run, status, unlock};
+use crate::{NAME, Options, attach, counted, records, rollback, run, status, unlock};
 
 const EXAMPLES: &str = "\
 Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
@@ -72,7 +74,6 @@ pub fn tool() -> Tool {
     let command = Command::new(NAME)
         .about("Deploy an exact commit to the VPS, and prove that it runs")
         .after_help(EXAMPLES)
-        .args_conflicts_with_subcommands(true)
         .args(run_args())
         .subcommand(
             Command::new("run")
@@ -163,8 +164,11 @@ fn run_args() -> Vec<Arg> {
 }
 
 fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
+    only_of_the_verb(matches)?;
+    // Some of them may stand before the verb.
+    let options = |behind| options(&[matches, behind]);
     match matches.subcommand() {
-        Some(("history", matches)) => Ok(history(matches, context)),
+        Some(("history", matches)) => history(matches, context),
         Some(("plan", matches)) => run(context, &Options { dry_run: true, ..options(matches) }),
         Some(("rollback", matches)) => {
             rollback(context, matches.get_one::<String>("ID").map(String::as_str), &options(matches))
@@ -181,51 +185,139 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
             status(context, &mut report)?;
             Ok(context.finish(&[report]))
         }
-        Some((_, matches)) => run(context, &options(matches)),
+        Some((_, behind)) => run(context, &options(behind)),
         None => run(context, &options(matches)),
     }
 }
 
-fn options(matches: &ArgMatches) -> Options {
+/// What was typed before a verb counts as if it stood behind it, so it has to be a flag of that verb.
+fn only_of_the_verb(matches: &ArgMatches) -> Result<(), Failure> {
+    let Some((verb, _)) = matches.subcommand() else { return Ok(()) };
+    let command = tool().command;
+    let Some(takes) = command.find_subcommand(verb) else { return Ok(()) };
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        let typed = matches.value_source(id) == Some(ValueSource::CommandLine);
+        // A plan is a dry run whether that is said or not.
+        let known =
+            takes.get_arguments().any(|known| known.get_id() == id) || (verb, id) == ("plan", "dry-run");
+        if typed && !known {
+            let flag = arg.get_long().unwrap_or(id);
+            let message = format!("`--{flag}` means nothing to `{NAME} {verb}`");
+            return Err(Failure::new(Exit::Usage, message).hint(format!("{NAME} {verb} --help")));
+        }
+    }
+    Ok(())
+}
+
+/// What was typed at any of these places.
+fn options(places: &[&ArgMatches]) -> Options {
+    let told = |name| places.iter().any(|place| matches!(place.try_get_one(name), Ok(Some(true))));
+    let typed = |place: &&&ArgMatches| place.value_source("ref") == Some(ValueSource::CommandLine);
+    let takes = |place: &&&ArgMatches| matches!(place.try_contains_id("ref"), Ok(true));
+    let rev = places.iter().rev().filter(takes).find(typed);
     Options {
-        rev: matches!(matches.try_contains_id("ref"), Ok(true))
-            .then(|| matches.get_one::<String>("ref").cloned())
-            .flatten()
+        rev: rev
+            .and_then(|place| place.get_one::<String>("ref").cloned())
             .unwrap_or_else(|| "HEAD".to_owned()),
-        dirty: if matches!(matches.try_get_one("allow-dirty"), Ok(Some(true))) {
-            Dirty::LeaveOut
-        } else {
-            Dirty::Refuse
-        },
-        dry_run: matches!(matches.try_get_one("dry-run"), Ok(Some(true))),
+        dirty: if told("allow-dirty") { Dirty::LeaveOut } else { Dirty::Refuse },
+        dry_run: told("dry-run"),
         rollback_from: None,
-        force_restart: matches!(matches.try_get_one("force-restart"), Ok(Some(true))),
+        force_restart: told("force-restart"),
     }
 }
 
-fn history(matches: &ArgMatches, context: &Context) -> Exit {
+fn history(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
+    // Typed behind the verb, the parser itself sees that.
+    if context.out.is_json() && matches.value_source("format") == Some(ValueSource::CommandLine) {
+        let message = "`--json` prints a report and `--format` rows: it is one of them";
+        return Err(Failure::new(Exit::Usage, message).hint(format!("{NAME} history --format json")).into());
+    }
     let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     match records(context, &mut report) {
-        Ok(Some(records)) if !context.out.is_json() => {
-            rows(&records).print(matches, &context.out);
-            return Exit::Ok;
+        Ok(Some((records, _))) if records.is_empty() && !context.out.is_json() => {
+            context.out.note("nothing was deployed yet");
+            context.out.hint(history::NOT_YET);
+            return Ok(Exit::Ok);
         }
-        Ok(Some(records)) => {
-            report.push(Check::pass("history", format!("{} deploys", records.len())));
-            report.data.insert("rows".to_owned(), json!(records));
+        Ok(Some((records, holder))) => {
+            let told = told(&records, holder.as_ref());
+            if !context.out.is_json() {
+                rows(&told).print(matches, &context.out);
+                return Ok(Exit::Ok);
+            }
+            report.push(Check::pass("history", counted(records.len(), "deploy", "deploys")));
+            let rows: Vec<_> = told.iter().map(Told::json).collect();
+            report.data.insert("rows".to_owned(), json!(rows));
         }
         Ok(None) => {}
         Err(error) => drop(report.push(Check::error("history", &error))),
     }
-    context.finish(&[report])
+    Ok(context.finish(&[report]))
 }
 
-fn rows(records: &[Record]) -> Records<8> {
+/// A record, and what the others and the lock say about it.
+struct Told<'a> {
+    record: &'a Record,
+    /// The step that it is at, if it is being worked on.
+    at: Option<&'a str>,
+    /// Why its commit is marked bad.
+    bad: Option<Bad>,
+}
+
+fn told<'a>(records: &'a [Record], holder: Option<&'a Holder>) -> Vec<Told<'a>> {
+    let of = |record: &'a Record| Told {
+        record,
+        at: holder
+            .filter(|holder| holder.works_on(&record.id))
+            .map(|holder| holder.step.as_deref().unwrap_or_default()),
+        bad: history::bad(records, &record.commit),
+    };
+    records.iter().map(of).collect()
+}
+
+impl Told<'_> {
+    /// Its record as it is, and beside it what else is known.
+    fn json(&self) -> serde_json::Value {
+        let mut row = json!(self.record);
+        if let Some(at) = self.at {
+            row["under_way"] = json!(at);
+        }
+        if let Some(bad) = &self.bad {
+            row["bad"] = json!(bad);
+        }
+        row
+    }
+
+    fn detail(&self) -> String {
+        let record = self.record;
+        let mut parts = Vec::new();
+        if record.break_glass {
+            parts.push("break-glass".to_owned());
+        }
+        if let Some(left) = &record.rollback_from {
+            parts.push(format!("rollback from {left}"));
+        }
+        // A record that says so itself needs no mark.
+        if let Some(bad) = self.bad.as_ref().filter(|bad| bad.id != record.id) {
+            parts.push(format!("marked bad since {} ({})", bad.at, bad.id));
+        }
+        // It is written beforehand what it comes to if it is cut off.
+        parts.push(match (self.at, record.verdict) {
+            (Some(""), _) => "under way".to_owned(),
+            (Some(step), _) => format!("under way, at step `{step}`"),
+            (None, Outcome::Begun) => "uploading, or the upload was cut off".to_owned(),
+            (None, _) => record.detail.clone(),
+        });
+        parts.join("; ")
+    }
+}
+
+fn rows(told: &[Told<'_>]) -> Records<8> {
     let short = |record: &Record| record.commit.get(..12).unwrap_or(&record.commit).to_owned();
-    let cells = |record: &Record| {
+    let cells = |told: &Told<'_>| {
+        let record = told.record;
         let branch = record.branch.clone().unwrap_or_default();
-        let note = if record.break_glass { "break-glass; " } else { "" };
-        let detail = format!("{note}{}", record.detail);
         [
             record.id.clone(),
             record.verdict.word().to_owned(),
@@ -234,13 +326,16 @@ fn rows(records: &[Record]) -> Records<8> {
             short(record),
             branch,
             record.who.clone(),
-            detail,
+            told.detail(),
         ]
     };
-    let row =
-        |record: &Record| output::Record { id: record.id.clone(), cells: cells(record), json: json!(record) };
+    let row = |told: &Told<'_>| output::Record {
+        id: told.record.id.clone(),
+        cells: cells(told),
+        json: told.json(),
+    };
     let head = ["ID", "VPS", "PUBLIC", "TOOK", "COMMIT", "BRANCH", "WHO", "DETAIL"];
-    Records { head, rows: records.iter().map(row).collect() }
+    Records { head, rows: told.iter().map(row).collect() }
 }
 
 #[cfg(test)]
@@ -250,14 +345,45 @@ mod tests {
     #[test]
     fn one_record_is_one_line_in_every_format() {
         let line = r#"{"id":"20260101T000000Z-abc","commit":"abcdefabcdefabcdef","branch":"main","who":"op@laptop","verdict":"rolled-back","seconds":71,"detail":"a\tb\u001b[2J"}"#;
-        let records = crate::history::fold(line);
-        assert_eq!(rows(&records).lines("ids"), ["20260101T000000Z-abc"]);
+        let records = history::fold(line);
+        let told = told(&records, None);
+        assert_eq!(rows(&told).lines("ids"), ["20260101T000000Z-abc"]);
         assert_eq!(
-            rows(&records).lines("tsv"),
+            rows(&told).lines("tsv"),
             ["20260101T000000Z-abc\trolled-back\t-\t71 s\tabcdefabcdef\tmain\top@laptop\ta b\u{1b}[2J"]
         );
-        let table = rows(&records).lines("table");
+        let table = rows(&told).lines("table");
         assert_eq!(table.len(), 2);
         assert!(table[1].contains("\\u{1b}[2J"), "{}", table[1]);
+    }
+
+    #[test]
+    fn what_is_under_way_and_what_went_wrong_is_told_apart_from_how_it_would_end() {
+        let lines = r#"
+            {"id":"1","commit":"a","who":"op","verdict":"ok","ended_at":"T1"}
+            {"id":"2","commit":"b","who":"op","verdict":"ok","ended_at":"T2","detail":"serves"}
+            {"id":"3","commit":"a","who":"op","verdict":"ok","ended_at":"T3","rollback_from":"2","detail":"serves"}
+            {"id":"4","commit":"c","verdict":"rolled-back","ended_at":"T4","detail":"api answers 500"}
+            {"id":"5","commit":"d","verdict":"activating","detail":"the activation ended before the switch"}
+            {"id":"6","commit":"e","verdict":"begun","detail":"the upload did not end"}"#;
+        let records = history::fold(lines);
+        let text = "ua-deploy forward 5 by op, since T5".to_owned();
+        let holder = Holder { text, step: Some("build".to_owned()) };
+        let rows = told(&records, Some(&holder));
+        let said: Vec<String> = rows.iter().map(Told::detail).collect();
+        assert_eq!(
+            said[1..],
+            [
+                "marked bad since T3 (3); serves",
+                "rollback from 2; serves",
+                "api answers 500",
+                "under way, at step `build`",
+                "uploading, or the upload was cut off",
+            ]
+        );
+        assert_eq!(rows[4].json()["under_way"], "build");
+        assert_eq!(rows[1].json()["bad"]["why"], "op rolled back from it");
+        // With nobody at work it is as it was written.
+        assert_eq!(told(&records, None)[4].detail(), "the activation ended before the switch");
     }
 }
