@@ -287,6 +287,21 @@ fn dry_run(lab: &Lab) -> Result<()> {
         ensure!(plan.contains(words), "no {words} in {plan}");
     }
     ensure!(app.traces()? == before, "a dry run left traces");
+    // Nor does one of the very commit that serves, though there is something to mend beside it.
+    app.good()?;
+    lab.vps().command(&["tailscale", "serve", "reset"]).run()?;
+    let before = app.traces()?;
+    for verb in [&["plan"][..], &["run", "--dry-run"]] {
+        let done = app.run(verb, &[], &[])?;
+        done.exit(0)?.says("deploy", "pass", "nothing to do")?.says("plan", "pass", "nothing was changed")?;
+        ensure!(done.reports.len() == 1, "the public side was asked: {:?}", done.reports);
+        let data = &done.reports[0]["data"];
+        ensure!(data["changes"]["restarts"] == serde_json::json!([]), "{data}");
+        for words in ["restart nothing", "serve http://127.0.0.1:8001 on https port 8443"] {
+            ensure!(data["plan"].to_string().contains(words), "no {words} in {data}");
+        }
+        ensure!(app.traces()? == before, "{verb:?} left traces");
+    }
     Ok(())
 }
 
@@ -671,14 +686,18 @@ fn rolled_back(lab: &Lab) -> Result<()> {
     ensure!(data["since"]["changed"].to_string().contains("web-ui/"), "{data}");
     let lines = data["plan"].to_string();
     ensure!(
-        lines.contains("restart universal-agent-webui.service: web-ui/app/page.mjs and 2 more changed")
-            && lines.contains("leave universal-agent-gateway.service, ")
+        lines.contains("restart universal-agent-webui: web-ui/app/page.mjs and 2 more changed")
+            && lines.contains("bring 1 commit\"")
+            && lines.contains("leave gateway, api, ")
             && lines.contains("leave build python alone")
             && lines.contains("build web-ui, because its inputs changed"),
         "{lines}"
     );
     let second = app.good()?;
-    app.run(&["rollback"], &["--dry-run"], &[])?.exit(0)?;
+    let plan = app.run(&["rollback"], &["--dry-run"], &[])?;
+    let data = &plan.exit(0)?.reports[0]["data"];
+    ensure!(data["plan"].to_string().contains("take back 1 commit\""), "{data}");
+    ensure!(data["since"]["taken_back"].to_string().contains("Change the web UI's title"), "{data}");
     app.serves(&second)?;
     app.run(&["rollback"], &[], &[])?.exit(0)?;
     app.serves(&first)?;

@@ -78,7 +78,7 @@ forward() {
     begin restart 'restarting'
     restart || undo 'systemd would not restart the units'
     begin units 'waiting for the units'
-    await_units || undo "these units did not come up: $(not_ready)"
+    await_units || undo "these units did not come up: $(not_ready)$(why_not_longer)"
     strangers >"$work/strangers"
     [ ! -s "$work/strangers" ] || undo "not started from what was put in place: $(some "$work/strangers")"
     pass units "$(units_said)"
@@ -93,9 +93,13 @@ forward() {
 
 units_said() {
     if [ -s "$work/restart" ]; then
-        echo "$(count "$work/restart") of $(count "$work/unit") units were restarted, each runs in one process of this release for $(order stable) s"
+        all=$(many "$(count "$work/unit")" unit) how="in one process of this release for $(order stable) s"
+        case $(count "$work/restart") in
+            1) echo "1 of $all was restarted, and runs $how" ;;
+            *) echo "$(count "$work/restart") of $all were restarted, each runs $how" ;;
+        esac
     else
-        echo "none of the $(count "$work/unit") units had to be restarted, all run"
+        echo "no unit had to be restarted, every one of $(count "$work/unit") runs"
     fi
 }
 
@@ -285,7 +289,11 @@ verify() {
     [ "$(count "$work/wanted")" -eq "$(count "$work/sent")" ] || fail 32 'the upload has files that the commit does not have'
     # The upload may be removed before this script ends.
     cd /
-    pass transfer.verified "$(count "$work/sent") of $(count "$release/paths") paths were sent, and have the content of the commit"
+    case $(count "$work/sent") in
+        1) said='was sent, and has' ;;
+        *) said='were sent, and have' ;;
+    esac
+    pass transfer.verified "$(count "$work/sent") of $(many "$(count "$release/paths")" path) $said the content of the commit"
     previous_manifests
 }
 
@@ -542,7 +550,7 @@ switch() {
     [ ! -s "$work/kept" ] || pass switch.kept "changed on the server, so left as it is: $(some "$work/kept")"
     [ ! -s "$work/left" ] ||
         warn switch.left "not in this commit, but changed on the server, so left there: $(some "$work/left")"
-    pass switch "$(count "$work/place") paths in place, $(count "$work/gone") taken away, $(count "$backup/swapped") build outputs swapped"
+    pass switch "$(many "$(count "$work/place")" path) in place, $(count "$work/gone") taken away, $(many "$(count "$backup/swapped")" 'build output') swapped"
 }
 
 # Steps into the directory that holds PATH below the app's, and nowhere else: no link leads root out of it.
@@ -685,39 +693,65 @@ note_what_runs() {
 
 # Waits for all of them at once. Up is: active, started after the restart was asked for, and the same process for long
 # enough; `active` between two crashes is not. A unit that was not restarted just has to go on.
+#
+# On the way forth nobody waits for a unit that will not come up: production may be down meanwhile. On the way back there
+# is nothing better to go to.
 await_units() {
-    end=$(($(date +%s%3N) + $(order ready_timeout) * 1000))
+    begun=$(date +%s%3N)
+    end=$((begun + $(order ready_timeout) * 1000))
     : >"$work/seen"
+    : >"$work/hopeless"
     told=''
     while :; do
         now=$(date +%s%3N)
         unit_states >"$work/states"
+        # Restarts count from the first process that is newer than ours, or from 0 where systemd began to count anew.
         awk -v now="$now" -v stable="$(order stable)" '
             BEGIN { FS = OFS = "\t" }
             FILENAME == ARGV[1] { restarted[$1] = 1; next }
             FILENAME == ARGV[2] { old[$1] = $6; process[$1] = $4 "/" $5; next }
-            FILENAME == ARGV[3] { key[$1] = $2; since[$1] = $3; next }
+            FILENAME == ARGV[3] { key[$1] = $2; since[$1] = $3; base[$1] = $7; next }
             {
                 this = $4 "/" $5
                 from = (key[$1] == this) ? since[$1] : now
-                up = $2 == "active" && \
-                    (($1 in restarted) ? $6 + 0 > old[$1] + 0 && now - from >= stable * 1000 : process[$1] == this)
-                print $1, this, from, up ? "up" : "waiting", $2 "/" $3, $5
+                newer = $6 + 0 > old[$1] + 0
+                up = $2 == "active" && (($1 in restarted) ? newer && now - from >= stable * 1000 : process[$1] == this)
+                if (!($1 in base) || base[$1] == "-" || $5 + 0 < base[$1] + 0) base[$1] = newer ? $5 + 0 : "-"
+                over = $2 == "failed" && $3 == "failed" && ($1 in restarted) && (newer || $7 == "start-limit-hit")
+                print $1, this, from, up ? "up" : "waiting", $2 "/" $3, $5, base[$1], \
+                    base[$1] == "-" ? 0 : $5 - base[$1], over ? $7 : ""
             }
         ' "$work/restart" "$work/states.restart" "$work/seen" "$work/states" >"$work/seen.new"
         mv "$work/seen.new" "$work/seen"
+        [ "$step" != units ] || hopeless $((now - begun)) >"$work/hopeless"
         waiting=$(awk -F '\t' '$4 != "up" { sub(/\.service$/, "", $1); print $1 }' "$work/seen" | joined)
         [ -n "$waiting" ] || [ ! -s "$work/seen" ] || return 0
-        [ "$now" -lt "$end" ] || return 1
+        [ "$now" -lt "$end" ] && [ ! -s "$work/hopeless" ] || return 1
         [ "$waiting" = "$told" ] || echo "== waiting for $waiting"
         told=$waiting
         sleep 0.1
     done
 }
 
+# Units that will not come up, so many MILLISECONDS after their restart: systemd gave them up, or starts them again and again.
+# One that has to try a few times, since another one is not up yet, gets as long for it as a good one has to prove itself.
+hopeless() {
+    awk -F '\t' -v spent="$1" -v stable="$(order stable)" '
+        { name = $1; sub(/\.service$/, "", name) }
+        $9 != "" { print name " (systemd gave it up: " $9 ")"; next }
+        $8 >= 5 && $5 !~ /^active/ && spent >= stable * 1000 {
+            print name " (systemd started it again " $8 " times in " int((spent + 999) / 1000) " s)"
+        }
+    ' "$work/seen"
+}
+
+why_not_longer() {
+    [ ! -s "$work/hopeless" ] || echo "; nobody waits any longer for $(some "$work/hopeless")"
+}
+
 not_ready() {
     awk -F '\t' '
-        $4 != "up" { sub(/\.service$/, "", $1); print $1 " (" $5 ($6 > 0 ? ", " $6 " restarts" : "") ")" }
+        $4 != "up" { sub(/\.service$/, "", $1); print $1 " (" $5 ($6 > 0 ? ", " $6 ($6 == 1 ? " restart" : " restarts") : "") ")" }
     ' "$work/seen" >"$work/down"
     some "$work/down"
 }
@@ -764,13 +798,18 @@ access() {
     esac
 }
 
-# A release must not take away the way in that there was.
+# A release must not take away the way in that there was. One that was put back did not: where the way in is gone all the
+# same, it went by itself, and what serves is none the worse for it.
 same_access() {
-    if [ "$verb" != forward ] || [ ! -s "$work/access" ]; then return 0; fi
-    grep -vxF -f "$work/access.now" "$work/access" >"$work/lost" || :
-    [ -s "$work/lost" ] || return 0
+    lost_access
+    if [ ! -s "$work/lost" ] || [ "$step" = restore ]; then return 0; fi
     echo "no longer reached by $(joined <"$work/lost")" >>"$work/wrong"
     return 1
+}
+
+lost_access() {
+    : >"$work/lost"
+    [ ! -s "$work/access" ] || grep -vxF -f "$work/access.now" "$work/access" >"$work/lost" || :
 }
 
 # Waits for workers that are in the middle of something, since a restart would end it. A row that nobody refreshed
@@ -861,8 +900,14 @@ put_back() {
     [ -z "$unlike" ] || give_up "what was there before serves, but these paths are not as they were: $unlike"
     rm -f "$release/served" "$release/switched"
     pass restore "what was there before serves again: $(joined <"$work/right")"
+    but=''
+    if [ -s "$work/lost" ]; then
+        but="this machine is still not reached by $(joined <"$work/lost"), as it was before this deploy"
+        warn access "$but; the release that was put back runs, so look at tailscaled and sshd"
+        but=", but $but"
+    fi
     step=$decided
-    finish rolled-back 33 old "$reason; what was there before serves again"
+    finish rolled-back 33 old "$reason; what was there before serves again$but"
 }
 
 # From here on it is about the units of the release before, as that one was told to prove them: those that ran. Restarted

@@ -24,17 +24,20 @@ plain() {
     printf '%s' "$1" | tr '\t\n' '  ' | tr -d '\000-\037\177"\134' | cut -c 1-900
 }
 
+# So many of something: `1 path`, `2 paths`.
+many() { if [ "$1" -eq 1 ]; then echo "1 $2"; else echo "$1 $2s"; fi; }
+
 # Lines as a list.
 joined() {
     awk 'NR > 1 { printf "; " } { printf "%s", $0 } END { print "" }'
 }
 
-# UNIT ACTIVE SUB PID RESTARTS START of every unit
+# UNIT ACTIVE SUB PID RESTARTS START RESULT of every unit
 unit_states() {
-    xargs systemctl show --property=Id,ActiveState,SubState,MainPID,NRestarts,ExecMainStartTimestampMonotonic \
+    xargs systemctl show --property=Id,ActiveState,SubState,MainPID,NRestarts,ExecMainStartTimestampMonotonic,Result \
         <"$work/unit" |
         awk '
-            function row() { if (id != "") print id, active, sub_state, pid, restarts, start; id = "" }
+            function row() { if (id != "") print id, active, sub_state, pid, restarts, start, result; id = result = "" }
             BEGIN { OFS = "\t" }
             { at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1) }
             key == "" { row() }
@@ -44,6 +47,7 @@ unit_states() {
             key == "MainPID" { pid = value }
             key == "NRestarts" { restarts = value }
             key == "ExecMainStartTimestampMonotonic" { start = value }
+            key == "Result" { result = value }
             END { row() }
         '
 }

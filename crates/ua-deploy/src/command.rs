@@ -1,18 +1,24 @@
 //! The command line.
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 use ua_common::cli::{Context, Tool};
+use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::{self, Records};
 use ua_common::report::{Check, Lane, Report};
 use ua_common::settings::table;
 
-use crate::history::Record;
+use crate::history::{self, Bad, Holder, Outcome, Record};
 use crate::release::Dirty;
-use crate::{NAME, Options, attach, records, rollback, run, status, unlock};
+use crate::{NAME, Options, attach, counted, records, rollback, run, status, unlock};
 
 const EXAMPLES: &str = "\
+Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
+VPS, 30 busy, 31 the VPS is not ready, 32 upload failed, 33 the old release
+serves again, 34 broken, 40/42/43 staging cannot be set up, 60 public smoke
+
 Examples:
   ua-deploy plan                    what would happen; changes nothing anywhere
   ua-deploy                         ship HEAD of the repository
@@ -21,11 +27,7 @@ Examples:
   ua-deploy rollback                deploy what served before
   ua-deploy attach                  follow a deploy whose client is gone
   ua-deploy status                  what runs now, and what was changed since
-  ua-deploy history                 what was deployed, by whom, how it ended
-
-Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
-VPS, 30 busy, 31 the VPS is not ready, 32 upload failed, 33 the old release
-serves again, 34 broken, 40/42/43 staging cannot be set up, 60 public smoke";
+  ua-deploy history                 what was deployed, by whom, how it ended";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -33,10 +35,38 @@ Examples:
   ua-deploy run --allow-dirty       leave uncommitted changes out, and list them
   UA_VPS_HOST=root@vps.tail1234.ts.net ua-deploy run";
 
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  ua-deploy plan --ref v1.4.2       what another commit would change
+  ua-deploy plan --json | jq '.data | {since, plan, drift}'";
+
+const ROLLBACK_EXAMPLES: &str = "\
+Examples:
+  ua-deploy rollback --dry-run      to what, and what it would restart
+  ua-deploy rollback                the newest good one before this
+  ua-deploy rollback 20260221T1200  that one; `ua-deploy history` has its id";
+
+const UNLOCK_EXAMPLES: &str = "\
+Examples:
+  ua-deploy status --json | jq -r '.checks[] | select(.id == \"lock\") | .detail'
+  ua-deploy unlock 20260221T120000.000Z-012d5311a958
+  ua-deploy unlock 20260221T120000.000Z-012d5311a958 --force   though it lives";
+
+const ATTACH_EXAMPLES: &str = "\
+Examples:
+  ua-deploy attach                  the newest one
+  ua-deploy attach 20260221T120000.000Z-012d5311a958
+  ua-deploy attach; echo $?         its exit code, as its own client had it";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  ua-deploy status
+  ua-deploy status --json | jq -r .data.serving.commit";
+
 const HISTORY_EXAMPLES: &str = "\
 Examples:
   ua-deploy history
-  ua-deploy history --format json | jq -r 'select(.verdict == \"ok\") | .commit' | tail -n 1
+  ua-deploy history --format json | jq -r 'select(.verdict == \"ok\") | .commit'
   ua-deploy history --format ids -0 | xargs -0 -n 1 echo";
 
 /// `ua-deploy`.
@@ -44,7 +74,6 @@ pub fn tool() -> Tool {
     let command = Command::new(NAME)
         .about("Deploy an exact commit to the VPS, and prove that it runs")
         .after_help(EXAMPLES)
-        .args_conflicts_with_subcommands(true)
         .args(run_args())
         .subcommand(
             Command::new("run")
@@ -55,13 +84,13 @@ pub fn tool() -> Tool {
         .subcommand(
             Command::new("plan")
                 .about("Look at everything and say what a deploy would do; changes nothing (the same as run --dry-run)")
-                .after_help("Example:\n  ua-deploy plan --json | jq '.data | {since, plan, drift}'")
+                .after_help(PLAN_EXAMPLES)
                 .args(run_args().into_iter().filter(|arg| arg.get_id() != "dry-run")),
         )
         .subcommand(
             Command::new("rollback")
                 .about("Deploy the commit of an older release, in the same way as any other")
-                .after_help("Examples:\n  ua-deploy rollback --dry-run\n  ua-deploy rollback\n  ua-deploy rollback 20260221T120000")
+                .after_help(ROLLBACK_EXAMPLES)
                 .arg(
                     Arg::new("ID").help(
                         "The release, or how its id begins; without it the newest good one before the one that serves",
@@ -72,7 +101,7 @@ pub fn tool() -> Tool {
         .subcommand(
             Command::new("unlock")
                 .about("End an activation that holds the lock; one that died holds nothing")
-                .after_help("Example:\n  ua-deploy unlock 20260221T120000.000Z-012d5311a958 --force")
+                .after_help(UNLOCK_EXAMPLES)
                 .arg(Arg::new("ID").required(true).help("The holder, as `ua-deploy status` names it"))
                 .arg(
                     Arg::new("force")
@@ -85,16 +114,14 @@ pub fn tool() -> Tool {
         .subcommand(
             Command::new("attach")
                 .about("Follow a deploy that an earlier client left, confirm it, and end with its exit code")
-                .after_help(
-                    "Examples:\n  ua-deploy attach\n  ua-deploy attach 20260221T120000.000Z-012d5311a958",
-                )
+                .after_help(ATTACH_EXAMPLES)
                 .arg(Arg::new("ID").help("The deploy, or how its id begins; without it the newest"))
                 .args(table::flags(&["repo", "host", "ssh", "preflight", "transfer", "staging", "public"])),
         )
         .subcommand(
             Command::new("status")
                 .about("What runs now, since when, who holds the lock, what was changed on the VPS since")
-                .after_help("Example:\n  ua-deploy status --json | jq -r .data.serving.commit")
+                .after_help(STATUS_EXAMPLES)
                 .args(table::flags(&["host", "ssh", "preflight"])),
         )
         .subcommand(
@@ -137,8 +164,11 @@ fn run_args() -> Vec<Arg> {
 }
 
 fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
+    only_of_the_verb(matches)?;
+    // Some of them may stand before the verb.
+    let options = |behind| options(&[matches, behind]);
     match matches.subcommand() {
-        Some(("history", matches)) => Ok(history(matches, context)),
+        Some(("history", matches)) => history(matches, context),
         Some(("plan", matches)) => run(context, &Options { dry_run: true, ..options(matches) }),
         Some(("rollback", matches)) => {
             rollback(context, matches.get_one::<String>("ID").map(String::as_str), &options(matches))
@@ -155,51 +185,139 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
             status(context, &mut report)?;
             Ok(context.finish(&[report]))
         }
-        Some((_, matches)) => run(context, &options(matches)),
+        Some((_, behind)) => run(context, &options(behind)),
         None => run(context, &options(matches)),
     }
 }
 
-fn options(matches: &ArgMatches) -> Options {
+/// What was typed before a verb counts as if it stood behind it, so it has to be a flag of that verb.
+fn only_of_the_verb(matches: &ArgMatches) -> Result<(), Failure> {
+    let Some((verb, _)) = matches.subcommand() else { return Ok(()) };
+    let command = tool().command;
+    let Some(takes) = command.find_subcommand(verb) else { return Ok(()) };
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        let typed = matches.value_source(id) == Some(ValueSource::CommandLine);
+        // A plan is a dry run whether that is said or not.
+        let known =
+            takes.get_arguments().any(|known| known.get_id() == id) || (verb, id) == ("plan", "dry-run");
+        if typed && !known {
+            let flag = arg.get_long().unwrap_or(id);
+            let message = format!("`--{flag}` means nothing to `{NAME} {verb}`");
+            return Err(Failure::new(Exit::Usage, message).hint(format!("{NAME} {verb} --help")));
+        }
+    }
+    Ok(())
+}
+
+/// What was typed at any of these places.
+fn options(places: &[&ArgMatches]) -> Options {
+    let told = |name| places.iter().any(|place| matches!(place.try_get_one(name), Ok(Some(true))));
+    let typed = |place: &&&ArgMatches| place.value_source("ref") == Some(ValueSource::CommandLine);
+    let takes = |place: &&&ArgMatches| matches!(place.try_contains_id("ref"), Ok(true));
+    let rev = places.iter().rev().filter(takes).find(typed);
     Options {
-        rev: matches!(matches.try_contains_id("ref"), Ok(true))
-            .then(|| matches.get_one::<String>("ref").cloned())
-            .flatten()
+        rev: rev
+            .and_then(|place| place.get_one::<String>("ref").cloned())
             .unwrap_or_else(|| "HEAD".to_owned()),
-        dirty: if matches!(matches.try_get_one("allow-dirty"), Ok(Some(true))) {
-            Dirty::LeaveOut
-        } else {
-            Dirty::Refuse
-        },
-        dry_run: matches!(matches.try_get_one("dry-run"), Ok(Some(true))),
+        dirty: if told("allow-dirty") { Dirty::LeaveOut } else { Dirty::Refuse },
+        dry_run: told("dry-run"),
         rollback_from: None,
-        force_restart: matches!(matches.try_get_one("force-restart"), Ok(Some(true))),
+        force_restart: told("force-restart"),
     }
 }
 
-fn history(matches: &ArgMatches, context: &Context) -> Exit {
+fn history(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
+    // Typed behind the verb, the parser itself sees that.
+    if context.out.is_json() && matches.value_source("format") == Some(ValueSource::CommandLine) {
+        let message = "`--json` prints a report and `--format` rows: it is one of them";
+        return Err(Failure::new(Exit::Usage, message).hint(format!("{NAME} history --format json")).into());
+    }
     let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     match records(context, &mut report) {
-        Ok(Some(records)) if !context.out.is_json() => {
-            rows(&records).print(matches, &context.out);
-            return Exit::Ok;
+        Ok(Some((records, _))) if records.is_empty() && !context.out.is_json() => {
+            context.out.note("nothing was deployed yet");
+            context.out.hint(history::NOT_YET);
+            return Ok(Exit::Ok);
         }
-        Ok(Some(records)) => {
-            report.push(Check::pass("history", format!("{} deploys", records.len())));
-            report.data.insert("rows".to_owned(), json!(records));
+        Ok(Some((records, holder))) => {
+            let told = told(&records, holder.as_ref());
+            if !context.out.is_json() {
+                rows(&told).print(matches, &context.out);
+                return Ok(Exit::Ok);
+            }
+            report.push(Check::pass("history", counted(records.len(), "deploy", "deploys")));
+            let rows: Vec<_> = told.iter().map(Told::json).collect();
+            report.data.insert("rows".to_owned(), json!(rows));
         }
         Ok(None) => {}
         Err(error) => drop(report.push(Check::error("history", &error))),
     }
-    context.finish(&[report])
+    Ok(context.finish(&[report]))
 }
 
-fn rows(records: &[Record]) -> Records<8> {
+/// A record, and what the others and the lock say about it.
+struct Told<'a> {
+    record: &'a Record,
+    /// The step that it is at, if it is being worked on.
+    at: Option<&'a str>,
+    /// Why its commit is marked bad.
+    bad: Option<Bad>,
+}
+
+fn told<'a>(records: &'a [Record], holder: Option<&'a Holder>) -> Vec<Told<'a>> {
+    let of = |record: &'a Record| Told {
+        record,
+        at: holder
+            .filter(|holder| holder.works_on(&record.id))
+            .map(|holder| holder.step.as_deref().unwrap_or_default()),
+        bad: history::bad(records, &record.commit),
+    };
+    records.iter().map(of).collect()
+}
+
+impl Told<'_> {
+    /// Its record as it is, and beside it what else is known.
+    fn json(&self) -> serde_json::Value {
+        let mut row = json!(self.record);
+        if let Some(at) = self.at {
+            row["under_way"] = json!(at);
+        }
+        if let Some(bad) = &self.bad {
+            row["bad"] = json!(bad);
+        }
+        row
+    }
+
+    fn detail(&self) -> String {
+        let record = self.record;
+        let mut parts = Vec::new();
+        if record.break_glass {
+            parts.push("break-glass".to_owned());
+        }
+        if let Some(left) = &record.rollback_from {
+            parts.push(format!("rollback from {left}"));
+        }
+        // A record that says so itself needs no mark.
+        if let Some(bad) = self.bad.as_ref().filter(|bad| bad.id != record.id) {
+            parts.push(format!("marked bad since {} ({})", bad.at, bad.id));
+        }
+        // It is written beforehand what it comes to if it is cut off.
+        parts.push(match (self.at, record.verdict) {
+            (Some(""), _) => "under way".to_owned(),
+            (Some(step), _) => format!("under way, at step `{step}`"),
+            (None, Outcome::Begun) => "uploading, or the upload was cut off".to_owned(),
+            (None, _) => record.detail.clone(),
+        });
+        parts.join("; ")
+    }
+}
+
+fn rows(told: &[Told<'_>]) -> Records<8> {
     let short = |record: &Record| record.commit.get(..12).unwrap_or(&record.commit).to_owned();
-    let cells = |record: &Record| {
+    let cells = |told: &Told<'_>| {
+        let record = told.record;
         let branch = record.branch.clone().unwrap_or_default();
-        let note = if record.break_glass { "break-glass; " } else { "" };
-        let detail = format!("{note}{}", record.detail);
         [
             record.id.clone(),
             record.verdict.word().to_owned(),
@@ -208,13 +326,16 @@ fn rows(records: &[Record]) -> Records<8> {
             short(record),
             branch,
             record.who.clone(),
-            detail,
+            told.detail(),
         ]
     };
-    let row =
-        |record: &Record| output::Record { id: record.id.clone(), cells: cells(record), json: json!(record) };
+    let row = |told: &Told<'_>| output::Record {
+        id: told.record.id.clone(),
+        cells: cells(told),
+        json: told.json(),
+    };
     let head = ["ID", "VPS", "PUBLIC", "TOOK", "COMMIT", "BRANCH", "WHO", "DETAIL"];
-    Records { head, rows: records.iter().map(row).collect() }
+    Records { head, rows: told.iter().map(row).collect() }
 }
 
 #[cfg(test)]
@@ -224,14 +345,45 @@ mod tests {
     #[test]
     fn one_record_is_one_line_in_every_format() {
         let line = r#"{"id":"20260101T000000Z-abc","commit":"abcdefabcdefabcdef","branch":"main","who":"op@laptop","verdict":"rolled-back","seconds":71,"detail":"a\tb\u001b[2J"}"#;
-        let records = crate::history::fold(line);
-        assert_eq!(rows(&records).lines("ids"), ["20260101T000000Z-abc"]);
+        let records = history::fold(line);
+        let told = told(&records, None);
+        assert_eq!(rows(&told).lines("ids"), ["20260101T000000Z-abc"]);
         assert_eq!(
-            rows(&records).lines("tsv"),
+            rows(&told).lines("tsv"),
             ["20260101T000000Z-abc\trolled-back\t-\t71 s\tabcdefabcdef\tmain\top@laptop\ta b\u{1b}[2J"]
         );
-        let table = rows(&records).lines("table");
+        let table = rows(&told).lines("table");
         assert_eq!(table.len(), 2);
         assert!(table[1].contains("\\u{1b}[2J"), "{}", table[1]);
+    }
+
+    #[test]
+    fn what_is_under_way_and_what_went_wrong_is_told_apart_from_how_it_would_end() {
+        let lines = r#"
+            {"id":"1","commit":"a","who":"op","verdict":"ok","ended_at":"T1"}
+            {"id":"2","commit":"b","who":"op","verdict":"ok","ended_at":"T2","detail":"serves"}
+            {"id":"3","commit":"a","who":"op","verdict":"ok","ended_at":"T3","rollback_from":"2","detail":"serves"}
+            {"id":"4","commit":"c","verdict":"rolled-back","ended_at":"T4","detail":"api answers 500"}
+            {"id":"5","commit":"d","verdict":"activating","detail":"the activation ended before the switch"}
+            {"id":"6","commit":"e","verdict":"begun","detail":"the upload did not end"}"#;
+        let records = history::fold(lines);
+        let text = "ua-deploy forward 5 by op, since T5".to_owned();
+        let holder = Holder { text, step: Some("build".to_owned()) };
+        let rows = told(&records, Some(&holder));
+        let said: Vec<String> = rows.iter().map(Told::detail).collect();
+        assert_eq!(
+            said[1..],
+            [
+                "marked bad since T3 (3); serves",
+                "rollback from 2; serves",
+                "api answers 500",
+                "under way, at step `build`",
+                "uploading, or the upload was cut off",
+            ]
+        );
+        assert_eq!(rows[4].json()["under_way"], "build");
+        assert_eq!(rows[1].json()["bad"]["why"], "op rolled back from it");
+        // With nobody at work it is as it was written.
+        assert_eq!(told(&records, None)[4].detail(), "the activation ended before the switch");
     }
 }

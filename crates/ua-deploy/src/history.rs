@@ -101,6 +101,46 @@ pub struct Record {
     pub ended_at: String,
 }
 
+/// What to do where nothing was deployed yet.
+pub const NOT_YET: &str = "ua-deploy plan";
+
+/// Who holds the lock of the VPS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// In its own words.
+    pub text: String,
+    /// The step that its deploy is at.
+    pub step: Option<String>,
+}
+
+impl Holder {
+    /// The deploy that is worked on; nothing if it is a push, or who knows what.
+    pub fn deploy(&self) -> Option<&str> {
+        deploy_of(&self.text)
+    }
+
+    /// Is it this deploy that is worked on?
+    pub fn works_on(&self, id: &str) -> bool {
+        self.deploy() == Some(id)
+    }
+
+    /// Where its deploy is, in words.
+    pub fn place(&self) -> String {
+        self.step.as_ref().map_or(String::new(), |step| format!(", at step `{step}`"))
+    }
+}
+
+/// The deploy that whoever holds the lock works on, by the words in it: `ua-deploy VERB ID by …`.
+fn deploy_of(holder: &str) -> Option<&str> {
+    let mut words = holder.split_whitespace();
+    (words.next() == Some("ua-deploy")).then(|| words.nth(1)).flatten()
+}
+
+/// The command that tells more of whoever holds the lock: a deploy can be followed, a push is over in a moment.
+pub fn follow(holder: &str) -> String {
+    deploy_of(holder).map_or_else(|| "ua-deploy status".to_owned(), |id| format!("ua-deploy attach {id}"))
+}
+
 /// Reads history lines. A line that was cut short by a full disk is passed over.
 pub fn fold(lines: &str) -> Vec<Record> {
     let mut records: Vec<Record> = Vec::new();
@@ -123,21 +163,36 @@ pub fn serving(records: &[Record]) -> Option<&Record> {
     records.iter().rfind(decisive).filter(|record| record.verdict.serves())
 }
 
+/// Why a commit is marked bad.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Bad {
+    /// The deploy that says so.
+    pub id: String,
+    /// When that ended.
+    pub at: String,
+    /// In words.
+    pub why: String,
+}
+
 /// Is a commit marked bad? The last that is known of it counts: it did not come up, or was rolled back from.
-fn is_bad(records: &[Record], commit: &str) -> bool {
-    let mut bad = false;
+pub fn bad(records: &[Record], commit: &str) -> Option<Bad> {
+    let mut bad = None;
     for record in records {
+        let mark = |why: String| {
+            let at = if record.ended_at.is_empty() { &record.at } else { &record.ended_at };
+            Some(Bad { id: record.id.clone(), at: at.clone(), why })
+        };
         if record.commit == commit {
             match record.verdict {
-                Outcome::RolledBack | Outcome::Broken => bad = true,
-                verdict if verdict.serves() => bad = false,
+                Outcome::RolledBack | Outcome::Broken => bad = mark(record.detail.clone()),
+                verdict if verdict.serves() => bad = None,
                 _ => {}
             }
         }
         let left =
             record.rollback_from.as_deref().filter(|_| record.verdict.serves() && record.commit != commit);
         if records.iter().any(|other| Some(other.id.as_str()) == left && other.commit == commit) {
-            bad = true;
+            bad = mark(format!("{} rolled back from it", record.who));
         }
     }
     bad
@@ -155,7 +210,9 @@ pub fn older<'a>(records: &'a [Record], id: Option<&str>) -> Result<&'a Record, 
     }
     let now = serving(records).map(|record| record.commit.as_str());
     let fits = |record: &&Record| {
-        record.verdict.serves() && Some(record.commit.as_str()) != now && !is_bad(records, &record.commit)
+        record.verdict.serves()
+            && Some(record.commit.as_str()) != now
+            && bad(records, &record.commit).is_none()
     };
     records.iter().rfind(fits).ok_or(Unknown::NoOlder)
 }
@@ -164,7 +221,7 @@ pub fn older<'a>(records: &'a [Record], id: Option<&str>) -> Result<&'a Record, 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// There is none at all.
-    #[error("nothing was ever deployed")]
+    #[error("nothing was deployed yet")]
     None,
     /// None to go back to.
     #[error("there is no older release that served and is not marked bad")]
@@ -193,7 +250,7 @@ impl Fact for Unknown {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("ua-deploy history".to_owned())
+        Some(if *self == Self::None { NOT_YET } else { "ua-deploy history" }.to_owned())
     }
 }
 
@@ -253,6 +310,39 @@ mod tests {
         let records = fold(&lines.concat());
         assert!(matches!(older(&records, Some("7")), Err(Unknown::NeverServed { .. })));
         assert_eq!(older(&records, Some("2")).unwrap().commit, "b");
+    }
+
+    #[test]
+    fn a_bad_commit_says_since_when_and_why() {
+        let line = |id: &str, commit: &str, verdict: &str, more: &str| {
+            format!(
+                "{{\"id\":\"{id}\",\"commit\":\"{commit}\",\"who\":\"op@laptop\",\"ended_at\":\"T{id}\",\"verdict\":\"{verdict}\"{more}}}\n"
+            )
+        };
+        let mut lines =
+            line("1", "a", "ok", "") + &line("2", "b", "rolled-back", ",\"detail\":\"api answers 500\"");
+        let of = |lines: &str, commit: &str| {
+            bad(&fold(lines), commit).map(|it| format!("{} {}: {}", it.id, it.at, it.why))
+        };
+        assert_eq!(of(&lines, "b").unwrap(), "2 T2: api answers 500");
+        assert_eq!(of(&lines, "a"), None);
+        // One that never came to the switch says nothing about its commit.
+        lines += &line("3", "c", "failed", "");
+        assert_eq!(of(&lines, "c"), None);
+        lines += &line("4", "b", "ok", "");
+        assert_eq!(of(&lines, "b"), None, "deployed again, and good");
+        lines += &line("5", "a", "ok", ",\"rollback_from\":\"4\"");
+        assert_eq!(of(&lines, "b").unwrap(), "5 T5: op@laptop rolled back from it");
+    }
+
+    #[test]
+    fn a_deploy_that_holds_the_lock_can_be_followed() {
+        let deploy = "ua-deploy forward 2026-c by op@laptop, since 2026-02-21T12:00:00Z";
+        assert_eq!(follow(deploy), "ua-deploy attach 2026-c");
+        assert_eq!(follow("ua-vpsctl push 2026-1 by op@laptop, since x"), "ua-deploy status");
+        let holder = Holder { text: deploy.to_owned(), step: Some("build".to_owned()) };
+        assert!(holder.works_on("2026-c") && !holder.works_on("forward"));
+        assert_eq!(holder.place(), ", at step `build`");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod plan;
 mod public;
 mod release;
 mod remote;
+mod show;
 mod survey;
 
 use anyhow::Context as _;
@@ -31,11 +32,12 @@ use ua_staging::{Conflict, View, Vps};
 
 pub use command::tool;
 
-use crate::history::{Outcome, Record};
+use crate::history::{Holder, Outcome, Record};
 use crate::plan::Plan;
 use crate::public::Smoke;
 use crate::release::{Dirty, Release};
 use crate::remote::{Activated, Direction, Remote, STATE};
+use crate::show::Shown;
 use crate::survey::Facts;
 use ua_common::profile::Profile;
 
@@ -46,8 +48,15 @@ struct Wish {
     profile: Profile,
     release: Release,
     dry_run: bool,
+    /// A deploy would not leave out what is not in the commit without being told to.
+    strict: bool,
     rollback_from: Option<String>,
     force_restart: bool,
+}
+
+/// So many of something.
+fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// What `ua-deploy run` was told beyond the settings.
@@ -66,6 +75,20 @@ struct Options {
 struct Stopped {
     step: &'static str,
     error: anyhow::Error,
+}
+
+impl Stopped {
+    /// The release serves whatever interrupted its client. What that client has not done yet, another one can do.
+    fn after_activation(self, id: &str) -> Self {
+        let (exit, hint) = Failure::within(&self.error);
+        // One that was being put back says so itself.
+        if exit != Exit::Interrupted || hint.is_some() {
+            return self;
+        }
+        let left = if self.step == "public" { "and is confirmed" } else { "but nobody has confirmed it" };
+        let text = format!("interrupted here; `{id}` serves, {left}");
+        Self { error: Failure::new(exit, text).hint(format!("ua-deploy attach {id}")).into(), ..self }
+    }
 }
 
 /// Names the step that an error belongs to.
@@ -102,16 +125,19 @@ fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
     let dir = settings.repo(&context.around).map_err(Failure::from)?;
     let repo = Repo::open(&dir).map_err(Failure::from)?;
     let _waiting = context.out.waiting("taking the commit out of git");
-    let release = Release::take(&repo, &options.rev, options.dirty, &settings.deploy_include.0, &profile)?;
+    // A plan only looks: it is made of the commit, and says what that lacks.
+    let dirty = if options.dry_run { Dirty::LeaveOut } else { options.dirty };
+    let release = Release::take(&repo, &options.rev, dirty, &settings.deploy_include.0, &profile)?;
     let rollback_from = options.rollback_from.clone();
     let (dry_run, force_restart) = (options.dry_run, options.force_restart);
-    Ok(Wish { profile, release, dry_run, rollback_from, force_restart })
+    let strict = options.dirty == Dirty::Refuse;
+    Ok(Wish { profile, release, dry_run, strict, rollback_from, force_restart })
 }
 
 /// Observe, plan, act. Checks go to the report of their lane; an error is the step that nobody could finish.
 fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
     let settings = &context.settings;
-    source(&wish.release, &settings.deploy_include.0, vps);
+    source(&wish, &settings.deploy_include.0, vps);
 
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
     push(vps, preflight.checks);
@@ -141,19 +167,21 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     push(vps, contract::optional(&wish.profile, &facts));
     vps.push(plan.space(target));
     if let Some(holder) = &facts.holder {
-        vps.push(Check::fail("lock", Exit::Busy, app::busy(holder)).hint("ua-deploy history"));
+        vps.push(Check::fail("lock", Exit::Busy, app::busy(holder)).hint(history::follow(holder)));
     }
-    let staging = staging.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).step("staging.routes")?;
+    let staging = staging.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     drop(waiting);
-    match &staging {
-        Some(view) => push(vps, view.checks()),
-        None => drop(vps.push(Check::skip(
-            "staging",
-            format!("staging.mode = disabled ({})", settings.staging_mode.origin),
-        ))),
-    }
+    let staging = routes(settings, staging, vps).step("staging.routes")?;
     describe(&wish, &facts, staging.as_ref(), vps);
+    warn_of_bad(&facts.history, &release.commit, vps);
     if vps.first_failure().is_some() {
+        // A plan is shown all the same, unless what it is made from is half seen, or about to change.
+        if wish.dry_run && facts.uid == "0" && facts.holder.is_none() {
+            let (facts, plan) = (&facts, &plan);
+            let shown =
+                Shown { wish: &wish, settings, facts, plan, staging: staging.as_ref(), unchanged: None };
+            shown.report(context, vps);
+        }
         return Ok(());
     }
     if let (Some(left), Some(serving)) = (&wish.rollback_from, facts.serving())
@@ -168,10 +196,11 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
             format!("changed on the VPS since the last deploy, and overwritten: {}", listed(&plan.drift));
         vps.push(Check::warn("drift", detail));
     }
-    if !facts.pushes.is_empty() {
-        let paths: Vec<String> = plan.pushed.iter().cloned().collect();
-        let detail = format!("pushed since the last deploy, and settled by this one: {}", listed(&paths));
-        vps.push(Check::warn("pushed", detail).hint("ua-deploy plan  # who pushed what, and when"));
+    for push in &facts.pushes {
+        let paths: Vec<String> = push.names().map(str::to_owned).collect();
+        let detail =
+            format!("settled by this deploy: push {} ({}): {}", push.id, push.origin(), listed(&paths));
+        vps.push(Check::warn("pushed", detail));
     }
     let units = wish.profile.all_units();
     let runs = facts.known.iter().flat_map(|known| known.runs.keys());
@@ -188,29 +217,37 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     };
 
     // The very commit that serves, and nothing to do about it: then it only has to be right.
-    if let Some(serving) = facts.serving().filter(|it| it.commit == release.commit && plan.is_empty()) {
+    let mut unchanged = facts.serving().filter(|it| it.commit == release.commit && plan.is_empty());
+    if let Some(serving) = unchanged {
         let start = std::time::Instant::now();
         match remote.now(&serving.id, &orders(&plan)).step("health")? {
-            Ok(said) => {
-                vps.push(Check::pass("health", said).since(start));
-                let rest = Rest {
-                    context,
-                    profile: &wish.profile,
-                    transport: &transport,
-                    staging: staging.as_ref(),
-                    id: &serving.id,
-                };
-                return rest.unchanged(serving, vps, public);
-            }
+            Ok(said) => drop(vps.push(Check::pass("health", said).since(start))),
             Err(wrong) => {
                 vps.push(Check::warn("health", format!("before the deploy: {wrong}")).since(start));
                 plan = plan.restarting_all(&wish.profile, "what serves is not right");
+                unchanged = None;
             }
         }
     }
+    if let Some(serving) = unchanged {
+        serves_already(serving, vps);
+    }
+    // From here on something is changed: a plan ends before it.
     if wish.dry_run {
-        show(context, &wish, &facts, &plan, staging.as_ref(), vps);
+        let shown =
+            Shown { wish: &wish, settings, facts: &facts, plan: &plan, staging: staging.as_ref(), unchanged };
+        shown.report(context, vps);
         return Ok(());
+    }
+    if let Some(serving) = unchanged {
+        let rest = Rest {
+            context,
+            profile: &wish.profile,
+            transport: &transport,
+            staging: staging.as_ref(),
+            id: &serving.id,
+        };
+        return rest.unchanged(vps, public);
     }
 
     let id = id(&release.commit);
@@ -228,12 +265,17 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     vps.data.insert("serving".to_owned(), "old".into());
     match begun.step("begin")? {
         Ok(took) => {
-            let (sent, all) = (plan.upload.len(), release.items.len());
-            let detail = format!("{sent} of {all} files were sent, the others are there");
-            vps.push(Check::pass("transfer", detail).took(took));
+            vps.push(Check::pass("transfer", sent(plan.upload.len(), release.items.len())).took(took));
         }
         Err(failure) => {
             close(&remote, &id, "transfer", &failure);
+            let failure = match failure.exit {
+                Exit::Interrupted => {
+                    let text = format!("{failure}; the old release serves as before");
+                    Failure::new(Exit::Interrupted, text).hint(remote::SEND_AGAIN)
+                }
+                _ => failure,
+            };
             return Err(failure).step("transfer");
         }
     }
@@ -249,6 +291,9 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
             return Err(failure).step("activate");
         }
     };
+    if activated.record.verdict.serves() {
+        kept(&id, &plan.drift, vps);
+    }
     let rest =
         Rest { context, profile: &wish.profile, transport: &transport, staging: staging.as_ref(), id: &id };
     rest.run(activated, Some(&was), vps, public)
@@ -263,6 +308,82 @@ fn upload(remote: &Remote<'_>, release: &Release, plan: &Plan) -> Result<std::ti
     remote.upload(release, plan.upload.len())
 }
 
+/// How many files were sent, in words.
+fn sent(sent: usize, all: usize) -> String {
+    let files = counted(all, "file", "files");
+    match sent {
+        0 => format!("0 of {files} were sent: all are there already"),
+        _ if sent == all => format!("{sent} of {files} {} sent", if all == 1 { "was" } else { "were" }),
+        _ => {
+            format!("{sent} of {files} {} sent, the others are there", if sent == 1 { "was" } else { "were" })
+        }
+    }
+}
+
+/// What was overwritten is not lost: says where it lies.
+fn kept(id: &str, drift: &[String], vps: &mut Report) {
+    let (Some(path), Some(check)) = (drift.first(), vps.checks.iter_mut().find(|check| check.id == "drift"))
+    else {
+        return;
+    };
+    let backup = format!("{STATE}/releases/{id}/backup/tree");
+    check.detail.push_str(&format!("; what lay there is kept in {backup} as long as that release is"));
+    let file = quoted(&format!("{backup}/{path}"));
+    check.hint = Some(match drift.len() {
+        1 => format!("ua-vpsctl read {file}"),
+        _ => format!("ua-vpsctl run -- find {backup} -type f"),
+    });
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.+@%:,-".contains(&byte));
+    if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Where a commit went wrong before, and how: it may go out again, but not without a word.
+fn warn_of_bad(records: &[Record], commit: &str, vps: &mut Report) {
+    if let Some(bad) = history::bad(records, commit) {
+        let detail = format!("commit {commit} is marked bad since {} (`{}`): {}", bad.at, bad.id, bad.why);
+        vps.push(Check::warn("source.bad", detail).hint("ua-deploy history"));
+        vps.data.insert("bad".to_owned(), json!(bad));
+    }
+}
+
+/// The staging routes as this deploy goes about them: nothing where it leaves them out, because that was asked for or
+/// because they cannot be set up. With `staging.mode` `auto` that is no reason to stop.
+fn routes(
+    settings: &Settings,
+    looked: Result<Option<View>, Failure>,
+    vps: &mut Report,
+) -> Result<Option<View>, Failure> {
+    let auto = settings.staging_mode.value == StagingMode::Auto;
+    let way_out = if auto { "leave staging out: --staging off" } else { "deploy without it: --staging auto" };
+    let told = |mut check: Check| {
+        if is_of_staging(check.exit) {
+            let hint = check.hint.map_or(String::new(), |hint| format!("{hint}; or "));
+            check.hint = Some(format!("{hint}{way_out}"));
+        }
+        tolerated(settings, check)
+    };
+    match looked {
+        Ok(Some(view)) => {
+            push(vps, view.checks().into_iter().map(told).collect());
+            Ok(view.plan.obstacles.is_empty().then_some(view))
+        }
+        Ok(None) => {
+            let detail = format!("staging.mode = disabled ({})", settings.staging_mode.origin);
+            vps.push(Check::skip("staging", detail));
+            Ok(None)
+        }
+        Err(failure) if auto && is_of_staging(failure.exit) => {
+            vps.push(told(Check::failure("staging.routes", failure)));
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
 /// What is left to do when an activation has ended, for whoever followed it.
 struct Rest<'a> {
     context: &'a Context,
@@ -273,8 +394,18 @@ struct Rest<'a> {
 }
 
 impl Rest<'_> {
-    /// Staging, the confirmation, and the public side.
+    /// Staging, the confirmation, and the public side. Whoever interrupts it is told what became of the release.
     fn run(
+        &self,
+        activated: Activated,
+        was: Option<&[public::Answer]>,
+        vps: &mut Report,
+        public: &mut Report,
+    ) -> Result<(), Stopped> {
+        self.follow_up(activated, was, vps, public).map_err(|stopped| stopped.after_activation(self.id))
+    }
+
+    fn follow_up(
         &self,
         activated: Activated,
         was: Option<&[public::Answer]>,
@@ -312,16 +443,7 @@ impl Rest<'_> {
     }
 
     /// Nothing was changed: what serves was found right, and so must be what leads to it.
-    fn unchanged(&self, serving: &Record, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
-        vps.data.insert("id".to_owned(), serving.id.clone().into());
-        vps.data.insert("serving".to_owned(), "new".into());
-        let detail = format!("commit {} serves already, as `{}`: nothing to do", serving.commit, serving.id);
-        vps.push(if serving.verdict == Outcome::Unconfirmed {
-            Check::warn("deploy", format!("{detail}; but nobody has confirmed it"))
-                .hint(format!("ua-deploy attach {}", serving.id))
-        } else {
-            Check::pass("deploy", detail)
-        });
+    fn unchanged(&self, vps: &mut Report, public: &mut Report) -> Result<(), Stopped> {
         if let Some(view) = self.staging {
             let checks = self.staging(view)?;
             push(vps, checks.into_iter().map(|check| tolerated(&self.context.settings, check)).collect());
@@ -399,6 +521,19 @@ impl Rest<'_> {
     }
 }
 
+/// The very commit that is asked for serves, and was found right.
+fn serves_already(serving: &Record, vps: &mut Report) {
+    vps.data.insert("id".to_owned(), serving.id.clone().into());
+    vps.data.insert("serving".to_owned(), "new".into());
+    let detail = format!("commit {} serves already, as `{}`: nothing to do", serving.commit, serving.id);
+    vps.push(if serving.verdict == Outcome::Unconfirmed {
+        Check::warn("deploy", format!("{detail}; but nobody has confirmed it"))
+            .hint(format!("ua-deploy attach {}", serving.id))
+    } else {
+        Check::pass("deploy", detail)
+    });
+}
+
 /// An error that is looked at twice.
 fn again(error: &anyhow::Error) -> Failure {
     let (exit, hint) = Failure::within(error);
@@ -410,12 +545,13 @@ fn again(error: &anyhow::Error) -> Failure {
 }
 
 /// What is shipped, and what is not.
-fn source(release: &Release, include: &[String], vps: &mut Report) {
+fn source(wish: &Wish, include: &[String], vps: &mut Report) {
+    let release = &wish.release;
     let branch =
         release.branch.as_deref().map_or("no branch".to_owned(), |branch| format!("branch `{branch}`"));
-    let files = release.items.len();
+    let files = counted(release.items.len(), "file", "files");
     let commit =
-        format!("commit {} ({branch}): {files} files, {} KiB", release.commit, release.bytes.div_ceil(1024));
+        format!("commit {} ({branch}): {files}, {} KiB", release.commit, release.bytes.div_ceil(1024));
     vps.push(Check::pass("source.commit", commit));
     if !include.is_empty() {
         let detail = format!("shipped beside the commit (deploy.include): {}", listed(include));
@@ -423,7 +559,8 @@ fn source(release: &Release, include: &[String], vps: &mut Report) {
     }
     if !release.left_out.is_empty() {
         let detail = format!("not in the commit, so not shipped: {}", listed(&release.left_out));
-        vps.push(Check::warn("source.dirty", detail));
+        let check = Check::warn("source.dirty", detail);
+        vps.push(if wish.strict { check.hint(release::CLEAN) } else { check });
     }
     if !release.skipped.is_empty() {
         let names: Vec<String> =
@@ -456,121 +593,6 @@ fn describe(wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report
     }
 }
 
-/// The plan as a person reads it.
-fn show(
-    context: &Context,
-    wish: &Wish,
-    facts: &Facts,
-    plan: &Plan,
-    staging: Option<&View>,
-    vps: &mut Report,
-) {
-    let release = &wish.release;
-    let app = &context.settings.deploy_app_dir.0;
-    let (sent, all) = (plan.upload.len(), release.items.len());
-    let mut lines = Vec::new();
-    match facts.serving() {
-        None => lines.push(format!("ship commit {}; nobody knows which commit serves now", release.commit)),
-        Some(record) => {
-            let Record { commit, ended_at, .. } = record;
-            lines.push(format!(
-                "ship commit {}; commit {commit} serves now, since {ended_at}",
-                release.commit
-            ));
-            lines.extend(since(context, record, release, vps));
-        }
-    }
-    for (what, paths) in [
-        ("put {} new files there", &plan.added),
-        ("replace {} files", &plan.changed),
-        ("take {} files away, those that nobody changed on the VPS", &plan.deleted),
-        ("overwrite {} files that were changed on the VPS", &plan.drift),
-    ] {
-        // Where nothing is known of the VPS, that is all of them.
-        if !paths.is_empty() && facts.known.is_some() {
-            lines.push(format!("{}: {}", what.replace("{}", &paths.len().to_string()), listed(paths)));
-        }
-    }
-    let shipped: std::collections::BTreeSet<&str> =
-        release.items.iter().map(|item| item.path.as_str()).collect();
-    for push in &facts.pushes {
-        let (back, away): (Vec<&str>, Vec<&str>) = push.names().partition(|path| shipped.contains(path));
-        for (what, paths) in [("overwrite", back), ("take away, unless changed since,", away)] {
-            let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
-            if !paths.is_empty() {
-                let (origin, paths) = (push.origin(), listed(&paths));
-                lines.push(format!("settle push {} ({origin}): {what} {paths}", push.id));
-            }
-        }
-    }
-    lines.push(format!("send {sent} of {all} files to {STATE}/incoming"));
-    for step in &wish.profile.build.steps {
-        lines.push(match plan.builds.iter().find(|build| build.what == *step.name) {
-            Some(build) => format!("build {}, because {}: {}", step.name, build.why, step.run),
-            None => format!("leave build {} alone: its inputs are the same", step.name),
-        });
-    }
-    if !plan.restarts.is_empty() {
-        lines.push(if wish.force_restart {
-            "restart busy workers in the middle of what they do".to_owned()
-        } else {
-            format!("wait up to {} s for busy workers", context.settings.deploy_drain_timeout.0.as_secs())
-        });
-    }
-    lines.push(format!("switch {app} and its build outputs; the old ones go to the backup"));
-    lines.extend(plan.restarts.iter().map(|restart| format!("restart {}: {}", restart.what, restart.why)));
-    let kept: Vec<String> = wish
-        .profile
-        .units()
-        .into_iter()
-        .filter(|unit| plan.restarts.iter().all(|it| it.what != *unit))
-        .collect();
-    if !kept.is_empty() {
-        lines.push(format!("leave {} running: nothing that they read changes", kept.join(", ")));
-    }
-    lines.push("wait for all of them, then for health, versions and sessions on the VPS".to_owned());
-    lines.extend(staging.into_iter().flat_map(|view| &view.plan.actions).map(ToString::to_string));
-    if staging.is_some() {
-        lines.push("ask both staging routes for their health".to_owned());
-    }
-    lines.push("confirm over a fresh connection".to_owned());
-    lines.push("ask the public domains".to_owned());
-    if !context.out.is_json() {
-        for line in &lines {
-            context.out.data(&format!("would {line}"));
-        }
-    }
-    if !plan.env_keys.is_empty() {
-        let detail = format!("`.env` since the units were started: {}", listed(&plan.env_keys));
-        vps.push(Check::pass("plan.env", detail));
-    }
-    vps.data.insert("plan".to_owned(), json!(lines));
-    vps.data.insert("drift".to_owned(), json!(plan.drift));
-    vps.data.insert("pushed".to_owned(), json!(facts.pushes));
-    vps.data.insert("changes".to_owned(), json!(plan));
-    vps.push(Check::pass("plan", "nothing was changed"));
-}
-
-/// What lies between the commit that serves and the one that is shipped, as far as the repository knows both.
-fn since(context: &Context, serving: &Record, release: &Release, vps: &mut Report) -> Vec<String> {
-    let repo = context.settings.repo(&context.around).ok().and_then(|dir| Repo::open(&dir).ok());
-    let between = repo.and_then(|repo| repo.between(&serving.commit, &release.commit).ok());
-    let Some(between) = between else {
-        vps.push(Check::warn(
-            "plan.since",
-            format!("this repository does not know commit {}", serving.commit),
-        ));
-        return Vec::new();
-    };
-    vps.data.insert(
-        "since".to_owned(),
-        json!({"commits": between.commits, "added": between.added, "changed": between.changed, "deleted": between.deleted}),
-    );
-    let mut lines = vec![format!("bring {} commits", between.commits.len())];
-    lines.extend(between.commits.iter().take(10).map(|commit| format!("bring {commit}")));
-    lines
-}
-
 /// Puts what the VPS observed into the report; says whether the release serves.
 fn told(activated: Activated, vps: &mut Report) -> bool {
     let Activated { checks, record } = activated;
@@ -597,15 +619,43 @@ fn told(activated: Activated, vps: &mut Report) -> bool {
     let told = vps.first_failure().is_some();
     let why = if told { String::new() } else { format!(": {}", record.detail) };
     let detail = format!("failed at step `{step}`{why}; {after}");
-    let look = format!("ssh {} systemctl --failed --no-pager", vps.target());
-    let look = if serving == "old" { "ua-deploy history".to_owned() } else { look };
-    vps.push(Check::fail("deploy", exit, detail).hint(look));
+    vps.push(Check::fail("deploy", exit, detail).hint(next(&record)));
     false
 }
 
-/// Unhealthy staging is a warning where the mode says so.
+/// Is it trouble of staging alone, which says nothing about production? A port that is open to the internet is more than
+/// that: it would publish the new release.
+fn is_of_staging(exit: Exit) -> bool {
+    matches!(
+        exit,
+        Exit::ServeDisabled
+            | Exit::StagingUnhealthy
+            | Exit::StagingDrift
+            | Exit::TailscaleMissing
+            | Exit::TailscaleDown
+    )
+}
+
+/// What to do after a deploy that does not serve.
+fn next(record: &Record) -> String {
+    match record.verdict {
+        Outcome::RolledBack => {
+            let log = format!("{STATE}/releases/{}/log", record.id);
+            format!("ua-vpsctl status  # the whole story: ua-vpsctl run -- cat {log}")
+        }
+        Outcome::Busy => history::follow(record.detail.trim_start_matches("held by ")),
+        Outcome::Failed if record.step == "drain" => {
+            "wait longer: --drain-timeout 1h; or restart them in the middle of what they do: --force-restart"
+                .to_owned()
+        }
+        _ if remote::exit_of(record) == Exit::Broken => "ua-vpsctl status".to_owned(),
+        _ => "ua-deploy history".to_owned(),
+    }
+}
+
+/// Trouble of staging is a warning where the mode says so.
 fn tolerated(settings: &Settings, mut check: Check) -> Check {
-    if settings.staging_mode.value == StagingMode::Auto && check.exit == Exit::StagingUnhealthy {
+    if settings.staging_mode.value == StagingMode::Auto && is_of_staging(check.exit) {
         (check.verdict, check.exit) = (Verdict::Warn, Exit::Ok);
     }
     check
@@ -704,11 +754,11 @@ fn connect(context: &Context, report: &mut Report) -> anyhow::Result<Option<Tran
     Ok(Some(transport))
 }
 
-/// Reads every record from the VPS.
-fn records(context: &Context, report: &mut Report) -> anyhow::Result<Option<Vec<Record>>> {
+/// Reads every record from the VPS, and who holds the lock.
+fn records(context: &Context, report: &mut Report) -> anyhow::Result<Option<(Vec<Record>, Option<Holder>)>> {
     let Some(transport) = connect(context, report)? else { return Ok(None) };
     let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
-    remote.history().map(Some).context("cannot read the history")
+    remote.state().map(Some).context("cannot read the history")
 }
 
 /// Follows a deploy that an earlier client left, to the exit code that client would have had.
@@ -740,9 +790,8 @@ fn attached(
     let (records, holder) = remote.state().step("history")?;
     let serving = history::serving(&records);
     // Without an id: what is being done, else what waits for a confirmation, else the newest.
-    let at_work = records.iter().find(|record| {
-        holder.as_ref().is_some_and(|holder| holder.split_whitespace().any(|word| word == record.id))
-    });
+    let at_work =
+        records.iter().find(|record| holder.as_ref().is_some_and(|holder| holder.works_on(&record.id)));
     let waiting = serving.filter(|record| record.verdict == Outcome::Unconfirmed);
     let record = match (id, at_work.or(waiting)) {
         (None, Some(record)) => record,
@@ -772,7 +821,11 @@ fn attached(
     }
     // What its client would have done next.
     let on_vps = Vps::Remote(&transport);
-    let staging = ua_staging::look(&on_vps, settings, Conflict::Refuse).step("staging.routes")?;
+    let looked = ua_staging::look(&on_vps, settings, Conflict::Refuse);
+    let staging = match looked {
+        Ok(view) => view,
+        Err(_) => routes(settings, looked, vps).step("staging.routes")?,
+    };
     let rest =
         Rest { context, profile: &profile, transport: &transport, staging: staging.as_ref(), id: &record.id };
     // What was broken before that deploy is not known any more.
@@ -782,7 +835,12 @@ fn attached(
 /// Deploys the commit of an older release, as any other commit is deployed.
 fn rollback(context: &Context, id: Option<&str>, asked: &Options) -> anyhow::Result<Exit> {
     let mut vps = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
-    let Some(records) = records(context, &mut vps)? else { return Ok(context.finish(&[vps])) };
+    let Some((records, holder)) = records(context, &mut vps)? else { return Ok(context.finish(&[vps])) };
+    if let Some(Holder { text, .. }) = &holder {
+        // What there is to go back to is settled when that has ended.
+        vps.push(Check::fail("lock", Exit::Busy, app::busy(text)).hint(history::follow(text)));
+        return Ok(context.finish(&[vps]));
+    }
     let older = history::older(&records, id).map_err(Failure::from)?;
     context.out.note(&format!("going back to `{}`, commit {}", older.id, older.commit));
     let options = Options {
@@ -795,20 +853,34 @@ fn rollback(context: &Context, id: Option<&str>, asked: &Options) -> anyhow::Res
     run(context, &options)
 }
 
+/// What is known of a deploy that does not hold the lock.
+fn ended_as(id: &str, record: Option<&Record>) -> String {
+    match record {
+        None => format!("there is no deploy `{id}`"),
+        Some(Record { verdict: Outcome::Begun | Outcome::Activating, detail, .. }) => {
+            format!("`{id}` is not at work on the VPS any more: {detail}")
+        }
+        Some(Record { verdict, ended_at, .. }) => {
+            format!("`{id}` ended as {} at {ended_at}, and holds nothing", verdict.word())
+        }
+    }
+}
+
 /// Ends an activation that holds the lock, if it is the one that is named; a dead one holds nothing.
 fn unlock(context: &Context, id: &str, force: bool, vps: &mut Report) -> anyhow::Result<()> {
     let Some(transport) = connect(context, vps)? else { return Ok(()) };
     let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
-    let Some(holder) = remote.state()?.1 else {
-        vps.push(Check::pass("lock", "nobody holds it: a deploy that died let it go"));
+    let (records, holder) = remote.state()?;
+    let ended = records.iter().find(|record| record.id == id);
+    let Some(holder) = holder else {
+        vps.push(Check::pass("lock", format!("nobody holds it: {}", ended_as(id, ended))));
         return Ok(());
     };
-    if !holder.split_whitespace().any(|word| word == id) {
-        let check =
-            Check::fail("lock", Exit::Busy, format!("`{id}` does not hold it; it is held by {holder}"));
-        vps.push(check.hint("ua-deploy status"));
+    if !holder.works_on(id) {
+        let detail = format!("{}; the lock is held by {}", ended_as(id, ended), holder.text);
+        vps.push(Check::fail("lock", Exit::Busy, detail).hint("ua-deploy status"));
     } else if !force {
-        let detail = format!("held by {holder}, which is alive");
+        let detail = format!("held by {}, which is alive{}", holder.text, holder.place());
         let hint =
             format!("ua-deploy attach {id}  # or, to end it wherever it is: ua-deploy unlock {id} --force");
         vps.push(Check::fail("lock", Exit::Busy, detail).hint(hint));
@@ -820,24 +892,33 @@ fn unlock(context: &Context, id: &str, force: bool, vps: &mut Report) -> anyhow:
     Ok(())
 }
 
+/// Why nobody can say what serves.
+fn unknown(records: &[Record], holder: Option<&Holder>) -> Check {
+    let Some(last) = records.last() else {
+        return Check::warn("serving", "nothing was deployed yet").hint(history::NOT_YET);
+    };
+    if let Some(holder) = holder.filter(|holder| holder.works_on(&last.id)) {
+        // Its record says already how it ends if it is cut off now.
+        let detail = format!("not settled yet: `{}` is being activated{}", last.id, holder.place());
+        return Check::warn("serving", detail).hint(history::follow(&holder.text));
+    }
+    let detail = format!("nobody knows: `{}` ended as {}: {}", last.id, last.verdict.word(), last.detail);
+    Check::warn("serving", detail).hint("ua-vpsctl status")
+}
+
 /// What runs now, since when, who holds the lock, and what others changed since.
 fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
     let Some(transport) = connect(context, vps)? else { return Ok(()) };
     let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
     let (records, holder) = remote.state()?;
     vps.push(match &holder {
-        Some(holder) => Check::warn("lock", format!("held by {holder}")).hint("ua-deploy attach"),
+        Some(holder) => Check::warn("lock", format!("held by {}{}", holder.text, holder.place()))
+            .hint(history::follow(&holder.text)),
         None => Check::pass("lock", "nobody holds it"),
     });
-    vps.data.insert("holder".to_owned(), json!(holder));
+    vps.data.insert("holder".to_owned(), json!(holder.as_ref().map(|holder| &holder.text)));
     let Some(record) = history::serving(&records) else {
-        let detail = match records.last() {
-            None => "nothing was ever deployed".to_owned(),
-            Some(last) => {
-                format!("nobody knows: `{}` ended as {}: {}", last.id, last.verdict.word(), last.detail)
-            }
-        };
-        vps.push(Check::warn("serving", detail).hint("ua-deploy history"));
+        vps.push(unknown(&records, holder.as_ref()));
         return Ok(());
     };
     let branch = record.branch.as_ref().map_or(String::new(), |branch| format!(" (branch `{branch}`)"));

@@ -65,6 +65,10 @@ pub struct Skipped {
     pub why: &'static str,
 }
 
+/// What to do about a working tree that is not the commit.
+pub const CLEAN: &str =
+    "ship them: git commit; or put them aside: git stash; or leave them out: ua-deploy --allow-dirty";
+
 /// Why a commit cannot be shipped. Nothing was contacted.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
@@ -113,9 +117,7 @@ impl Fact for ReleaseError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Dirty { .. } => {
-                Some("ua-deploy --allow-dirty  # ships the commit and leaves these out".to_owned())
-            }
+            Self::Dirty { .. } => Some(CLEAN.to_owned()),
             Self::OddName { .. } => Some("git ls-files -z | tr '\\0' '\\n' | cat -v  # shows it".to_owned()),
             Self::Include { .. } => Some("env UA_DEPLOY_INCLUDE= ua-deploy --dry-run".to_owned()),
             Self::NoTemplate { .. } | Self::Empty { .. } => None,

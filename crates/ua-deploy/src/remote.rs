@@ -12,7 +12,8 @@ use ua_common::settings::Settings;
 use ua_common::tool::rsync;
 use ua_common::transport::{Script, Transport, TransportError};
 
-use crate::history::{Outcome, Record};
+use crate::counted;
+use crate::history::{self, Holder, Outcome, Record};
 use crate::release::Release;
 
 pub use ua_common::app::STATE;
@@ -77,6 +78,9 @@ const ACTIVATE: &str = concat!(
     include_str!("../remote/activate.sh")
 );
 
+/// What to do about an upload that broke off.
+pub const SEND_AGAIN: &str = "run ua-deploy again: what has arrived is not sent twice";
+
 const LIMIT: Duration = Duration::from_mins(1);
 /// Lines of the log that are shown when it went wrong.
 const TAIL: usize = 40;
@@ -119,6 +123,14 @@ pub enum RemoteError {
         /// Why.
         source: TransportError,
     },
+    /// Whoever followed the activation was asked to end. It goes on on the VPS.
+    #[error("interrupted here, {}", left(.id, *.begun))]
+    Left {
+        /// The deploy.
+        id: String,
+        /// Is it known that the VPS had begun?
+        begun: bool,
+    },
     /// The activation left no record that can be read.
     #[error("the activation of `{id}` ended without a record")]
     Unrecorded {
@@ -131,6 +143,14 @@ fn after(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
+fn left(id: &str, begun: bool) -> String {
+    if begun {
+        format!("but `{id}` goes on on the VPS by itself")
+    } else {
+        format!("while the VPS was told to activate `{id}`: if it has begun, it goes on by itself")
+    }
+}
+
 impl Fact for RemoteError {
     fn exit(&self) -> Exit {
         match self {
@@ -138,18 +158,17 @@ impl Fact for RemoteError {
             Self::Upload { .. } | Self::Stalled(_) => Exit::Transfer,
             Self::Script { .. } => Exit::Failed,
             Self::Unfollowed { source, .. } => source.exit(),
+            Self::Left { .. } => Exit::Interrupted,
             Self::Unrecorded { .. } => Exit::Broken,
         }
     }
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Busy { .. } => "ua-deploy status".to_owned(),
-            Self::Unfollowed { id, .. } => format!("ua-deploy attach {id}"),
+            Self::Busy { holder } => history::follow(holder),
+            Self::Unfollowed { id, .. } | Self::Left { id, .. } => format!("ua-deploy attach {id}"),
             Self::Unrecorded { .. } => "ua-deploy history".to_owned(),
-            Self::Upload { .. } | Self::Stalled(_) => {
-                "run ua-deploy again: what has arrived is not sent twice".to_owned()
-            }
+            Self::Upload { .. } | Self::Stalled(_) => SEND_AGAIN.to_owned(),
             Self::Script { .. } => return None,
         })
     }
@@ -198,7 +217,8 @@ impl Remote<'_> {
     /// Brings the tree to the VPS; what of its `files` is like the live one is not sent.
     pub fn upload(&self, release: &Release, files: usize) -> Result<Duration, Failure> {
         let start = Instant::now();
-        let bar = self.out.spinner(format!("uploading {files} files"));
+        let files = counted(files, "file", "files");
+        let bar = self.out.spinner(format!("uploading {files}"));
         let idle = self.settings.transfer_idle_timeout.0;
         let mut args = rsync::upload(&self.settings.deploy_app_dir.0, idle);
         let mut from = release.tree().into_os_string();
@@ -209,7 +229,7 @@ impl Remote<'_> {
             .transport
             .rsync(args, idle, &mut |line| {
                 if !line.trim().is_empty() {
-                    bar.set_message(format!("uploading {files} files: {}", line.trim()));
+                    bar.set_message(format!("uploading {files}: {}", line.trim()));
                 }
             })
             .map_err(|error| match error {
@@ -254,9 +274,8 @@ impl Remote<'_> {
         let answer = self.transport.stream(script, args, idle, self.limit(), &mut |line| story.hear(line));
         let answer = match answer {
             Ok(answer) => answer,
-            Err(TransportError::Run(error @ ua_common::run::RunError::Interrupted { .. })) => {
-                self.out.warn(&format!("`{id}` goes on on the VPS; follow it: ua-deploy attach {id}"));
-                return Err(error.into());
+            Err(TransportError::Run(ua_common::run::RunError::Interrupted { .. })) => {
+                return Err(RemoteError::Left { id: id.to_owned(), begun: !story.log.is_empty() }.into());
             }
             Err(source) => return Err(RemoteError::Unfollowed { id: id.to_owned(), source }.into()),
         };
@@ -340,16 +359,12 @@ impl Remote<'_> {
         self.run(CLOSE, &[STATE, id, fields], LIMIT).map(drop)
     }
 
-    /// Every record there is.
-    pub fn history(&self) -> Result<Vec<Record>, Failure> {
-        self.state().map(|(records, _)| records)
-    }
-
     /// Every record there is, and who holds the lock.
-    pub fn state(&self) -> Result<(Vec<Record>, Option<String>), Failure> {
+    pub fn state(&self) -> Result<(Vec<Record>, Option<Holder>), Failure> {
         let lines = self.run(HISTORY, &[STATE], LIMIT)?;
-        let holder = lines.lines().find_map(|line| line.strip_prefix("busy\t")).map(printable);
-        Ok((crate::history::fold(&lines), holder))
+        let fact = |key| lines.lines().find_map(|line| line.strip_prefix(key)).map(printable);
+        let holder = fact("busy\t").map(|text| Holder { text, step: fact("step\t") });
+        Ok((history::fold(&lines), holder))
     }
 
     /// What a script prints that must end with 0.
@@ -402,12 +417,15 @@ impl<'a> Story<'a> {
             "l" => {
                 let text = printable(text);
                 let title = text.strip_prefix("== ");
-                self.bar.set_message(title.unwrap_or(&text).to_owned());
+                // What says nothing hides nothing.
+                if !text.trim().is_empty() {
+                    self.bar.set_message(title.unwrap_or(&text).to_owned());
+                }
                 match title {
                     // Where no bar is drawn the titles alone tell how far it is.
                     Some(title) if self.bar.is_hidden() => self.out.note(title),
                     Some(title) => self.step(Some(title.to_owned())),
-                    None => self.out.detail(&text),
+                    None => self.bar.suspend(|| self.out.detail(&text)),
                 }
                 if self.log.len() == TAIL {
                     self.log.pop_front();
@@ -490,6 +508,18 @@ mod tests {
         story.hear(r#"r {"id":"1","commit":"c","verdict":"ok"}"#);
         let exits: Vec<Exit> = story.end("1").unwrap().checks.iter().map(|check| check.exit).collect();
         assert_eq!(exits, [Exit::Failed, Exit::Busy]);
+    }
+
+    #[test]
+    fn who_interrupts_is_told_that_the_vps_goes_on_and_how_to_follow() {
+        let told = |begun| Failure::from(RemoteError::Left { id: "2026-c".to_owned(), begun });
+        let failure = told(true);
+        assert_eq!(failure.to_string(), "interrupted here, but `2026-c` goes on on the VPS by itself");
+        assert_eq!(
+            (failure.exit, failure.hint.as_deref()),
+            (Exit::Interrupted, Some("ua-deploy attach 2026-c"))
+        );
+        assert!(told(false).to_string().contains("if it has begun"), "{}", told(false));
     }
 
     #[test]

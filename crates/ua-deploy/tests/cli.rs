@@ -73,14 +73,80 @@ fn p06_a_dirty_tree_is_refused_with_what_is_dirty() {
     let place = place("peer-offline");
     place.file("cwd/notes.txt", "not committed");
     place.file("cwd/scripts/x.sh", "#!/bin/sh\nedited\n");
-    let said = refused(&place, &["--dry-run"], &[]);
+    let said = refused(&place, &["run"], &[]);
     assert!(said.contains(" M scripts/x.sh") && said.contains("?? notes.txt"), "{said}");
-    assert!(said.contains("hint: ua-deploy --allow-dirty  # ships the commit"), "{said}");
-    let output = run(&place, &["--allow-dirty", "--dry-run", "--json"], &[NOBODY]);
-    assert_eq!(output.status.code(), Some(12), "{}", place.shown(&output));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["checks"][1]["id"], "source.dirty");
-    assert!(report["checks"][1]["detail"].as_str().unwrap().contains("?? notes.txt"));
+    let hint = said.lines().last().unwrap();
+    for way in ["git commit", "git stash", "ua-deploy --allow-dirty"] {
+        assert!(hint.starts_with("hint: ") && hint.contains(way), "{said}");
+    }
+    // A plan only looks: it is made of the commit, and says what that lacks and what a deploy says to it.
+    for (args, hinted) in [
+        (&["plan"][..], true),
+        (&["--dry-run"], true),
+        (&["--allow-dirty"], false),
+        (&["plan", "--allow-dirty"], false),
+    ] {
+        let output = run(&place, &[args, &["--json"]].concat(), &[NOBODY]);
+        assert_eq!(output.status.code(), Some(12), "{}", place.shown(&output));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let check = &report["checks"][1];
+        assert_eq!((&check["id"], &check["verdict"]), (&"source.dirty".into(), &"warn".into()), "{args:?}");
+        assert!(check["detail"].as_str().unwrap().contains("?? notes.txt"), "{check}");
+        assert_eq!(
+            check["hint"].as_str().is_some_and(|hint| hint.contains("--allow-dirty")),
+            hinted,
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn flags_may_stand_before_the_verb_that_takes_them() {
+    let place = place("healthy");
+    let nobody = NOBODY.1;
+    for args in [
+        &["--json", "status"][..],
+        &["-v", "plan"],
+        &["--color", "always", "plan"],
+        &["--break-glass", "--preflight-timeout", "2", "history"],
+        &["--dry-run", "rollback"],
+        &["--dry-run", "plan"],
+        &["--ref", "HEAD", "run"],
+        &["--staging", "off", "attach"],
+    ] {
+        let output = run(&place, args, &[NOBODY]);
+        assert_eq!(output.status.code(), Some(12), "{args:?}\n{}", place.shown(&output));
+        let json = output.stdout.starts_with(b"{");
+        assert_eq!(json, args.contains(&"--json"), "{}", place.shown(&output));
+    }
+    // The place decides nothing: it is the same setting, and where both are typed the nearer one counts.
+    for args in [&["--host", nobody, "status"][..], &["--host", "root@x", "status", "--host", nobody]] {
+        let output = run(&place, args, &[]);
+        assert_eq!(output.status.code(), Some(12), "{args:?}\n{}", place.shown(&output));
+        assert!(place.shown(&output).contains("srv1360710"), "{}", place.shown(&output));
+    }
+    let place = self::place("healthy");
+    let said = refused(&place, &["--ref", "no-such-branch", "plan"], &[]);
+    assert!(said.contains("`no-such-branch` is not a commit of"), "{said}");
+    let other = place.home().display().to_string();
+    let said = refused(&place, &["--repo", &other, "run"], &[]);
+    assert!(said.contains("is not a git repository"), "{said}");
+}
+
+#[test]
+fn a_flag_that_means_nothing_to_a_verb_is_refused_before_it_as_well() {
+    let place = place("healthy");
+    for (args, flag, verb) in [
+        (&["--dry-run", "history"][..], "--dry-run", "history"),
+        (&["--ref", "HEAD", "status"], "--ref", "status"),
+        (&["--allow-dirty", "rollback"], "--allow-dirty", "rollback"),
+        (&["--force-restart", "unlock", "x"], "--force-restart", "unlock"),
+        (&["--build-timeout", "5", "status"], "--build-timeout", "status"),
+    ] {
+        let said = refused(&place, args, &[]);
+        assert!(said.contains(&format!("`{flag}` means nothing to `ua-deploy {verb}`")), "{said}");
+        assert!(said.contains(&format!("hint: ua-deploy {verb} --help")), "{said}");
+    }
 }
 
 #[test]
@@ -146,4 +212,8 @@ fn a_profile_is_read_strictly() {
 fn a_list_and_a_report_cannot_both_be_wanted() {
     let place = place("healthy");
     refused(&place, &["history", "--format", "json", "--json"], &[]);
+    // Before the verb as well.
+    let output = run(&place, &["--json", "history", "--format", "json"], &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", place.shown(&output));
+    assert_eq!(place.tailscale_calls(), [""; 0]);
 }

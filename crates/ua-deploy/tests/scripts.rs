@@ -1304,7 +1304,7 @@ fn p36_a_unit_that_was_not_restarted_may_say_any_commit_that_is_the_same_for_it(
     vps.order("restart\tapp.service");
     let (_, done) = vps.deploy(&[("version", "2"), ("answer", r#"{"version":"commit1"}"#)]);
     done.is("unconfirmed", 0);
-    assert!(done.checks.contains("1 of 2 units were restarted"), "{}", done.checks);
+    assert!(done.checks.contains("1 of 2 units was restarted, and runs in one process"), "{}", done.checks);
     assert_eq!(running(&vps), "web.service\tcommit1,commit2\napp.service\tcommit2\n");
     // It was restarted by somebody in between, and so runs the later one: that is as good.
     let (_, done) = vps.deploy(&[("version", "3"), ("answer", r#"{"version":"commit2"}"#)]);
@@ -1337,7 +1337,11 @@ fn only_what_is_sent_is_looked_for_in_the_upload_and_the_rest_in_the_app() {
     vps.order("output\tone\tout");
     vps.rest = rest;
     let (_, done) = vps.deploy(&[("version", "2")]);
-    assert!(done.is("unconfirmed", 0).checks.contains("1 of 3 paths were sent"), "{}", done.checks);
+    assert!(
+        done.is("unconfirmed", 0).checks.contains("1 of 3 paths was sent, and has the content"),
+        "{}",
+        done.checks
+    );
     // The build had all of it.
     assert_eq!(
         (vps.read("out"), vps.read("same.py"), mode(&vps.app("run.sh"))),
@@ -1867,4 +1871,112 @@ fn only_a_deploy_that_never_came_to_its_activation_is_closed() {
     assert!(closed.status.success());
     let record = fs::read_to_string(vps.path("state/releases").join(&id).join("record.json")).unwrap();
     assert!(record.contains("\"verdict\":\"unconfirmed\""), "{record}");
+}
+
+/// Has units of a broken release crash each time that somebody looks, and those of a good one `slow` times.
+fn crashing(vps: &Vps, slow: u32, state: &str) {
+    let broken = "then state=activating; fi";
+    let counts = format!(
+        "then state={state}; fi
+            n=$(cat \"$ROOT/crashes\" 2>/dev/null || echo 0)
+            [ ! -e \"$ROOT/crashes\" ] || [ \"$n\" -ge {slow} ] || state={state}
+            [ $state = active ] || echo $((n + 1)) >\"$ROOT/crashes\""
+    );
+    let text = SYSTEMCTL
+        .replace(broken, &counts)
+        .replace("SubState=x\\n", "SubState=%s\\n")
+        .replace("NRestarts=0\\n'", "NRestarts=%s\\nResult=start-limit-hit\\n'")
+        .replace(
+            "\"$unit\" \"$state\" \"$(cat \"$ROOT/pid",
+            "\"$unit\" \"$state\" \"$state\" \"$(cat \"$ROOT/pid",
+        )
+        .replace(
+            "2>/dev/null || echo 0)\"\n            printf 'ExecMain",
+            "2>/dev/null || echo 0)\" \"$n\"\n            printf 'ExecMain",
+        );
+    fs::write(vps.path("bin/systemctl"), text).unwrap();
+}
+
+#[test]
+fn a_unit_that_crashes_again_and_again_is_not_waited_for_to_the_end() {
+    let mut vps = Vps::new();
+    vps.order("ready_timeout\t60");
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    // The one that comes back has its trouble as well, but there is nothing better to go to.
+    crashing(&vps, 20, "activating");
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let start = std::time::Instant::now();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+    let said = "nobody waits any longer for app (systemd started it again 5 times in ";
+    assert!(done.is("rolled-back", 33).checks.contains(said), "{}", done.checks);
+    // A good one gets as many tries as it needs, as long as it does not fail to be up for that long.
+    let mut vps = Vps::new();
+    vps.order("ready_timeout\t60").order("stable\t2");
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    crashing(&vps, 8, "activating");
+    fs::write(vps.path("crashes"), "0\n").unwrap();
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
+}
+
+#[test]
+fn a_unit_that_systemd_gave_up_is_not_waited_for() {
+    let mut vps = Vps::new();
+    vps.order("ready_timeout\t60");
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    crashing(&vps, 0, "failed");
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let start = std::time::Instant::now();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+    let said = "nobody waits any longer for app (systemd gave it up: start-limit-hit)";
+    assert!(done.is("rolled-back", 33).checks.contains(said), "{}", done.checks);
+}
+
+#[test]
+fn a_way_in_that_went_by_itself_does_not_make_the_old_release_a_broken_one() {
+    let mut vps = Vps::new();
+    let tailscale = "#!/bin/sh\n[ ! -e \"$ROOT/asleep\" ] || exit 1\n[ \"$1\" != ip ] || echo 100.64.0.2\n";
+    fs::write(vps.path("bin/tailscale"), tailscale).unwrap();
+    fs::set_permissions(vps.path("bin/tailscale"), fs::Permissions::from_mode(0o755)).unwrap();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    // tailscaled ends while the units restart, and does not come back.
+    let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", "touch \"$ROOT/asleep\"\n")]);
+    done.is("rolled-back", 33);
+    assert!(done.checks.contains("fail\thealth"), "{}", done.checks);
+    assert!(done.checks.contains("warn\taccess") && done.checks.contains("pass\trestore"), "{}", done.checks);
+    assert_eq!(vps.read("version"), "1");
+    let detail = done.record["detail"].as_str().unwrap();
+    assert!(detail.contains("not right on the VPS: no longer reached by the tailnet"), "{detail}");
+    assert!(detail.ends_with("still not reached by the tailnet, as it was before this deploy"), "{detail}");
+    // It came back meanwhile: then there is nothing to tell.
+    fs::remove_file(vps.path("asleep")).unwrap();
+    let wakes = "[ -e \"$ROOT/asleep\" ] && rm \"$ROOT/asleep\" || touch \"$ROOT/asleep\"\n";
+    vps.write("on-restart", wakes);
+    let (_, done) = vps.deploy(&[("version", "3"), ("on-restart", wakes)]);
+    assert!(!done.is("rolled-back", 33).checks.contains("access"), "{}", done.checks);
+}
+
+#[test]
+fn the_history_says_at_which_step_the_deploy_is_that_holds_the_lock() {
+    let mut vps = Vps::new();
+    let (id, _) = vps.deploy(&[("version", "1")]);
+    let said = || String::from_utf8(vps.sh("history", &[&vps.state()]).stdout).unwrap();
+    assert!(said().starts_with("{\"id\":"), "{}", said());
+    fs::write(vps.path("state/lock"), format!("ua-deploy forward {id} by op@laptop, since T\n")).unwrap();
+    fs::write(vps.path("state/releases").join(&id).join("step"), "build\n").unwrap();
+    let lock = vps.path("state/lock").display().to_string();
+    let mut holder = Command::new("flock").args([&lock, "sleep", "60"]).spawn().unwrap();
+    while !said().starts_with("busy\t") {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let busy = format!("busy\tua-deploy forward {id} by op@laptop, since T\nstep\tbuild\n{{\"id\":");
+    let told = said();
+    // A push is at no step of a deploy.
+    fs::write(&lock, "ua-vpsctl push 1 by op@laptop, since T\n").unwrap();
+    let push = said();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(told.starts_with(&busy), "{told}");
+    assert!(push.starts_with("busy\tua-vpsctl push 1 by op@laptop, since T\n{"), "{push}");
 }

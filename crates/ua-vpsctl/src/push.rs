@@ -419,7 +419,7 @@ pub fn push(
     } else if dry_run {
         report.push(Check::pass("restart", format!("would restart {}", status::list(&units))));
     } else {
-        restarting.judge(session, &answer, report)?;
+        restarting.tell(session, &answer, report)?;
     }
     Ok(())
 }

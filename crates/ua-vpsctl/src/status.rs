@@ -7,7 +7,7 @@ use ua_common::app;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::ledger::Push;
-use ua_common::output::{self, Record, Records, printable};
+use ua_common::output::{self, Record, Records, listed, printable};
 use ua_common::profile::Profile;
 use ua_common::report::{Check, Report};
 use ua_common::transport::{Answer, Script};
@@ -304,8 +304,15 @@ impl<'a> Restart<'a> {
         !self.verdicts.is_empty()
     }
 
-    /// Judges each unit.
-    pub fn judge(self, session: &Session<'_>, answer: &Answer, report: &mut Report) -> Result<(), Failure> {
+    /// Shows what those that are down said, and judges each unit.
+    pub fn tell(self, session: &Session<'_>, answer: &Answer, report: &mut Report) -> Result<(), Failure> {
+        for line in answer.stderr.lines() {
+            session.context.out.child(line);
+        }
+        self.judge(answer.code, report)
+    }
+
+    fn judge(&self, code: i32, report: &mut Report) -> Result<(), Failure> {
         for [verdict, unit, words] in &self.verdicts {
             let name = unit.trim_end_matches(".service");
             report.push(match verdict.as_str() {
@@ -320,11 +327,12 @@ impl<'a> Restart<'a> {
                 _ => continue,
             });
         }
-        for line in answer.stderr.lines() {
-            session.context.out.child(line);
+        if self.is_judged() && self.verdicts.iter().all(|[verdict, ..]| verdict == "none") {
+            let names: Vec<String> = self.verdicts.iter().map(|[_, unit, _]| unit.clone()).collect();
+            report.push(Check::skip("restart", format!("the VPS has no {}", listed(&names))));
         }
         if self.verdicts.len() != self.units.len() {
-            let message = format!("the restart ended with code {} before all units were judged", answer.code);
+            let message = format!("the restart ended with code {code} before all units were judged");
             return Err(Failure::new(Exit::Failed, message).hint("ua-vpsctl status"));
         }
         Ok(())
@@ -353,7 +361,7 @@ pub fn restart(session: &Session<'_>, units: &[Chosen], report: &mut Report) -> 
     if answer.code == 30 {
         return Err(busy(&restart.lines().join(" ")));
     }
-    restart.judge(session, &answer, report)
+    restart.tell(session, &answer, report)
 }
 
 #[cfg(test)]
@@ -413,6 +421,33 @@ mod tests {
         let release = report.checks.iter().find(|check| check.id == "release").unwrap();
         assert_eq!((said.served, release.hint.as_deref()), (None, Some("ua-deploy status")));
         assert!(release.detail.contains("nobody knows: `r1`"), "{release:?}");
+    }
+
+    #[test]
+    fn a_restart_is_told_unit_by_unit_and_whole() {
+        let chosen = |unit: &str| Chosen { unit: unit.to_owned(), if_there: true };
+        let told = |lines: &[&str], units: &[&str]| {
+            let units: Vec<Chosen> = units.iter().map(|unit| chosen(unit)).collect();
+            let mut restart =
+                Restart { units: &units, stable: 1, ready: 1, verdicts: Vec::new(), lines: Vec::new() };
+            for line in lines {
+                let _waited_for = restart.hear(line);
+            }
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+            let whole = restart.judge(1, &mut report).is_ok();
+            let said: Vec<String> =
+                report.checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
+            (said.join("; "), whole)
+        };
+        let (up, down) = ("up\ta.service\tprocess 1 for 9 s", "down\tb.service\tfailed");
+        let (stopped, none) =
+            ("stopped\tc.service\tinactive, loaded", "none\td.service\tinactive, not-found");
+        let four = ["a.service", "b.service", "c.service", "d.service"];
+        let said = "Skip c is optional, and stopped (inactive, loaded); Pass a: process 1 for 9 s; Fail b did not come up: failed";
+        assert_eq!(told(&["== waiting", stopped, none, up, down], &four), (said.to_owned(), true));
+        assert_eq!(told(&[none], &four[3..]), ("Skip the VPS has no d.service".to_owned(), true));
+        assert!(!told(&[up], &four[..2]).1);
+        assert_eq!(told(&[], &four), (String::new(), false));
     }
 
     #[test]

@@ -732,4 +732,12 @@ fn files_with_secrets_are_mended_where_they_are_and_no_link_is_followed() {
     );
     fix("no", &[["x/csi.env", "", "604"]]);
     assert_eq!((vps.app("x/csi.env").is_symlink(), outside("own")), (true, 0o644));
+    // Or a moment before it is opened.
+    fs::remove_file(vps.path("bin/stat")).unwrap();
+    fs::remove_file(vps.app("x/csi.env")).unwrap();
+    vps.write("app/x/csi.env", "KEY=1\n");
+    let swap = "case $* in -e*) ln -sfn \"$ROOT/outside/own\" \"$ROOT/app/x/csi.env\" ;; esac";
+    vps.program("readlink", &format!("#!/bin/sh\n/usr/bin/readlink \"$@\"\n{swap}\n"));
+    assert_eq!(fix("no", &[["x/csi.env", "", "604"]]), ["odd\tx/csi.env"]);
+    assert_eq!((vps.app("x/csi.env").is_symlink(), outside("own")), (true, 0o644));
 }
