@@ -321,7 +321,7 @@ fn work(
             let dir = context.settings.repo(&context.around).map_err(Failure::from)?;
             let repo = Repo::open(&dir).map_err(Failure::from)?;
             let force = matches.get_flag("force-sensitive");
-            Some(push::gather(&repo, &profile, &words(matches, "PATH"), force)?)
+            Some(push::gather(&repo, &profile, &context.around.cwd, &words(matches, "PATH"), force)?)
         }
         _ => None,
     };

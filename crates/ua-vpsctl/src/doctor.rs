@@ -100,8 +100,9 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
     let secrets: String = profile.secrets.iter().map(|secret| format!("{}\n", secret.file)).collect();
     let app = settings.deploy_app_dir.0.as_str();
     let [mut shapes, words] = env_contract::question(&profile.env.keys);
-    // Of the token it is only asked whether it is there.
-    shapes.extend(profile.env.token.iter().flat_map(|token| [" ", token]));
+    // Of the token it is only asked whether it is there; the other one is read by a deploy as well.
+    let database = profile.sessions.as_ref().and_then(|sessions| sessions.database_key.as_ref());
+    shapes.extend(profile.env.token.iter().chain(database).flat_map(|key| [" ", key]));
     let env = &profile.env.file;
     let mut args = vec![STATE, app, &profile.owner.user, env, &shapes, &words, watchdog, &secrets];
     args.extend(units.iter().map(String::as_str));
@@ -663,6 +664,9 @@ mod tests {
             assert_eq!((check.exit.code(), report.exit().code()), (exit, exit), "{:?}", report.checks);
             assert!(check.hint.is_some() && report.verdict() >= Verdict::Warn, "{check:?}");
         }
+        // A deploy does not ask for the token.
+        let token = judged(&healthy().replace("line\tUA_OPS_TOKEN", "line\texport UA_OPS_TOKEN"), 0.0);
+        assert_eq!(token.verdict(), Verdict::Pass, "{:?}", token.checks);
         let later = json!({"id": "20260221T093000.000Z-d", "verdict": "broken"});
         let report = judged(&format!("{}history\t{later}\n", healthy()), 0.0);
         assert_eq!(report.first_failure().unwrap().id, "deploy.last");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -89,6 +89,28 @@ fn refuse(path: &str, why: &str) -> Failure {
     Failure::new(Exit::Usage, format!("`{}` {why}", path.escape_debug()))
 }
 
+/// What a path would be if it were relative to the working directory: a path that is there, from the repository's top.
+fn meant(top: &Path, cwd: &Path, typed: &str) -> Option<String> {
+    let mut path = PathBuf::new();
+    for part in cwd.join(typed).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::CurDir => {}
+            part => path.push(part),
+        }
+    }
+    path.symlink_metadata().ok()?;
+    let path = path.strip_prefix(top).ok()?.to_str()?;
+    inside(path).ok().filter(|meant| *meant != typed).map(str::to_owned)
+}
+
+/// The command with the path that was meant, for one that is typed as it stands in the working directory.
+fn from_the_top(failure: Failure, top: &Path, cwd: &Path, typed: &str) -> Failure {
+    let Some(path) = meant(top, cwd, typed) else { return failure };
+    let path = shlex::try_quote(&path).map_or_else(|_| path.clone(), Into::into);
+    failure.hint(format!("ua-vpsctl push {path}  # paths are relative to `{}`", top.display()))
+}
+
 /// A path of the repository as it is typed, without what means nothing.
 fn inside(typed: &str) -> Result<&str, Failure> {
     let path = typed.strip_prefix("./").unwrap_or(typed);
@@ -102,7 +124,13 @@ fn inside(typed: &str) -> Result<&str, Failure> {
 }
 
 /// Takes together what these paths mean.
-pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> Result<Parcel, Failure> {
+pub fn gather(
+    repo: &Repo,
+    profile: &Profile,
+    cwd: &Path,
+    typed: &[String],
+    force: bool,
+) -> Result<Parcel, Failure> {
     let commit = repo.commit("HEAD")?;
     let top = repo.top().to_path_buf();
     let mut parcel =
@@ -111,14 +139,15 @@ pub fn gather(repo: &Repo, profile: &Profile, typed: &[String], force: bool) -> 
     // Whether it was named itself.
     let mut found: BTreeMap<String, bool> = BTreeMap::new();
     for typed in typed {
-        let path = inside(typed)?;
+        let path = inside(typed).map_err(|failure| from_the_top(failure, &parcel.top, cwd, typed))?;
         let linked = Path::new(path).ancestors().skip(1).find(|parent| parcel.top.join(parent).is_symlink());
         if let Some(link) = linked.filter(|parent| *parent != Path::new("")) {
             return Err(refuse(path, &format!("lies behind the symbolic link `{}`", link.display())));
         }
         let Ok(meta) = parcel.top.join(path).symlink_metadata() else {
-            return Err(refuse(path, &format!("does not exist in `{}`", parcel.top.display()))
-                .hint("a push takes nothing away; to deploy a deletion: ua-deploy"));
+            let failure = refuse(path, &format!("does not exist in `{}`", parcel.top.display()))
+                .hint("a push takes nothing away; to deploy a deletion: ua-deploy");
+            return Err(from_the_top(failure, &parcel.top, cwd, typed));
         };
         let whole = meta.is_dir() && !force;
         let hidden = repo.ignored(path, whole)?;

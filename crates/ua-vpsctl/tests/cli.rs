@@ -393,6 +393,31 @@ fn p62_what_must_not_be_pushed_is_refused_before_anybody_is_asked() {
 }
 
 #[test]
+fn a_path_of_the_working_directory_is_told_as_it_has_to_be_typed() {
+    let vps = Vps::new();
+    vps.repo(&[("src/app/x.py", "x"), ("top.txt", "t")]);
+    let top = vps.place.cwd().canonicalize().unwrap();
+    let hint = |dir: &str, typed: &str| {
+        let mut command = vps.command(&["push", typed]);
+        let (_, err) = exits(&command.current_dir(top.join(dir)).output().unwrap(), 2);
+        err.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap_or_default().to_owned()
+    };
+    let meant = |path: &str| format!("ua-vpsctl push {path}  # paths are relative to `{}`", top.display());
+    for (dir, typed, path) in [
+        ("src", "app/x.py", "src/app/x.py"),
+        ("src/app", "./x.py", "src/app/x.py"),
+        ("src/app", "../../top.txt", "top.txt"),
+        ("src", ".", "src"),
+    ] {
+        assert_eq!(hint(dir, typed), meant(path), "{dir}: {typed}");
+    }
+    // What is nowhere, or outside.
+    assert!(hint("src", "none.py").starts_with("a push takes nothing away"));
+    assert!(hint("src", "../../..").starts_with("git ls-files"));
+    assert_eq!(vps.sshd.logins(), 0);
+}
+
+#[test]
 fn p67_nothing_is_ever_asked_at_a_prompt() {
     let vps = Vps::new();
     vps.repo(&[("a.txt", "a")]);
