@@ -29,7 +29,9 @@ pub fn judge(
             format!("`{file}` is right, but writes `export` before {names}, which systemd does not read");
         return Check::warn(id, detail).hint(hint);
     }
-    Check::pass(id, format!("`{file}` says what the app needs ({} keys)", keys.len()))
+    let count = keys.len();
+    let word = if count == 1 { "key" } else { "keys" };
+    Check::pass(id, format!("`{file}` says what the app needs ({count} {word})"))
 }
 
 /// The command that changes a file of the VPS by hand.

@@ -116,7 +116,7 @@ Examples:
                     .short('n')
                     .long("lines")
                     .value_name("N")
-                    .value_parser(clap::value_parser!(u32))
+                    .value_parser(number)
                     .default_value("220")
                     .help("The last N lines"),
                 Arg::new("since").long("since").value_name("WHEN").help("Since then, such as `1 hour ago`"),
@@ -209,7 +209,7 @@ Examples:
                 Arg::new("tail")
                     .long("tail")
                     .value_name("N")
-                    .value_parser(clap::value_parser!(u32))
+                    .value_parser(number)
                     .help("Only its last N lines"),
             ],
         ))
@@ -245,6 +245,11 @@ fn verb(
         "ssh",
         "preflight",
     ]))
+}
+
+/// So many lines.
+fn number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("a whole number is wanted, such as 50, and at most {}", u32::MAX))
 }
 
 fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
@@ -429,7 +434,7 @@ fn print<const N: usize>(
         context.out.troubles(&report);
         return Exit::Ok;
     }
-    report.push(Check::pass("rows", format!("{} rows", records.rows.len())));
+    report.push(Check::pass("rows", status::counted(records.rows.len(), "row", "rows")));
     report
         .data
         .insert("rows".to_owned(), json!(records.rows.iter().map(|row| &row.json).collect::<Vec<_>>()));

@@ -21,7 +21,7 @@ use ua_staging::plan::{Route, plan};
 use ua_staging::serve::Actual;
 
 use crate::session::{STATE, Session};
-use crate::status::{self, Seen, age};
+use crate::status::{self, Seen, age, counted};
 use crate::units::{self, Chosen};
 
 const DOCTOR: Script = Script {
@@ -362,12 +362,16 @@ fn certificate(facts: &Facts, settings: &Settings) -> Option<Check> {
     #[allow(clippy::cast_possible_truncation, reason = "whole seconds of the epoch")]
     let days = (end - facts.ended as i64).div_euclid(86_400);
     Some(if days >= CERTIFICATE_DAYS {
-        Check::pass(id, format!("of `{name}`: {days} days left"))
+        Check::pass(id, format!("of `{name}`: {} left", day(days)))
     } else {
-        let left = if days < 0 { "expired".to_owned() } else { format!("{days} days left") };
+        let left = if days < 0 { "expired".to_owned() } else { format!("{} left", day(days)) };
         Check::warn(id, format!("of `{name}`: {left}; tailscaled renews it when it is asked for"))
             .hint("ua-staging verify")
     })
+}
+
+fn day(days: i64) -> String {
+    format!("{days} {}", if days == 1 { "day" } else { "days" })
 }
 
 fn last_deploy(facts: &Facts) -> Check {
@@ -379,7 +383,11 @@ fn last_deploy(facts: &Facts) -> Check {
     let records: Vec<&Value> =
         facts.history.iter().rev().filter(|record| ids.insert(word(record, "id"))).collect();
     let Some(record) = records.iter().copied().find(serves) else {
-        return Check::warn(id, "nothing was deployed that serves").hint("ua-deploy history");
+        return if records.is_empty() {
+            Check::warn(id, "nothing was ever deployed").hint("ua-deploy plan")
+        } else {
+            Check::warn(id, "nothing was deployed that serves").hint("ua-deploy history")
+        };
     };
     let ended: Option<Timestamp> = word(record, "ended_at").parse().ok();
     #[allow(
@@ -420,8 +428,8 @@ fn ledger(facts: &Facts) -> Check {
     let paths: BTreeSet<&str> = facts.seen.pushes.iter().flat_map(Push::names).collect();
     let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
     let detail = format!(
-        "{} pushes that no deploy has settled, the last one at {}: {}",
-        facts.seen.pushes.len(),
+        "{} that no deploy has settled, the last one at {}: {}",
+        counted(facts.seen.pushes.len(), "push", "pushes"),
         last.origin(),
         listed(&paths)
     );
@@ -664,6 +672,12 @@ mod tests {
             assert_eq!((check.exit.code(), report.exit().code()), (exit, exit), "{:?}", report.checks);
             assert!(check.hint.is_some() && report.verdict() >= Verdict::Warn, "{check:?}");
         }
+        let fresh = judged(&healthy().replace("history\t", "nothing\t"), 0.0);
+        let last = fresh.checks.iter().find(|check| check.id == "deploy.last").unwrap();
+        assert_eq!(
+            (last.detail.as_str(), last.hint.as_deref()),
+            ("nothing was ever deployed", Some("ua-deploy plan"))
+        );
         // A deploy does not ask for the token.
         let token = judged(&healthy().replace("line\tUA_OPS_TOKEN", "line\texport UA_OPS_TOKEN"), 0.0);
         assert_eq!(token.verdict(), Verdict::Pass, "{:?}", token.checks);

@@ -80,8 +80,9 @@ pub fn read(session: &Session<'_>, path: &str, tail: Option<u32>) -> Result<Vec<
     if is_secret(session.profile, &found) {
         let keys = session.ask(KEYS, &[&found.real], LIMIT)?.stdout;
         let keys: Vec<&str> = keys.lines().collect();
-        let keys = if keys.is_empty() { "none".to_owned() } else { keys.join("=…, ") + "=…" };
-        let message = format!("`{shown}` holds secrets and is not shown; its keys: {keys}");
+        let keys =
+            if keys.is_empty() { String::new() } else { format!("; its keys: {}=…", keys.join("=…, ")) };
+        let message = format!("`{shown}` holds secrets and is not shown{keys}");
         return Err(Failure::new(Exit::Failed, message).hint("ua-vpsctl doctor"));
     }
     if tail.is_none() && found.size > LARGEST {

@@ -23,7 +23,7 @@ use ua_common::tool::rsync;
 use ua_common::transport::Script;
 
 use crate::session::{STATE, Session, finished};
-use crate::status::{self, Restart};
+use crate::status::{self, Restart, counted};
 use crate::units::{self, Chosen};
 
 const PUSH: Script = Script {
@@ -274,7 +274,11 @@ impl Parcel {
         let size = output::bytes(self.bytes);
         report.push(Check::pass(
             "push.source",
-            format!("{} paths, {size}, on top of commit {}", self.items.len(), self.commit),
+            format!(
+                "{}, {size}, on top of commit {}",
+                counted(self.items.len(), "path", "paths"),
+                self.commit
+            ),
         ));
         if !self.dirty.is_empty() {
             let detail = format!("not as in that commit: {}", listed(&self.dirty));
@@ -314,7 +318,7 @@ fn stale(profile: &Profile, running: &[String], changed: &[&str], dry_run: bool)
     if stale.is_empty() {
         return None;
     }
-    let still = if dry_run { "would go on" } else { "go on" };
+    let still = if dry_run { "would go on" } else { "goes on" };
     let detail =
         format!("these units read what was pushed, and {still} with the old code: {}", stale.join(", "));
     Some(Check::warn("push.restart", detail).hint(format!("ua-vpsctl restart {}", stale.join(" "))))
@@ -469,7 +473,8 @@ fn upload(session: &Session<'_>, parcel: &Parcel, id: &str) -> Result<(), Failur
     from.push("/");
     args.push(from);
     args.push(session.transport.remote(&format!("{STATE}/incoming/push-{id}/tree/")));
-    let _waiting = session.context.out.waiting(format!("uploading {} files", parcel.items.len()));
+    let _waiting =
+        session.context.out.waiting(format!("uploading {}", counted(parcel.items.len(), "file", "files")));
     let finished = session.transport.rsync(args, idle, &mut |_| {})?;
     if finished.code == 0 {
         return Ok(());
@@ -518,7 +523,7 @@ mod tests {
         let warned = |changed: &[&str], dry_run| stale(&profile, &running, changed, dry_run);
         let check = warned(&["src/universal_agent/api.py", "docs/a.md"], false).unwrap();
         assert_eq!((check.id.as_ref(), check.exit), ("push.restart", Exit::Ok));
-        assert!(check.detail.ends_with("go on with the old code: universal-agent-api"), "{check:?}");
+        assert!(check.detail.ends_with("goes on with the old code: universal-agent-api"), "{check:?}");
         assert_eq!(check.hint.as_deref(), Some("ua-vpsctl restart universal-agent-api"));
         let check = warned(&["src/universal_agent/api.py", "web-ui/app/x.mjs"], true).unwrap();
         assert_eq!(

@@ -111,6 +111,16 @@ pub fn endless() -> Failure {
         .hint("ua-vpsctl logs … --json  # what is there by now; or -f without --json")
 }
 
+/// Why journalctl printed nothing.
+fn refused(said: &str, since: &str) -> Failure {
+    if !since.is_empty() && said.contains("parse timestamp") {
+        let message = format!("`--since`: journalctl there does not understand `{}`", printable(since));
+        return Failure::new(Exit::Failed, message)
+            .hint("--since '2026-02-21 10:15', '1 hour ago', -30min, today or yesterday");
+    }
+    Failure::new(Exit::Failed, printable(said.trim())).hint("ua-vpsctl status")
+}
+
 /// Prints the journal of units, or puts it into the report.
 pub fn logs(
     session: &Session<'_>,
@@ -141,9 +151,7 @@ pub fn logs(
             }
             Ok(())
         }
-        Ok(answer) => {
-            Err(Failure::new(Exit::Failed, printable(answer.stderr.trim())).hint("ua-vpsctl status"))
-        }
+        Ok(answer) => Err(refused(&answer.stderr, wanted.since)),
         // To stop looking is how one stops.
         Err(TransportError::Run(ua_common::run::RunError::Interrupted { .. })) if wanted.follow => Ok(()),
         Err(error) => Err(error.into()),
@@ -153,6 +161,17 @@ pub fn logs(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_journalctl_refuses_is_named_with_what_it_takes() {
+        let failure = refused("Failed to parse timestamp: yesterdayy\n", "yesterdayy");
+        assert!(failure.to_string().contains("does not understand `yesterdayy`"), "{failure}");
+        assert!(failure.hint.unwrap().contains("yesterday"));
+        assert_eq!(
+            refused("No journal files were found.\n", "today").hint.as_deref(),
+            Some("ua-vpsctl status")
+        );
+    }
 
     #[test]
     fn a_line_that_was_typed_as_one_word_is_told_apart_from_a_command_that_is_not_there() {

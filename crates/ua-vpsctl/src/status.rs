@@ -100,6 +100,13 @@ pub struct Seen {
     pub busy: Option<String>,
 }
 
+impl Seen {
+    /// Was anything ever put in place?
+    pub fn deployed(&self) -> bool {
+        self.served.is_some() || self.doubt.is_some() || self.deploying
+    }
+}
+
 /// Looks at units.
 pub fn look(session: &Session<'_>, units: &[Chosen]) -> Result<Seen, Failure> {
     let units: Vec<String> = units.iter().map(Chosen::arg).collect();
@@ -171,7 +178,7 @@ pub fn parse(text: &str, profile: &Profile) -> Seen {
 
 /// The table of units.
 pub fn records(seen: &Seen) -> Records<7> {
-    let deployed = seen.served.is_some() || seen.doubt.is_some() || seen.deploying;
+    let deployed = seen.deployed();
     let row = |unit: &Unit| Record {
         id: unit.id.clone(),
         cells: [
@@ -235,12 +242,23 @@ pub fn judge(seen: &Seen, profile: &Profile, report: &mut Report) {
             );
         } else if !unit.is_up() {
             let detail = format!("{id} is {}/{} for {}", unit.active, unit.sub, age(unit.seconds));
-            report.push(Check::fail("unit", Exit::Failed, detail).hint(format!("ua-vpsctl logs {id} -n 50")));
+            // Where nothing was ever deployed the journal has nothing to tell.
+            let hint = if seen.deployed() {
+                format!("ua-vpsctl logs {id} -n 50")
+            } else {
+                "ua-deploy plan".to_owned()
+            };
+            report.push(Check::fail("unit", Exit::Failed, detail).hint(hint));
         }
     }
     if !rest.is_empty() && rest.iter().all(|unit| unit.is_up() && unit.load == "loaded") {
-        let others = if stopped.is_empty() { "" } else { " others" };
-        report.push(Check::pass("units", format!("all {}{others} run", rest.len())));
+        let others = !stopped.is_empty();
+        let detail = match (rest.len(), others) {
+            (1, false) => "the unit runs".to_owned(),
+            (1, true) => "the other one runs".to_owned(),
+            (count, others) => format!("all {count}{} run", if others { " others" } else { "" }),
+        };
+        report.push(Check::pass("units", detail));
     }
     if let Some(release) = &seen.doubt {
         let detail =
@@ -456,6 +474,19 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_was_deployed_the_next_command_is_a_deploy() {
+        let profile = Profile::built_in().unwrap();
+        let hints = |more: &str| -> Vec<String> {
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+            let text = format!("unit\ta.service\tloaded\tinactive\tdead\t0\t9\t0\t0\t\n{more}");
+            judge(&parse(&text, &profile), &profile, &mut report);
+            report.checks.into_iter().filter_map(|check| check.hint).collect()
+        };
+        assert_eq!(hints(""), ["ua-deploy plan"]);
+        assert_eq!(hints("served\tr1\n"), ["ua-vpsctl logs a -n 50"]);
+    }
+
+    #[test]
     fn only_an_optional_unit_may_be_stopped() {
         let profile = Profile::built_in().unwrap();
         let gateway = "universal-agent-gateway.service\tloaded\tactive\trunning\t0\t9\t0\t42";
@@ -469,8 +500,11 @@ mod tests {
         };
         let all = |rest: &str| (rest.to_owned(), 0);
         assert_eq!(judged("csi-ingester.service\tloaded\tactive\trunning"), all("Pass all 2 run"));
+        let mut alone = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+        judge(&parse(&format!("unit\t{gateway}\t\n"), &profile), &profile, &mut alone);
+        assert_eq!(alone.checks[0].detail, "the unit runs");
         for load in ["loaded", "masked"] {
-            let stopped = "Warn csi-ingester is optional, and stopped for 1 min; Pass all 1 others run";
+            let stopped = "Warn csi-ingester is optional, and stopped for 1 min; Pass the other one runs";
             assert_eq!(judged(&format!("csi-ingester.service\t{load}\tinactive\tdead")), all(stopped));
         }
         for wrong in [

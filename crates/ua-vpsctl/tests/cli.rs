@@ -232,6 +232,17 @@ fn p65_a_missing_path_fails_on_stderr_and_secrets_are_not_shown() {
         assert!(!format!("{out}{err}").contains("hunter2"), "{path}: {out}{err}");
         assert!(err.contains("its keys: OTHER=…, UA_OPS_TOKEN=…"), "{path}: {err}");
     }
+    // A file without keys, though a line of it looks like one.
+    vps.write("own.pem", "-----BEGIN KEY-----\nabc+/\nhunter2=\n");
+    for path in ["own.pem", "/etc/shadow"] {
+        let (_, err) = vps.ends(&["read", path], 1);
+        assert!(
+            err.contains("is not shown") && !err.contains("its keys") && !err.contains("hunter2"),
+            "{err}"
+        );
+    }
+    let (_, err) = vps.ends(&["read", "logs/a.log", "--tail", "x"], 2);
+    assert!(err.contains("a whole number is wanted, such as 50"), "{err}");
     let (_, err) = vps.ends(&["read", "logs"], 1);
     assert!(err.contains("is a directory and no file"), "{err}");
     // A path is data there.
