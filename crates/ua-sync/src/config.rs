@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::place::Place;
+use ua_common::settings::table;
 use ua_common::settings::value::{AuthMode, SshKey};
 use ua_common::settings::{Origin, Settings, SettingsError, Sourced, Surroundings};
-
-/// Folder of the manifest and the default state, in the repository.
-const STATE: &str = "AGENT_RUN_WORKSPACES/remote_vps_sync_state";
 
 /// Everything that is decided before anything is contacted.
 #[derive(Clone, Debug)]
@@ -40,10 +38,10 @@ impl Config {
             (None, Err(_)) => settings.repo(around).map(|repo| repo.join(default)),
         };
         Ok(Self {
-            mirror: place(&settings.sync_local_dir, "AGENT_RUN_WORKSPACES/remote_vps_workspaces")?,
-            state: place(&settings.sync_state_dir, STATE)?,
-            manifest: place(&settings.sync_manifest_file, &format!("{STATE}/synced_workspaces.txt"))?,
-            artifacts: place(&settings.sync_local_artifacts_dir, "artifacts/remote_vps_artifacts")?,
+            mirror: place(&settings.sync_local_dir, table::MIRROR)?,
+            state: place(&settings.sync_state_dir, table::MIRROR_STATE)?,
+            manifest: place(&settings.sync_manifest_file, table::MANIFEST)?,
+            artifacts: place(&settings.sync_local_artifacts_dir, table::ARTIFACTS)?,
             repo: repo.ok(),
             settings,
         })

@@ -268,7 +268,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
             matches,
             context,
             Report::new(NAME, Lane::Local, "settings"),
-            &settings::records(&context.settings),
+            &settings::records(&context.settings, &context.around),
         ));
     }
     let passes = matches!(verb, "run" | "run-file");

@@ -123,6 +123,26 @@ fn settings_tell_who_decided() {
         out.contains("\tUA_BREAK_GLASS\n") && out.contains("deploy.keep_releases\t10\tdefault\n"),
         "{out}"
     );
+    // What is derived is told, as far as it is known here.
+    let key = "sync.host\troot@127.0.0.2\tderived\n";
+    assert!(out.contains(key) && out.contains("repo.dir\t-\tdefault\n"), "{out}");
+    assert!(out.contains("sync.local_dir\t-\tdefault\n"), "{out}");
+    vps.repo(&[]);
+    let top = vps.place.cwd().canonicalize().unwrap();
+    let mut command = vps.command(&["settings", "--format", "tsv"]);
+    let output = command.env("UA_REMOTE_SYNC_STATE_DIR", "/state").current_dir(top.join("scripts")).output();
+    let (out, _) = exits(&output.unwrap(), 0);
+    let top = top.display();
+    for line in [
+        format!("repo.dir\t{top}\tderived"),
+        format!("sync.local_dir\t{top}/AGENT_RUN_WORKSPACES/remote_vps_workspaces\tderived"),
+        format!(
+            "sync.manifest_file\t{top}/AGENT_RUN_WORKSPACES/remote_vps_sync_state/synced_workspaces.txt\tderived"
+        ),
+        "sync.state_dir\t/state\tUA_REMOTE_SYNC_STATE_DIR".to_owned(),
+    ] {
+        assert!(out.lines().any(|it| it == line), "{line} in\n{out}");
+    }
     let (out, _) = vps.ends(&["settings", "--json"], 0);
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(

@@ -195,11 +195,41 @@ impl Settings {
 
     /// The mirror of the workspaces, if it is known where that is.
     pub fn mirror(&self, around: &Surroundings) -> Option<PathBuf> {
-        self.sync_local_dir.value.clone().or_else(|| {
-            Some(self.derived_repo(around)?.join("AGENT_RUN_WORKSPACES").join("remote_vps_workspaces"))
-        })
+        self.sync_local_dir.value.clone().or_else(|| Some(self.derived_repo(around)?.join(MIRROR)))
+    }
+
+    /// What settings that nobody gave come from others or from the working directory, as far as it is the same for every
+    /// verb.
+    pub fn derived(&self, around: &Surroundings) -> Vec<(&'static str, String)> {
+        let mut derived = Vec::new();
+        let mut take = |key, given: bool, value: String| {
+            if !given {
+                derived.push((key, value));
+            }
+        };
+        take("sync.host", self.sync_host.value.is_some(), self.host_vps.value.show());
+        take("sync.key", self.sync_key.value.is_some(), self.ssh_key.value.show());
+        take("sync.port", self.sync_port.value.is_some(), self.ssh_keys_port.value.show());
+        if let Some(repo) = self.derived_repo(around) {
+            let path = |below: &str| repo.join(below).show();
+            take("repo.dir", self.repo_dir.value.is_some(), repo.show());
+            take("sync.local_dir", self.sync_local_dir.value.is_some(), path(MIRROR));
+            take("sync.local_artifacts_dir", self.sync_local_artifacts_dir.value.is_some(), path(ARTIFACTS));
+            take("sync.state_dir", self.sync_state_dir.value.is_some(), path(MIRROR_STATE));
+            take("sync.manifest_file", self.sync_manifest_file.value.is_some(), path(MANIFEST));
+        }
+        derived
     }
 }
+
+/// The mirror of the workspaces, below the app's repository.
+pub const MIRROR: &str = "AGENT_RUN_WORKSPACES/remote_vps_workspaces";
+/// Its state.
+pub const MIRROR_STATE: &str = "AGENT_RUN_WORKSPACES/remote_vps_sync_state";
+/// What it holds complete, wherever its state is.
+pub const MANIFEST: &str = "AGENT_RUN_WORKSPACES/remote_vps_sync_state/synced_workspaces.txt";
+/// The mirror of the artifacts.
+pub const ARTIFACTS: &str = "artifacts/remote_vps_artifacts";
 
 /// Clap arguments for the keys of the named sections, such as `host` or `ssh`, that have a flag.
 pub fn flags(sections: &[&str]) -> Vec<clap::Arg> {
