@@ -119,6 +119,7 @@ fn units(lab: &Lab) -> Result<()> {
 fn pushes(lab: &Lab) -> Result<()> {
     let app = App::fresh_here(lab)?;
     app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    let first = app.head()?;
     let (laptop, vps) = (lab.laptop(), lab.vps());
     // Another trial may have left it enabled, and a fresh app has it stopped, which `doctor` rightly minds.
     vps.command(&["systemctl", "disable", "--now", WATCHDOG]).run()?;
@@ -152,6 +153,18 @@ fn pushes(lab: &Lab) -> Result<()> {
     let kept =
         was.lines().zip(is.lines()).filter(|(was, is)| was == is && was.starts_with("MainPID=")).count();
     ensure!(kept == 1, "only the web UI goes on: {was}\n{is}");
+    // What runs it is told, and so is what goes on with the old code where nothing is restarted.
+    let marks = |lab: &Lab| -> Result<Vec<(bool, bool)>> {
+        let marked = |row: &Value| (row["pushed"] == true, row["commit"] == first.as_str());
+        Ok(rows(lab, 0)?.iter().map(marked).collect())
+    };
+    let seen = marks(lab)?;
+    ensure!(seen.iter().filter(|it| it.0).count() == 5 && seen.iter().all(|it| it.1), "{seen:?}");
+    edit("echo '// pushed' >>web-ui/app/page.mjs")?;
+    let stale = report(lab, &["push", "web-ui/app/page.mjs"], 0)?;
+    let hint = stale["checks"].as_array().into_iter().flatten().find(|check| check["id"] == "push.restart");
+    ensure!(hint.is_some_and(|it| it["hint"] == "ua-vpsctl restart universal-agent-webui"), "{stale}");
+    ensure!(marks(lab)?.iter().filter(|it| it.0).count() == 5, "the web UI was started before");
     let again = report(lab, &["push", "src"], 0)?;
     ensure!(
         again["data"].get("id").is_none() && again["checks"].to_string().contains("nothing to do"),
