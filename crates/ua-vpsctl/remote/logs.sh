@@ -11,10 +11,12 @@ main() {
 	[ -z "$since" ] || set -- "$@" "--since=$since"
 	[ -z "$pattern" ] || set -- "$@" "--grep=$pattern"
 	if [ "$follow" != yes ]; then
-		journalctl --no-pager --quiet --output=short-iso "$@"
+		exec 3>&1
+		complaint=$(journalctl --no-pager --quiet --output=short-iso "$@" 2>&1 >&3)
 		code=$?
-		# Nothing that matches is an answer.
-		[ "$code" -ne 1 ] || [ -z "$pattern" ] || code=0
+		[ -z "$complaint" ] || printf '%s\n' "$complaint" >&2
+		# Nothing that matches is an answer; something that is not understood has the same code.
+		[ "$code" -ne 1 ] || [ -z "$pattern" ] || [ -n "$complaint" ] || code=0
 		return "$code"
 	fi
 	journalctl --no-pager --quiet --output=short-iso --follow "$@" &

@@ -119,7 +119,10 @@ Examples:
                     .value_parser(number)
                     .default_value("220")
                     .help("The last N lines"),
-                Arg::new("since").long("since").value_name("WHEN").help("Since then, such as `1 hour ago`"),
+                Arg::new("since")
+                    .long("since")
+                    .value_name("WHEN")
+                    .help("Since then, such as `1h` or `yesterday`"),
                 Arg::new("grep").long("grep").value_name("PATTERN").help("Only lines that match"),
             ],
         ))

@@ -99,7 +99,7 @@ pub struct Wanted<'a> {
     pub follow: bool,
     /// At most so many lines to begin with.
     pub lines: Option<u32>,
-    /// As journalctl reads it.
+    /// A span, or as journalctl reads it.
     pub since: &'a str,
     /// Only lines that match.
     pub pattern: &'a str,
@@ -111,12 +111,19 @@ pub fn endless() -> Failure {
         .hint("ua-vpsctl logs … --json  # what is there by now; or -f without --json")
 }
 
+/// A time as journalctl takes it: `1h`, as other tools of ours take it, is an hour ago.
+fn since(typed: &str) -> String {
+    let (number, unit) = typed.split_at(typed.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0));
+    let span = number.parse::<f64>().is_ok_and(f64::is_sign_positive);
+    if span && matches!(unit, "s" | "m" | "h" | "d") { format!("-{typed}") } else { typed.to_owned() }
+}
+
 /// Why journalctl printed nothing.
 fn refused(said: &str, since: &str) -> Failure {
     if !since.is_empty() && said.contains("parse timestamp") {
         let message = format!("`--since`: journalctl there does not understand `{}`", printable(since));
         return Failure::new(Exit::Failed, message)
-            .hint("--since '2026-02-21 10:15', '1 hour ago', -30min, today or yesterday");
+            .hint("--since 1h, '1 hour ago', today, yesterday or '2026-02-21 10:15'");
     }
     Failure::new(Exit::Failed, printable(said.trim())).hint("ua-vpsctl status")
 }
@@ -130,7 +137,8 @@ pub fn logs(
 ) -> Result<(), Failure> {
     let follow = if wanted.follow { "yes" } else { "no" };
     let lines = wanted.lines.map_or_else(String::new, |lines| lines.to_string());
-    let mut args = vec![follow, &lines, wanted.since, wanted.pattern];
+    let since = since(wanted.since);
+    let mut args = vec![follow, &lines, &since, wanted.pattern];
     // Of a unit that is not there the journal has no lines.
     args.extend(units.iter().map(|chosen| chosen.unit.as_str()));
     let limit = if wanted.follow { Duration::MAX } else { LIMIT };
@@ -161,6 +169,13 @@ pub fn logs(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_is_so_long_ago() {
+        let typed = ["1h", "30m", "2.5d", "1 hour ago", "-1h", "today", "10:15", "1 month", "", "h"];
+        let meant = ["-1h", "-30m", "-2.5d", "1 hour ago", "-1h", "today", "10:15", "1 month", "", "h"];
+        assert_eq!(typed.map(since), meant);
+    }
 
     #[test]
     fn a_time_that_journalctl_refuses_is_named_with_what_it_takes() {

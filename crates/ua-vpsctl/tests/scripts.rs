@@ -650,6 +650,25 @@ fn a_push_restarts_what_reads_it_once_all_is_in_place_and_nothing_where_it_is_no
 }
 
 #[test]
+fn what_the_journal_does_not_understand_is_no_answer() {
+    let vps = Vps::new();
+    let journal = "#!/bin/sh\ncase $* in *--since=bad*) echo 'Failed to parse timestamp: bad' >&2; exit 1 ;; esac\n\
+        case $* in *--grep=none*) exit 1 ;; esac\necho line\n";
+    vps.program("journalctl", journal);
+    let logs = |since: &str, pattern: &str| {
+        let done = vps.sh(include_str!("../remote/logs.sh"), &["no", "5", since, pattern, "a.service"]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code(), text(&done.stdout), text(&done.stderr))
+    };
+    let said = |code, out: &str, err: &str| (Some(code), out.to_owned(), err.to_owned());
+    assert_eq!(logs("-1h", "x"), said(0, "line\n", ""));
+    assert_eq!(logs("", "none"), said(0, "", ""));
+    for pattern in ["", "x"] {
+        assert_eq!(logs("bad", pattern), said(1, "", "Failed to parse timestamp: bad\n"));
+    }
+}
+
+#[test]
 fn a_push_that_restarts_nothing_says_what_runs_of_its_readers() {
     let vps = Vps::new();
     vps.units(&[("a.service", "loaded active"), ("off.service", "loaded inactive")]);
