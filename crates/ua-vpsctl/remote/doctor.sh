@@ -17,7 +17,6 @@ main() {
 		END { print "memory\t" kib["MemTotal:"] "\t" kib["MemAvailable:"] "\t" kib["SwapTotal:"] + 0 "\t" kib["SwapFree:"] + 0 }
 	' /proc/meminfo
 	[ -z "$watchdog" ] || watchdog_facts
-	open_pushes | sed "s/^/pushed$tab/"
 	[ ! -f "$state/history.jsonl" ] || tail -n 500 "$state/history.jsonl" | sed "s/^/history$tab/"
 	serve=$(look 5 2>/dev/null) && fact serve "$(printf '%s' "$serve" | tr -d '\n')"
 	certificates

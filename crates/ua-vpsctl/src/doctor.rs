@@ -25,9 +25,9 @@ use crate::units::{self, Chosen};
 const DOCTOR: Script = Script {
     name: "doctor",
     text: concat!(
-        include_str!("../remote/seen.sh"),
-        "\n",
         include_str!("../../ua-common/remote/ledger.sh"),
+        "\n",
+        include_str!("../remote/seen.sh"),
         "\n",
         include_str!("../../ua-staging/remote/look.sh"),
         "\n",
@@ -78,7 +78,6 @@ struct Facts {
     watchdog: Option<[String; 2]>,
     /// What root runs of the app, whose it is, and whose its directory.
     root_runs: Vec<[String; 3]>,
-    pushes: Vec<Push>,
     history: Vec<Value>,
     serve: Option<Actual>,
     /// Name and end, in seconds of the epoch.
@@ -100,12 +99,12 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
         let _waiting = session.context.out.waiting("looking at the VPS");
         session.ask(DOCTOR, &args, LIMIT)?
     };
-    let facts = parse(&answer.stdout)?;
+    let facts = parse(&answer.stdout, profile)?;
     let clock = skew(&facts, before, seconds(Timestamp::now()));
     judge(&facts, clock, profile, settings, report);
     report.data.extend([
         ("clock_skew_seconds".to_owned(), json!(clock)),
-        ("pushed".to_owned(), json!(facts.pushes)),
+        ("pushed".to_owned(), json!(facts.seen.pushes)),
         ("served".to_owned(), json!(facts.seen.served)),
         ("units".to_owned(), status::records(&facts.seen).rows.into_iter().map(|row| row.json).collect()),
     ]);
@@ -123,8 +122,8 @@ fn skew(facts: &Facts, before: f64, after: f64) -> f64 {
 }
 
 /// Reads `WHAT<TAB>FIELDS…` lines. Without the time there nothing can be said of ages.
-fn parse(text: &str) -> Result<Facts, Failure> {
-    let mut facts = Facts { seen: status::parse(text), ..Facts::default() };
+fn parse(text: &str, profile: &Profile) -> Result<Facts, Failure> {
+    let mut facts = Facts { seen: status::parse(text, profile), ..Facts::default() };
     for line in text.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
         let number = |at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0_u64);
@@ -158,7 +157,6 @@ fn parse(text: &str) -> Result<Facts, Failure> {
                 // One whose end is not known counts as one that could not be read.
                 facts.certificates.extend(end.parse().ok().map(|end| (name.to_owned(), end)));
             }
-            ["pushed", ..] => facts.pushes.extend(Push::read(rest)),
             ["history", ..] => facts.history.extend(serde_json::from_str::<Value>(rest).ok()),
             ["serve", ..] => facts.serve = Actual::parse(rest).ok(),
             _ => {}
@@ -395,14 +393,14 @@ fn last_deploy(facts: &Facts) -> Check {
 
 fn ledger(facts: &Facts) -> Check {
     let id = "ledger";
-    let Some(last) = facts.pushes.last() else {
+    let Some(last) = facts.seen.pushes.last() else {
         return Check::pass(id, "nothing was pushed since the last deploy");
     };
-    let paths: BTreeSet<&str> = facts.pushes.iter().flat_map(Push::names).collect();
+    let paths: BTreeSet<&str> = facts.seen.pushes.iter().flat_map(Push::names).collect();
     let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
     let detail = format!(
         "{} pushes that no deploy has settled, the last one at {}: {}",
-        facts.pushes.len(),
+        facts.seen.pushes.len(),
         last.origin(),
         listed(&paths)
     );
@@ -455,7 +453,7 @@ mod tests {
         let profile = Profile::built_in().unwrap();
         let mut text = String::from("began\t1771668899.5\n");
         for unit in profile.units() {
-            text.push_str(&format!("unit\t{unit}\tloaded\tactive\trunning\t0\t900\t1000\t42\n"));
+            text.push_str(&format!("unit\t{unit}\tloaded\tactive\trunning\t0\t900\t1000\t42\t\n"));
         }
         text.push_str("served\tr1\nenv\troot:ua\t640\treadable\n");
         for key in profile.env.keys.keys().chain(&profile.env.token) {
@@ -497,12 +495,15 @@ mod tests {
         };
         let settings = Settings::load(Layer::new(), &around).unwrap();
         let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&parse(text).unwrap(), clock, &Profile::built_in().unwrap(), &settings, &mut report);
+        let profile = Profile::built_in().unwrap();
+        judge(&parse(text, &profile).unwrap(), clock, &profile, &settings, &mut report);
         report
     }
 
     #[test]
     fn what_was_not_said_is_no_pass() {
+        let profile = Profile::built_in().unwrap();
+        let parse = |text: &str| parse(text, &profile);
         assert!(parse("").is_err() && parse("began\t1.5\nended\t\n").is_err());
         assert!(parse(&healthy().replace("ended\t", "over\t")).is_err());
         let silent = judged(&healthy().replace("memory\t4000000\t2000000", "memory\t\t"), 0.0);
@@ -635,7 +636,7 @@ mod tests {
         );
         let (code, said, hint) = of("odd");
         assert!(code == 31 && said.ends_with("is a link or no file") && hint.contains("ls -l"), "{said}");
-        let stopped = "unit\tcsi-ingester.service\tloaded\tinactive\tdead\t0\t900\t0\t0\n";
+        let stopped = "unit\tcsi-ingester.service\tloaded\tinactive\tdead\t0\t900\t0\t0\t\n";
         let report = judged(&format!("{}{stopped}", healthy()), 0.0);
         assert_eq!((report.exit(), report.verdict()), (Exit::Ok, Verdict::Warn), "{:?}", report.checks);
     }
