@@ -17,7 +17,8 @@ use crate::{NAME, Options, attach, counted, records, rollback, run, status, unlo
 const EXAMPLES: &str = "\
 Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
 VPS, 30 busy, 31 the VPS is not ready, 32 upload failed, 33 the old release
-serves again, 34 broken, 40/42/43 staging cannot be set up, 60 public smoke
+serves again, 34 broken, 40/42 staging is required and cannot be set up,
+43 it is public, 60 public smoke
 
 Examples:
   ua-deploy plan                    what would happen; changes nothing anywhere

@@ -4,6 +4,7 @@ use ua_common::env_file::{self, Assignment};
 use ua_common::exit::Exit;
 use ua_common::report::Check;
 
+use crate::counted;
 use crate::survey::Facts;
 use ua_common::profile::{Profile, Rule};
 
@@ -115,7 +116,8 @@ fn units(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
     let missing: Vec<&str> =
         all.iter().filter(|unit| !known(unit) && !profile.brought_along(unit)).map(String::as_str).collect();
     if missing.is_empty() {
-        return Check::pass(id, format!("systemd knows the {} units, or the commit brings them", all.len()));
+        let units = counted(all.len(), "unit", "units");
+        return Check::pass(id, format!("systemd knows the {units}, or the commit brings them"));
     }
     let detail = format!("systemd does not know `{}`", missing.join("`, `"));
     broken(id, detail, format!("ssh {} 'systemctl status {}'", target.ssh, missing.join(" ")))
@@ -175,7 +177,8 @@ fn env_keys(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
         );
         return Check::warn(id, detail).hint(hint);
     }
-    Check::pass(id, format!("`{file}` says what the app needs ({} keys)", profile.env.keys.len()))
+    let keys = counted(profile.env.keys.len(), "key", "keys");
+    Check::pass(id, format!("`{file}` says what the app needs ({keys})"))
 }
 
 /// What is wrong with a key, without its value.
