@@ -76,8 +76,10 @@ struct Facts {
     memory: Option<[u64; 4]>,
     /// Is it enabled, is it active?
     watchdog: Option<[String; 2]>,
-    /// What root runs of the app, whose it is, and whose its directory.
-    root_runs: Vec<[String; 3]>,
+    /// What its service runs, in words.
+    command: String,
+    /// What root runs by it of the app, and who else can change that; nobody if empty.
+    root_runs: Vec<[String; 2]>,
     history: Vec<Value>,
     serve: Option<Actual>,
     /// Name and end, in seconds of the epoch.
@@ -152,7 +154,8 @@ fn parse(text: &str, profile: &Profile) -> Result<Facts, Failure> {
                 facts.memory = Some([1, 2, 3, 4].map(number)).filter(|all| all[0] > 0 && all[1] > 0);
             }
             ["watchdog", enabled, active] => facts.watchdog = Some([enabled.to_owned(), active.to_owned()]),
-            ["rootruns", path, owner, dir] => facts.root_runs.push([path, owner, dir].map(str::to_owned)),
+            ["command", command] => command.clone_into(&mut facts.command),
+            ["rootruns", path, who] => facts.root_runs.push([path, who].map(str::to_owned)),
             ["certificate", name, end] => {
                 // One whose end is not known counts as one that could not be read.
                 facts.certificates.extend(end.parse().ok().map(|end| (name.to_owned(), end)));
@@ -411,6 +414,7 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
     let id = "watchdog";
     let Some(timer) = &profile.units.watchdog else { return Vec::new() };
     let [enabled, active] = facts.watchdog.clone().unwrap_or_default();
+    let changed: Vec<&[String; 2]> = facts.root_runs.iter().filter(|it| !it[1].is_empty()).collect();
     let detail = format!("`{}` is {}, {}", &**timer, printable(&enabled), printable(&active));
     // A deploy holds it off.
     let mut checks = vec![if active == "active" && enabled == "enabled" {
@@ -418,7 +422,11 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
     } else if facts.seen.busy.is_some() {
         Check::skip(id, format!("{detail}; it is held off while a deploy is under way"))
     } else {
-        let hint = format!("ua-vpsctl run -- systemctl enable --now {}", &**timer);
+        // Nothing is enabled by which somebody could become root.
+        let hint = changed.first().map_or_else(
+            || format!("ua-vpsctl run -- systemctl enable --now {}", &**timer),
+            |[path, _]| own_by_root(path, &facts.command, timer),
+        );
         // Somebody may have wanted that it is not enabled.
         let check = if enabled == "enabled" {
             Check::fail(id, Exit::Failed, detail)
@@ -427,16 +435,30 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
         };
         check.hint(hint)
     }];
-    let ours = |owner: &String| owner != "root";
-    for [path, owner, dir] in facts.root_runs.iter().filter(|it| ours(&it[1]) || ours(&it[2])) {
-        let who = if ours(owner) { owner } else { dir };
-        let detail = format!("root runs `{path}` by it, which `{who}` can change");
-        checks.push(
-            Check::warn("watchdog.script", printable(&detail))
-                .hint("have the unit run a copy that only root can change, such as one in /usr/local/sbin"),
-        );
+    for [path, who] in changed {
+        let detail = printable(&format!("root runs `{path}` by it, which `{who}` can change"));
+        checks.push(Check::warn("watchdog.script", detail).hint(own_by_root(path, &facts.command, timer)));
     }
     checks
+}
+
+/// The command that has root run a copy of its own: a deploy gives the file itself back to the app's user.
+fn own_by_root(path: &str, command: &str, timer: &str) -> String {
+    let service = format!("{}.service", timer.trim_end_matches(".timer"));
+    let copy = format!("/usr/local/sbin/{}", path.rsplit('/').next().unwrap_or(path));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" /._:=@+,-".contains(&byte);
+    if !command.bytes().all(plain) || !command.split(' ').any(|word| word == path) {
+        return format!(
+            "ua-vpsctl run -- systemctl cat {service}  # have it run a copy that only root can change"
+        );
+    }
+    let command: Vec<&str> =
+        command.split(' ').map(|word| if word == path { copy.as_str() } else { word }).collect();
+    let (command, dir) = (command.join(" "), format!("/etc/systemd/system/{service}.d"));
+    format!(
+        "ua-vpsctl run --shell 'install -o root -g root -m 0755 {path} {copy} && mkdir -p {dir} && \
+         printf \"[Service]\\nExecStart=\\nExecStart={command}\\n\" >{dir}/own.conf && systemctl daemon-reload'  # once you have read {path}"
+    )
 }
 
 #[cfg(test)]
@@ -541,7 +563,7 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_told_with_the_next_command() {
         let pushed = "ended\t1771668900.5\npushed\t{\"id\":\"p1\",\"at\":\"T\",\"who\":\"op@laptop\",\"commit\":\"c0\",\"dirty\":true,\"paths\":[\"f\\ta\\tsrc/a.py\"]}";
-        let script = "watchdog\tenabled\tactive\nrootruns\t/opt/universal_agent/x.sh\tua\tua";
+        let script = "watchdog\tenabled\tactive\nrootruns\t/opt/universal_agent/x.sh\tua";
         for (from, to, id, exit, words) in [
             (
                 "loaded\tactive\trunning",
@@ -616,6 +638,41 @@ mod tests {
         let later = json!({"id": "20260221T093000.000Z-d", "verdict": "broken"});
         let report = judged(&format!("{}history\t{later}\n", healthy()), 0.0);
         assert_eq!(report.first_failure().unwrap().id, "deploy.last");
+    }
+
+    #[test]
+    fn a_watchdog_is_enabled_only_once_nobody_can_become_root_by_it() {
+        let (app, unit) = ("/opt/universal_agent", "universal-agent-service-watchdog");
+        let hints = |watchdog: &str, who: &str, command: &str| -> Vec<String> {
+            let said =
+                format!("watchdog\t{watchdog}\ncommand\t{command}\nrootruns\t{app}/scripts/x.sh\t{who}");
+            let report = judged(&healthy().replace("watchdog\tenabled\tactive", &said), 0.0);
+            let about = report.checks.into_iter().filter(|check| check.id.starts_with("watchdog"));
+            about.filter_map(|check| check.hint).collect()
+        };
+        let enable = format!("ua-vpsctl run -- systemctl enable --now {unit}.timer");
+        let command = format!("/bin/sh {app}/scripts/x.sh --all");
+        for off in ["disabled\tinactive", "enabled\tinactive"] {
+            assert_eq!(hints(off, "", &command), [enable.as_str()]);
+            let told = hints(off, "ua", &command);
+            assert!(told.len() == 2 && told[0] == told[1], "{told:?}");
+        }
+        let dir = format!("/etc/systemd/system/{unit}.service.d");
+        let own = format!(
+            "ua-vpsctl run --shell 'install -o root -g root -m 0755 {app}/scripts/x.sh /usr/local/sbin/x.sh && mkdir -p {dir} && \
+             printf \"[Service]\\nExecStart=\\nExecStart=/bin/sh /usr/local/sbin/x.sh --all\\n\" >{dir}/own.conf && \
+             systemctl daemon-reload'  # once you have read {app}/scripts/x.sh"
+        );
+        assert_eq!(hints("enabled\tactive", "ua", &command), [own]);
+        // Words that are not to be guessed.
+        for odd in [
+            format!("/bin/sh {app}/scripts/x.sh $A"),
+            format!("/bin/sh -c {app}/scripts/x.sh;"),
+            String::new(),
+        ] {
+            let told = hints("disabled\tinactive", "ua", &odd);
+            assert!(told[0].starts_with("ua-vpsctl run -- systemctl cat "), "{told:?}");
+        }
     }
 
     #[test]

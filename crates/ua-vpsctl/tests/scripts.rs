@@ -432,7 +432,8 @@ fn p65_the_doctor_tells_names_and_never_values() {
     };
     let text = look(&vps);
     let me = &vps.owner;
-    let user = me.split(':').next().unwrap();
+    let others = |user: &str| if user == "root" { String::new() } else { user.to_owned() };
+    let user = others(me.split(':').next().unwrap());
     let script = vps.app("watch.sh").display().to_string();
     for line in [
         format!("env\t{me}\t640\treadable"),
@@ -441,7 +442,8 @@ fn p65_the_doctor_tells_names_and_never_values() {
         "key\tA".to_owned(),
         "key\tB".to_owned(),
         "watchdog\tenabled\tactive".to_owned(),
-        format!("rootruns\t{script}\t{user}\t{user}"),
+        format!("command\t{script} /etc/x"),
+        format!("rootruns\t{script}\t{user}"),
         "history\t{\"id\":\"r1\"}".to_owned(),
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
@@ -458,6 +460,19 @@ fn p65_the_doctor_tells_names_and_never_values() {
         assert!(text.lines().any(|line| line.starts_with(start)), "{start:?} in\n{text}");
     }
     assert!(!text.contains("hunter2") && !text.contains("none.env"), "{text}");
+    // Whoever can write it, or what it lies in, can have root run something else.
+    if user.is_empty() {
+        for (path, mode, who) in
+            [("watch.sh", 0o757, "everybody"), ("", 0o757, "everybody"), ("watch.sh", 0o755, "")]
+        {
+            fs::set_permissions(vps.app(path), fs::Permissions::from_mode(mode)).unwrap();
+            let line = format!("rootruns\t{script}\t{who}");
+            assert!(look(&vps).lines().any(|it| it == line), "{line}");
+            fs::set_permissions(vps.app(path), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        std::os::unix::fs::chown(vps.app(""), Some(1), None).unwrap();
+        assert!(look(&vps).contains(&format!("rootruns\t{script}\tdaemon\n")));
+    }
     // A link is not followed, and a tailscaled that is silent is no answer.
     fs::rename(vps.app(".env"), vps.app("true")).unwrap();
     symlink("true", vps.app(".env")).unwrap();
