@@ -460,7 +460,7 @@ fn disabled(lab: &Lab) -> Result<()> {
     let said = staging(lab, &["ensure"])?;
     said.exit(40)?.says("staging.routes", "fail", "not enabled on the tailnet")?;
     ensure!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
-    hint(&said, "--scheme http")?;
+    hint(&said, "scheme = \"http\"")?;
     ensure!(served(lab)? == json!({}), "{}", served(lab)?);
 
     // A tailnet that can be asked to enable it says where, and then waits for somebody who does.

@@ -2,6 +2,7 @@
 //! real one was seen to do.
 
 pub mod sshd;
+pub mod terminal;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;

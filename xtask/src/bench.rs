@@ -60,7 +60,7 @@ pub fn preflight(progress: &Progress) -> Result<()> {
 
 /// `cargo xtask bench ssh`.
 pub fn ssh(progress: &Progress) -> Result<()> {
-    bench(&["ua-preflight", "ua-ssh-auth", "ua-staging"], measure_ssh, progress)
+    bench(&["ua-preflight", "ua-ssh-auth", "ua-staging", "ua-vpsctl"], measure_ssh, progress)
 }
 
 /// `cargo xtask bench deploy`.
@@ -96,7 +96,7 @@ fn in_lab(progress: &Progress, measure: impl FnOnce(&Lab) -> Result<Vec<Measure>
 const COUNTER: &str = "#!/bin/sh\necho \"$*\" >>/tmp/ua-bench/calls\nexec /usr/bin/ssh \"$@\"\n";
 
 /// What the verbs cost: `(verb, connections, execs)`, in mode `tailscale_ssh`.
-const COSTS: [(&[&str], usize, usize); 9] = [
+const COSTS: [(&[&str], usize, usize); 15] = [
     (&["ua-preflight", "--ssh"], 0, 0),
     (&["ua-ssh-auth", "show"], 0, 0),
     (&["ua-ssh-auth", "args"], 0, 0),
@@ -106,6 +106,12 @@ const COSTS: [(&[&str], usize, usize); 9] = [
     (&["ua-ssh-auth", "canary"], 2, 10),
     (&["ua-staging", "url"], 0, 0),
     (&["ua-staging", "verify"], 1, 1),
+    (&["ua-vpsctl", "status"], 1, 1),
+    (&["ua-vpsctl", "logs", "all"], 1, 1),
+    (&["ua-vpsctl", "doctor"], 1, 1),
+    (&["ua-vpsctl", "fix-perms", "--dry-run"], 1, 1),
+    (&["ua-vpsctl", "read", "/etc/hostname"], 1, 2),
+    (&["ua-vpsctl", "browse", "/etc"], 1, 2),
 ];
 
 fn measure_ssh(lab: &Lab) -> Result<Vec<Measure>> {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, ColorChoice, Command};
 
 use crate::error::Failure;
 use crate::exit::Exit;
@@ -95,15 +95,22 @@ impl Tool {
     }
 }
 
+/// The widest that help is set: longer lines are hard to read.
+const HELP_COLUMNS: usize = 100;
+/// Arguments that all tools share are shown below those of a verb, and above `--help`.
+const LAST: usize = 900;
+
 /// Adds the arguments that all tools share.
 pub fn with_common(command: Command) -> Command {
     command
         .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(HELP_COLUMNS)
         .arg(
             Arg::new("json")
                 .long("json")
                 .action(ArgAction::SetTrue)
                 .global(true)
+                .display_order(LAST)
                 .help("Print the report as JSON, one object per line"),
         )
         .arg(
@@ -112,6 +119,7 @@ pub fn with_common(command: Command) -> Command {
                 .short('q')
                 .action(ArgAction::SetTrue)
                 .global(true)
+                .display_order(LAST)
                 .help("Print no report; failures and warnings go to stderr"),
         )
         .arg(
@@ -120,6 +128,7 @@ pub fn with_common(command: Command) -> Command {
                 .long("verbose")
                 .action(ArgAction::Count)
                 .global(true)
+                .display_order(LAST)
                 .help("Show the commands that are run"),
         )
         .arg(
@@ -129,6 +138,7 @@ pub fn with_common(command: Command) -> Command {
                 .value_parser(clap::value_parser!(Color))
                 .default_value("auto")
                 .global(true)
+                .display_order(LAST)
                 .help("When to colour (NO_COLOR is honoured)"),
         )
 }
@@ -139,9 +149,9 @@ pub fn main(tool: Tool) -> ExitCode {
 }
 
 fn run(mut tool: Tool, argv: Vec<OsString>) -> ExitCode {
-    let command = with_common(std::mem::take(&mut tool.command));
-    complete::answer(&command);
     let argv = (tool.legacy)(argv);
+    let command = with_common(std::mem::take(&mut tool.command)).color(wanted_color(&argv));
+    complete::answer(&command);
     let matches = match command.try_get_matches_from(&argv) {
         Ok(matches) => matches,
         Err(error) => {
@@ -197,6 +207,21 @@ fn run(mut tool: Tool, argv: Vec<OsString>) -> ExitCode {
     ExitCode::from(context.passed.get().copied().unwrap_or(exit.code()))
 }
 
+/// When to colour help and what is wrong with the arguments, which is known before they are parsed.
+fn wanted_color(argv: &[OsString]) -> ColorChoice {
+    let words: Vec<&str> =
+        argv.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--").collect();
+    let flag = words.iter().enumerate().rev().find_map(|(at, word)| match word.strip_prefix("--color")? {
+        "" => words.get(at + 1).copied(),
+        value => value.strip_prefix('='),
+    });
+    match flag {
+        Some("always") => ColorChoice::Always,
+        Some("never") => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    }
+}
+
 /// Words for a shell. With `--json` the report says that there are none.
 fn say(words: Option<String>, out: &Printer) {
     if let Some(words) = words.filter(|_| !out.is_json()) {
@@ -221,4 +246,20 @@ fn fail(out: &Printer, tool: &Tool, id: &'static str, error: &anyhow::Error) -> 
         }
     }
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_colour_of_help_is_the_one_that_is_typed() {
+        let wanted = |line: &str| wanted_color(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(wanted("ua-x --help"), ColorChoice::Auto);
+        assert_eq!(wanted("ua-x --color never --help"), ColorChoice::Never);
+        assert_eq!(wanted("ua-x verb --color=always -h"), ColorChoice::Always);
+        assert_eq!(wanted("ua-x --color=always --color never"), ColorChoice::Never);
+        assert_eq!(wanted("ua-x run -- ls --color=never"), ColorChoice::Auto);
+        assert_eq!(wanted("ua-x --color"), ColorChoice::Auto);
+    }
 }

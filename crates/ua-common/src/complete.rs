@@ -45,9 +45,10 @@ pub fn units() -> Vec<Candidate> {
         return Vec::new();
     };
     let short = |unit: &str| unit.rsplit(['-', '@']).next().unwrap_or(unit).to_owned();
-    let shorts: Vec<String> = profile.units.names.iter().map(|unit| short(unit)).collect();
+    let units = || profile.units.names.iter().chain(&profile.units.optional);
+    let shorts: Vec<String> = units().map(|unit| short(unit)).collect();
     let mut offered = vec![Candidate::new("all")];
-    for (unit, short) in profile.units.names.iter().zip(&shorts) {
+    for (unit, short) in units().zip(&shorts) {
         let alone = shorts.iter().filter(|other| *other == short).count() == 1;
         offered.extend(alone.then(|| Candidate::new(short.clone())));
         // What is hidden is offered where nothing else begins so.

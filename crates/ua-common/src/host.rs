@@ -208,6 +208,16 @@ impl Fact for HostError {
 }
 
 impl Host {
+    /// Is it an address that no node of any tailnet has? They are from 100.64.0.0/10 and `fd7a:115c:a1e0::/48`
+    /// (`tsaddr.CGNATRange` and `TailscaleULARange`). A name tells nothing.
+    pub fn is_elsewhere(&self) -> bool {
+        match self {
+            Self::Ip(IpAddr::V4(ip)) => ip.to_bits() & 0xffc0_0000 != 0x6440_0000,
+            Self::Ip(IpAddr::V6(ip)) => !matches!(ip.segments(), [0xfd7a, 0x115c, 0xa1e0, ..]),
+            Self::Name(_) | Self::Short(_) => false,
+        }
+    }
+
     /// Finds the one node that this host names. Membership is decided by the tailnet's own suffix and its peers,
     /// never by how a name looks.
     pub fn resolve<'a>(&self, tailnet: &'a Tailnet, break_glass: bool) -> Result<Resolved<'a>, HostError> {
@@ -275,6 +285,17 @@ fn find<'a>(name: &str, tailnet: &'a Tailnet) -> Result<Resolved<'a>, HostError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_address_tells_that_it_is_not_in_a_tailnet() {
+        let elsewhere = |text: &str| text.parse::<Host>().unwrap().is_elsewhere();
+        for of_a_tailnet in ["100.64.0.0", "100.127.255.255", "fd7a:115c:a1e0::2", "vps", "vps.example.com"] {
+            assert!(!elsewhere(of_a_tailnet), "{of_a_tailnet}");
+        }
+        for other in ["100.63.255.255", "100.128.0.0", "203.0.113.7", "fd7a:115c:a1e1::2", "::1"] {
+            assert!(elsewhere(other), "{other}");
+        }
+    }
 
     #[test]
     fn forms() {

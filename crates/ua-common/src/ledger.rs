@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One push.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Push {
     /// Its id, which begins with its time.
     pub id: String,
@@ -16,6 +16,9 @@ pub struct Push {
     pub commit: String,
     /// Is any of it not as in that commit?
     pub dirty: bool,
+    /// When it was begun to be put in place, in seconds of the epoch by the clock of the VPS; old lines have only `at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<f64>,
     /// `KIND<TAB>DIGEST-OR-TARGET<TAB>PATH` for each path that was other before.
     #[serde(default)]
     pub paths: Vec<String>,
@@ -27,7 +30,7 @@ impl Push {
         lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// The beginning of its line in the ledger; the VPS adds the paths.
+    /// The beginning of its line in the ledger; the VPS adds the time and the paths.
     pub fn head(&self) -> String {
         let line = serde_json::json!(self.id).to_string();
         let rest = serde_json::json!({

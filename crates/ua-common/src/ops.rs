@@ -48,7 +48,12 @@ pub fn token(around: &Surroundings, repo: Option<&Path>) -> Result<Option<Token>
     if let Some(value) = env {
         return Token::given(&value.to_string_lossy(), TOKEN_VARIABLE).map(Some);
     }
-    let Some(path) = repo.map(|repo| repo.join(".env")) else { return Ok(None) };
+    repo.map_or(Ok(None), stored)
+}
+
+/// The token of the repository's `.env` alone: what is there for a run that does not have this environment.
+pub fn stored(repo: &Path) -> Result<Option<Token>, Failure> {
+    let path = repo.join(".env");
     let origin = format!("`{}`", path.display());
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,

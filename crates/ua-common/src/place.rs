@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::host::{Host, HostError, RemoteHost, Resolved};
 use crate::interrupt;
 use crate::output::Printer;
-use crate::report::Check;
+use crate::report::{Check, Verdict};
 use crate::run::{RunError, which};
 use crate::settings::value::{AuthMode, PreflightMode};
 use crate::settings::{Origin, Settings, SettingsError, Sourced};
@@ -126,7 +126,7 @@ pub fn way(settings: &Settings, checks: &mut Vec<Check>) -> Way {
         PreflightMode::Never => &settings.preflight_mode.origin,
         PreflightMode::Auto | PreflightMode::Always => return Way::Tailnet,
     };
-    checks.push(Check::skip("preflight", format!("the tailnet is not checked, by {origin}")));
+    checks.push(Check::warn("preflight", format!("the tailnet is not checked, by {origin}")));
     unseen(settings, checks).map_or(Way::Refused, Way::Form)
 }
 
@@ -148,8 +148,24 @@ pub fn locate(settings: &Settings, out: &Printer, checks: &mut Vec<Check>) -> Op
     }
 }
 
-/// Asks tailscaled for the target.
+/// Asks tailscaled for the target. A break-glass target that cannot be one of the tailnet's needs no tailscaled.
 pub fn look(settings: &Settings, out: &Printer, checks: &mut Vec<Check>) -> Option<Found> {
+    let found = ask(settings, out, checks);
+    let down = |check: &Check| matches!(check.exit, Exit::TailscaleMissing | Exit::TailscaleDown);
+    let needless = settings.host_break_glass.value
+        && settings.preflight_mode.value == PreflightMode::Auto
+        && settings.host_vps.host.is_elsewhere();
+    if found.is_none()
+        && needless
+        && let Some(failed) = checks.pop_if(|check| down(check))
+    {
+        checks.push(Check { verdict: Verdict::Warn, exit: Exit::Ok, ..failed });
+        return outside(settings, checks).map(|place| Found { place, tailnet: None });
+    }
+    found
+}
+
+fn ask(settings: &Settings, out: &Printer, checks: &mut Vec<Check>) -> Option<Found> {
     let limit = settings.preflight_timeout.0;
     let start = Instant::now();
     let Some(program) = which("tailscale") else {
@@ -365,7 +381,9 @@ pub fn pong(place: &Place, limit: Duration) -> Vec<Check> {
     }
     let detail = format!("no pong from `{}` ({ip}) in {TRIES} tries: {said}", place.name);
     let check = Check::fail("peer.reachable", Exit::PeerUnreachable, detail);
-    vec![check.hint("ua-preflight --wait 5m").since(start)]
+    vec![
+        check.hint("ua-preflight --wait 5m  # it stays away: runbooks/incident_tailnet_down.md").since(start),
+    ]
 }
 
 /// `srv` is `srv.tail.ts.net`.

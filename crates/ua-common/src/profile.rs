@@ -536,7 +536,7 @@ mod tests {
         );
         let said = wrong("optional = [\"csi-ingester\"]", "optional = [\"--all\"]");
         assert!(said.contains("`--all` is not a name"), "{said}");
-        for mode in ["0600", "rw", "888", "000"] {
+        for mode in ["0600", "6400", "64", "888", "000"] {
             let said = wrong("mode = \"600\"", &format!("mode = \"{mode}\""));
             let place = format!("p.toml:{}: `{mode}` is not a mode of three", line("mode = \"600\""));
             assert!(said.starts_with(&place), "{said}");

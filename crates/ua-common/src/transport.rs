@@ -291,7 +291,9 @@ impl Transport {
     pub fn attached(&self, line: &str, tty: bool) -> Result<i32, TransportError> {
         let word = base64(line.as_bytes());
         let command = format!("sh -c 'eval \"$(printf %s \"$0\" | base64 -d)\"' {word}");
-        let cmd = ssh_cmd(&self.dir, &["-o", "ProxyCommand=false"], Duration::MAX)
+        // Behind a terminal ssh would say that the connection was closed, which goes on.
+        let options = ["-o", "ProxyCommand=false", "-o", "LogLevel=ERROR"];
+        let cmd = ssh_cmd(&self.dir, &options, Duration::MAX)
             .arg(if tty { "-tt" } else { "-T" })
             .arg("--")
             .arg(&self.opening.target.name)

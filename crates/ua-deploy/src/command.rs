@@ -15,6 +15,11 @@ use crate::release::Dirty;
 use crate::{NAME, Options, attach, counted, records, rollback, run, status, unlock};
 
 const EXAMPLES: &str = "\
+Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
+VPS, 30 busy, 31 the VPS is not ready, 32 upload failed, 33 the old release
+serves again, 34 broken, 40/42 staging is required and cannot be set up,
+43 it is public, 60 public smoke
+
 Examples:
   ua-deploy plan                    what would happen; changes nothing anywhere
   ua-deploy                         ship HEAD of the repository
@@ -23,12 +28,7 @@ Examples:
   ua-deploy rollback                deploy what served before
   ua-deploy attach                  follow a deploy whose client is gone
   ua-deploy status                  what runs now, and what was changed since
-  ua-deploy history                 what was deployed, by whom, how it ended
-
-Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
-VPS, 30 busy, 31 the VPS is not ready, 32 upload failed, 33 the old release
-serves again, 34 broken, 40/42 staging is required and cannot be set up,
-43 it is public, 60 public smoke";
+  ua-deploy history                 what was deployed, by whom, how it ended";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -36,10 +36,38 @@ Examples:
   ua-deploy run --allow-dirty       leave uncommitted changes out, and list them
   UA_VPS_HOST=root@vps.tail1234.ts.net ua-deploy run";
 
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  ua-deploy plan --ref v1.4.2       what another commit would change
+  ua-deploy plan --json | jq '.data | {since, plan, drift}'";
+
+const ROLLBACK_EXAMPLES: &str = "\
+Examples:
+  ua-deploy rollback --dry-run      to what, and what it would restart
+  ua-deploy rollback                the newest good one before this
+  ua-deploy rollback 20260221T1200  that one; `ua-deploy history` has its id";
+
+const UNLOCK_EXAMPLES: &str = "\
+Examples:
+  ua-deploy status --json | jq -r '.checks[] | select(.id == \"lock\") | .detail'
+  ua-deploy unlock 20260221T120000.000Z-012d5311a958
+  ua-deploy unlock 20260221T120000.000Z-012d5311a958 --force   though it lives";
+
+const ATTACH_EXAMPLES: &str = "\
+Examples:
+  ua-deploy attach                  the newest one
+  ua-deploy attach 20260221T120000.000Z-012d5311a958
+  ua-deploy attach; echo $?         its exit code, as its own client had it";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  ua-deploy status
+  ua-deploy status --json | jq -r .data.serving.commit";
+
 const HISTORY_EXAMPLES: &str = "\
 Examples:
   ua-deploy history
-  ua-deploy history --format json | jq -r 'select(.verdict == \"ok\") | .commit' | tail -n 1
+  ua-deploy history --format json | jq -r 'select(.verdict == \"ok\") | .commit'
   ua-deploy history --format ids -0 | xargs -0 -n 1 echo";
 
 /// `ua-deploy`.
@@ -57,13 +85,13 @@ pub fn tool() -> Tool {
         .subcommand(
             Command::new("plan")
                 .about("Look at everything and say what a deploy would do; changes nothing (the same as run --dry-run)")
-                .after_help("Example:\n  ua-deploy plan --json | jq '.data | {since, plan, drift}'")
+                .after_help(PLAN_EXAMPLES)
                 .args(run_args().into_iter().filter(|arg| arg.get_id() != "dry-run")),
         )
         .subcommand(
             Command::new("rollback")
                 .about("Deploy the commit of an older release, in the same way as any other")
-                .after_help("Examples:\n  ua-deploy rollback --dry-run\n  ua-deploy rollback\n  ua-deploy rollback 20260221T120000")
+                .after_help(ROLLBACK_EXAMPLES)
                 .arg(
                     Arg::new("ID").help(
                         "The release, or how its id begins; without it the newest good one before the one that serves",
@@ -74,7 +102,7 @@ pub fn tool() -> Tool {
         .subcommand(
             Command::new("unlock")
                 .about("End an activation that holds the lock; one that died holds nothing")
-                .after_help("Example:\n  ua-deploy unlock 20260221T120000.000Z-012d5311a958 --force")
+                .after_help(UNLOCK_EXAMPLES)
                 .arg(Arg::new("ID").required(true).help("The holder, as `ua-deploy status` names it"))
                 .arg(
                     Arg::new("force")
@@ -87,16 +115,14 @@ pub fn tool() -> Tool {
         .subcommand(
             Command::new("attach")
                 .about("Follow a deploy that an earlier client left, confirm it, and end with its exit code")
-                .after_help(
-                    "Examples:\n  ua-deploy attach\n  ua-deploy attach 20260221T120000.000Z-012d5311a958",
-                )
+                .after_help(ATTACH_EXAMPLES)
                 .arg(Arg::new("ID").help("The deploy, or how its id begins; without it the newest"))
                 .args(table::flags(&["repo", "host", "ssh", "preflight", "transfer", "staging", "public"])),
         )
         .subcommand(
             Command::new("status")
                 .about("What runs now, since when, who holds the lock, what was changed on the VPS since")
-                .after_help("Example:\n  ua-deploy status --json | jq -r .data.serving.commit")
+                .after_help(STATUS_EXAMPLES)
                 .args(table::flags(&["host", "ssh", "preflight"])),
         )
         .subcommand(

@@ -417,12 +417,15 @@ impl<'a> Story<'a> {
             "l" => {
                 let text = printable(text);
                 let title = text.strip_prefix("== ");
-                self.bar.set_message(title.unwrap_or(&text).to_owned());
+                // What says nothing hides nothing.
+                if !text.trim().is_empty() {
+                    self.bar.set_message(title.unwrap_or(&text).to_owned());
+                }
                 match title {
                     // Where no bar is drawn the titles alone tell how far it is.
                     Some(title) if self.bar.is_hidden() => self.out.note(title),
                     Some(title) => self.step(Some(title.to_owned())),
-                    None => self.out.detail(&text),
+                    None => self.bar.suspend(|| self.out.detail(&text)),
                 }
                 if self.log.len() == TAIL {
                     self.log.pop_front();

@@ -70,7 +70,7 @@ impl Shown<'_> {
         let lines = self.lines(self.since(context, vps).as_ref());
         if !context.out.is_json() {
             for line in &lines {
-                context.out.data(&format!("would {line}"));
+                context.out.would(line);
             }
         }
         let plan = self.plan;

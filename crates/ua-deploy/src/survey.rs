@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn optional_units_are_asked_about_as_well() {
         let args = arguments("/s", "/a", &Profile::built_in().unwrap(), &Release::of(&[("a", "1")]));
-        let units = args.windows(2).filter(|pair| pair[0] == "unit").map(|pair| pair[1].as_str());
-        assert_eq!((units.clone().count(), units.last()), (7, Some("csi-ingester.service")));
+        let mut units = args.windows(2).filter(|pair| pair[0] == "unit").map(|pair| pair[1].as_str());
+        assert_eq!((units.clone().count(), units.next_back()), (7, Some("csi-ingester.service")));
     }
 }

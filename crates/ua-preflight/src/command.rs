@@ -14,15 +14,16 @@ use ua_common::settings::{Layer, Origin, Raw, table};
 use crate::{Options, check};
 
 const EXAMPLES: &str = "\
-Examples:
-  ua-preflight                              check the VPS of the settings
-  ua-preflight -q && ./old-script.sh        gate a script on it
-  ua-preflight root@vps.tail1234.ts.net     check another target
-  ua-preflight --ssh --wait 2m              wait for a reboot, and for its SSH server
-  ua-preflight --json | jq -r .verdict      pass, warn, skip or fail
+Exit codes: 0 ok, 2 usage, 10 no tailscale, 11 tailscale down,
+12 peer unreachable, 13 DNS, 14 not a MagicDNS name, 20 no SSH server,
+21 SSH would refuse, 130 interrupted
 
-Exit codes: 0 ok, 2 usage, 10 no tailscale, 11 tailscale down, 12 peer unreachable, 13 DNS,
-14 not a MagicDNS name, 20 no SSH server, 21 SSH would refuse, 130 interrupted";
+Examples:
+  ua-preflight                           check the VPS of the settings
+  ua-preflight -q && ./old-script.sh     gate a script on it
+  ua-preflight root@vps.tail1234.ts.net  check another target
+  ua-preflight --ssh --wait 2m           after a reboot, until its sshd answers
+  ua-preflight --json | jq -r .verdict   pass, warn, skip or fail";
 
 /// `ua-preflight`.
 pub fn tool() -> Tool {

@@ -224,9 +224,9 @@ fn skipping_is_visible_and_still_judges_the_form() {
     insta::assert_snapshot!(place.shown(&output), @"
     exit: 0
     --- stdout
-    skip preflight    the tailnet is not checked, by --preflight
+    warn preflight    the tailnet is not checked, by --preflight
     ok   host.policy  `srv1360701.taildcc090.ts.net` has the form that is asked for
-    vps: ok   root@srv1360701.taildcc090.ts.net
+    vps: warn root@srv1360701.taildcc090.ts.net
     --- stderr
     ");
     for host in ["root@100.64.0.2", "root@srv1360701"] {
@@ -251,6 +251,29 @@ fn break_glass_warns_and_skips_what_is_outside() {
     vps: warn root@203.0.113.7
     --- stderr
     ");
+}
+
+#[test]
+fn break_glass_goes_around_a_tailscaled_that_is_down() {
+    let place = Place::new();
+    for (scenario, first) in [("daemon-stopped", "warn tailscale.daemon"), ("down", "warn tailscale.state")] {
+        place.tailscale(scenario);
+        let output = place.run(BIN).args(["--break-glass", "root@203.0.113.7"]).output().unwrap();
+        let shown = place.shown(&output);
+        assert_eq!(output.status.code(), Some(0), "{shown}");
+        assert!(shown.contains(first) && shown.contains("warn host.policy"), "{shown}");
+        // What may be a node of the tailnet is not spoken to past it.
+        for target in ["root@100.64.0.2", "root@vps.example.com"] {
+            let output = place.run(BIN).args(["--break-glass", target]).output().unwrap();
+            assert_eq!(output.status.code(), Some(11), "{}", place.shown(&output));
+        }
+        let always = ["--break-glass", "--preflight", "always", "root@203.0.113.7"];
+        let output = place.run(BIN).args(always).output().unwrap();
+        assert_eq!(output.status.code(), Some(11), "{}", place.shown(&output));
+    }
+    place.tailscale("daemon-stopped");
+    let without = place.run(BIN).arg("root@203.0.113.7").output().unwrap();
+    assert_eq!(without.status.code(), Some(11), "{}", place.shown(&without));
 }
 
 #[test]

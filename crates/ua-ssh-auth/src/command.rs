@@ -28,16 +28,80 @@ use crate::{canary, client, switch};
 const NAME: &str = "ua-ssh-auth";
 
 const EXAMPLES: &str = "\
-Examples:
-  ua-ssh-auth check --both                     prove the way in, and the break-glass way in
-  ssh $(ua-ssh-auth args) root@VPS uptime      an old script, connecting as the tools do
-  ua-ssh-auth canary --no-wait                 try Tailscale SSH, write a line in the ledger
-  ua-ssh-auth status                           does the ledger allow the cut-over, and what is missing
-  ua-ssh-auth cutover --dry-run                what the cut-over would check and change
-  ua-ssh-auth rollback                         back to keys, at once
+Exit codes: 0 ok, 1 a proof or the rule failed, 2 usage, 10-14 no way to the
+VPS, 20 no SSH, 21 refused, 22 check not approved, 23 host key, 32 a transfer
+of the canary failed
 
-Exit codes: 0 ok, 1 a proof or the rule failed, 2 usage, 10-14 no way to the VPS, 20 no SSH,
-21 refused, 22 check not approved, 23 host key, 32 a transfer of the canary failed";
+Examples:
+  ua-ssh-auth check --both                 prove the way in, and break-glass
+  ssh $(ua-ssh-auth args) root@VPS uptime  an old script, as the tools connect
+  ua-ssh-auth canary --no-wait             try Tailscale SSH, keep the evidence
+  ua-ssh-auth status                       what the cut-over still lacks
+  ua-ssh-auth cutover --dry-run            what it would check and change
+  ua-ssh-auth rollback                     back to keys, at once";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth show
+  UA_SSH_AUTH_MODE=tailscale_ssh ua-ssh-auth show
+  ua-ssh-auth show --json | jq -r .data.config   the configuration for ssh";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth check --both
+  ua-ssh-auth check --mode keys --keys-port 2222";
+
+const ARGS_EXAMPLES: &str = "\
+When it fails it still prints a word, one that ssh refuses: a script that does
+not look at exit codes must not go on with ssh's own defaults.
+
+Examples:
+  ua-ssh-auth args
+  ua-ssh-auth args --auth-mode tailscale_ssh   the other way in
+  ssh $(ua-ssh-auth args) root@srv1360701.taildcc090.ts.net uptime
+  scp $(ua-ssh-auth args) notes.txt root@srv1360701.taildcc090.ts.net:
+  ssh (ua-ssh-auth args) root@srv1360701.taildcc090.ts.net uptime    # fish";
+
+const RSH_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth rsh
+  ua-ssh-auth rsh --json | jq -r .data.rsh   and why there is none, if so
+  rsync -e \"$(ua-ssh-auth rsh)\" -a dir/ root@srv1360701.taildcc090.ts.net:dir/
+  GIT_SSH_COMMAND=\"$(ua-ssh-auth rsh)\" git fetch vps";
+
+const ENV_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth env
+  ua-ssh-auth env >ua.env && . ./ua.env   once for a whole script
+  eval \"$(ua-ssh-auth env)\" && ssh $UA_SSH_ARGS \"$UA_VPS_HOST\" uptime
+  eval \"$(ua-ssh-auth env)\" && rsync -e \"$UA_SSH_RSH\" -a . \"$UA_VPS_HOST:dir/\"";
+
+const KNOWN_HOSTS_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth known-hosts                     look
+  ua-ssh-auth known-hosts --print             as lines of a known_hosts file
+  ua-ssh-auth known-hosts --accept --dry-run  the fingerprint of a new sshd";
+
+const CANARY_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth canary --dry-run                      what it tries
+  ua-ssh-auth canary                                try it, wait for a check
+  0 */8 * * * ua-ssh-auth canary --no-wait --quiet  in a user's crontab";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth status
+  ua-ssh-auth status --json | jq .data.rule";
+
+const CUTOVER_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth cutover --dry-run
+  ua-ssh-auth cutover";
+
+const ROLLBACK_EXAMPLES: &str = "\
+Examples:
+  ua-ssh-auth rollback --dry-run    what it would write, and where
+  ua-ssh-auth rollback && ua-ssh-auth check";
 
 /// `ua-ssh-auth`.
 pub fn tool() -> Tool {
@@ -88,36 +152,36 @@ pub fn tool() -> Tool {
         .subcommand(with_mode(
             "show",
             "Say how the VPS would be reached, and who decided that; contacts nobody",
-            "Example:\n  UA_SSH_AUTH_MODE=tailscale_ssh ua-ssh-auth show",
+            SHOW_EXAMPLES,
         ))
         .subcommand(
             without_mode(
                 "check",
                 "Connect, prove the mode, run a command (one connection and one exec per mode)",
-                "Examples:\n  ua-ssh-auth check --both\n  ua-ssh-auth check --mode keys --keys-port 2222",
+                CHECK_EXAMPLES,
             )
             .args([mode, both, no_wait()]),
         )
         .subcommand(with_mode(
             "args",
             "Print one word for ssh, scp and sftp that makes them connect as the tools do (-F and a file)",
-            "Examples:\n  ssh $(ua-ssh-auth args) root@srv1360701.taildcc090.ts.net uptime\n  ssh (ua-ssh-auth args) root@srv1360701.taildcc090.ts.net uptime    # fish\n\nWhen it fails it still prints a word, one that ssh refuses: a script that does not look at exit\ncodes must not go on with ssh's own defaults.",
+            ARGS_EXAMPLES,
         ))
         .subcommand(with_mode(
             "rsh",
             "Print the command for rsync -e",
-            "Example:\n  rsync -e \"$(ua-ssh-auth rsh)\" -a dir/ root@srv1360701.taildcc090.ts.net:dir/",
+            RSH_EXAMPLES,
         ))
         .subcommand(with_mode(
             "env",
             "Print variables for eval: UA_VPS_HOST, UA_SSH_ARGS, UA_SSH_RSH",
-            "Example:\n  eval \"$(ua-ssh-auth env)\" && ssh $UA_SSH_ARGS \"$UA_VPS_HOST\" uptime",
+            ENV_EXAMPLES,
         ))
         .subcommand(
             with_mode(
                 "known-hosts",
                 "Say whose word the VPS's host key has; accept a first one, or a changed one",
-                "Examples:\n  ua-ssh-auth known-hosts                      look\n  ua-ssh-auth known-hosts --print              as lines of a known_hosts file\n  ua-ssh-auth known-hosts --accept --dry-run   the fingerprint of an sshd met for the first time",
+                KNOWN_HOSTS_EXAMPLES,
             )
             .arg(act("print", "Print the keys in force, as lines of a known_hosts file").conflicts_with("dry-run"))
             .arg(act("accept", "Take the keys of a host that has none yet, and show their fingerprints"))
@@ -128,21 +192,21 @@ pub fn tool() -> Tool {
         .subcommand(
             without_mode(
                 "canary",
-                "Try everything the tools do over SSH in mode tailscale_ssh; one line in the ledger\n(two connections, ten execs)",
-                "Example, every eight hours from a user's crontab:\n  0 */8 * * * ua-ssh-auth canary --no-wait --quiet",
+                "Try everything the tools do over SSH in mode tailscale_ssh; one line in the ledger (two connections, ten execs)",
+                CANARY_EXAMPLES,
             )
             .args([no_wait(), dry_run()]),
         )
         .subcommand(local(
             "status",
             "Say what the ledger adds up to, and what the cut-over still lacks; contacts nobody",
-            "Example:\n  ua-ssh-auth status --json | jq .data.rule",
+            STATUS_EXAMPLES,
         ))
         .subcommand(
             without_mode(
                 "cutover",
                 "Make tailscale_ssh the mode, if the ledger's rule holds and keys are proved as break-glass",
-                "Examples:\n  ua-ssh-auth cutover --dry-run\n  ua-ssh-auth cutover",
+                CUTOVER_EXAMPLES,
             )
             .args([no_wait(), dry_run()]),
         )
@@ -150,7 +214,7 @@ pub fn tool() -> Tool {
             local(
                 "rollback",
                 "Make keys the mode again; contacts nobody",
-                "Example:\n  ua-ssh-auth rollback && ua-ssh-auth check",
+                ROLLBACK_EXAMPLES,
             )
             .arg(dry_run()),
         );

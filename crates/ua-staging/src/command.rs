@@ -17,15 +17,15 @@ use crate::{Conflict, View, Vps, ensure, legacy, status, view};
 const NAME: &str = "ua-staging";
 
 const EXAMPLES: &str = "\
+Exit codes: 0 ok, 10-23 no way to the VPS, 40 serve not enabled,
+41 unhealthy, 42 routes differ, 43 open to the internet
+
 Examples:
   ua-staging ensure                     set up both routes, see them healthy
   ua-staging ensure --dry-run           what it would change
   ua-staging ensure --replace           take a port over from something else
   ua-staging verify -q && echo healthy  look, change nothing
-  ua-staging url ui                     the address of the UI
-
-Exit codes: 0 ok, 10-23 no way to the VPS, 40 serve not enabled,
-41 unhealthy, 42 routes differ, 43 open to the internet";
+  ua-staging url ui                     the address of the UI";
 
 /// `ua-staging`.
 pub fn tool() -> Tool {
@@ -108,6 +108,7 @@ Examples:
                 "\
 Examples:
   ua-staging url
+  ua-staging url ui
   curl -sf \"$(ua-staging url api)/api/health\"",
             )
             .arg(Arg::new("PART").value_parser(["ui", "api"]).help("Only this one")),
@@ -204,7 +205,7 @@ fn push(report: &mut Report, checks: Vec<Check>) {
 fn show(context: &Context, report: &mut Report, lines: &[String]) {
     if !context.out.is_json() {
         for line in lines {
-            context.out.data(&format!("would {line}"));
+            context.out.would(line);
         }
     }
     report.data.insert("plan".to_owned(), json!(lines));
@@ -276,7 +277,8 @@ fn status(context: &Context, vps: &Vps<'_>, view: &View, report: &mut Report) ->
     };
     if !context.out.is_json() {
         for line in status::table(&rows, context.out.columns()) {
-            context.out.data(&line);
+            let head = line.starts_with(status::HEAD[0]);
+            context.out.data(&if head { context.out.heading(&line) } else { line });
         }
     }
     report.data.insert("rows".to_owned(), json!(rows));

@@ -10,7 +10,7 @@ use ua_common::transport::{Script, Transport};
 
 use crate::Conflict;
 use crate::health::pause;
-use crate::plan::{Action, Obstacle, Route, plan, undo};
+use crate::plan::{Action, Obstacle, PLAIN_HTTP, Route, plan, undo};
 use crate::serve::Actual;
 
 const OBSERVE: Script = Script {
@@ -129,10 +129,9 @@ impl Fact for StagingError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Disabled { url: Some(url), .. } => Some(format!("open {url}")),
-            Self::Disabled { url: None, .. } => Some(
-                "enable HTTPS certificates for the tailnet, or use plain http inside it: --scheme http"
-                    .to_owned(),
-            ),
+            Self::Disabled { url: None, .. } => {
+                Some(format!("enable HTTPS certificates for the tailnet, or {PLAIN_HTTP}"))
+            }
             Self::Refused { .. } | Self::Unchanged { .. } | Self::Restless { .. } => {
                 Some("ua-staging status".to_owned())
             }

@@ -7,6 +7,10 @@ use ua_common::settings::value::{Scheme, StatusSet};
 
 use crate::serve::{Actual, Handler, Listener, ServeConfig};
 
+/// What to do where the tailnet gives no certificates, in words.
+pub const PLAIN_HTTP: &str = "use plain http inside the tailnet; in ua.toml: \
+    [staging] scheme = \"http\", ui_port = 8080, api_port = 8081";
+
 /// One private address of the app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -221,7 +225,7 @@ impl Fact for Obstacle {
             }
             Self::Public { port, kind, .. } => format!("on the VPS: tailscale funnel --{kind}={port} off"),
             Self::Disabled { url, .. } => {
-                format!("open {url}, or use plain http inside the tailnet: --scheme http")
+                format!("open {url}, or {PLAIN_HTTP}")
             }
             Self::SamePort { .. } => "give one of them another port: --api-port 8443".to_owned(),
             Self::NotRunning { .. } => "on the VPS: tailscale up".to_owned(),

@@ -126,7 +126,8 @@ impl Row {
     }
 }
 
-const HEAD: [&str; 7] = ["ROUTE", "ADDRESS", "WANTED", "SERVED", "HEALTH", "ON THE VPS", "CERTIFICATE"];
+/// The head of the table. No route is called as its first column is.
+pub const HEAD: [&str; 7] = ["ROUTE", "ADDRESS", "WANTED", "SERVED", "HEALTH", "ON THE VPS", "CERTIFICATE"];
 /// The same in a row that stands by itself, after route and address.
 const NAMES: [&str; 5] = ["wanted", "served", "health", "on the VPS", "certificate"];
 

@@ -31,18 +31,19 @@ use crate::{id, legacy, session, status, toggle, watch};
 const NAME: &str = "ua-sync";
 
 const EXAMPLES: &str = "\
+The mirror is for looking at finished work. What runs on the VPS is judged
+there. Without a verb it is `watch`, as the old script was.
+
+Exit codes: 0 ok, 1 something here or there failed, 2 wrong call or settings,
+10-23 no way to the VPS, 30 another run has the mirror, 32 the transfer failed,
+50 some workspaces failed, 51 a deletion was refused, 130 interrupted
+
 Examples:
   ua-sync once                          copy what is ready and missing
   ua-sync once --dry-run                what it would copy
   ua-sync list --pending --format ids | ua-sync pull -
   ua-sync status --json | jq .sync_state
-  ua-sync timer on --interval 10m       every ten minutes, as this user
-
-The mirror is for looking at finished work. What runs on the VPS is judged there.
-
-Exit codes: 0 ok, 1 something here or there failed, 2 wrong call or settings,
-10-23 no way to the VPS, 30 another run has the mirror, 32 the transfer failed,
-50 some workspaces failed, 51 a deletion was refused, 130 interrupted";
+  ua-sync timer on --interval 10m       every ten minutes, as this user";
 
 /// Options that change what is copied, and how.
 const COPYING: [&str; 8] = [
@@ -240,6 +241,13 @@ Examples:
         .subcommand(
             Command::new("timer")
                 .about("A timer of this user that runs `ua-sync once`; off unless you turn it on")
+                .after_help(
+                    "\
+Examples:
+  ua-sync timer on --interval 10m   every ten minutes
+  ua-sync timer status              is it on, and how did its last run end
+  ua-sync timer off                 stop, and remove its units",
+                )
                 .subcommand_required(true)
                 .subcommand(timer_verb(
                     "on",
@@ -668,6 +676,7 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
                 .push(Check::pass("timer.plan", format!("`{name}` would be turned on; nothing was changed")));
         } else {
             report.checks.extend(timer::on(&timer, &context.around)?);
+            report.checks.extend(tokenless(&timer)?);
         }
         Ok(())
     };
@@ -700,6 +709,26 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
         }
     }
     Ok(context.finish(&[report]))
+}
+
+/// A warning if no run of the timer can ask the toggle that it respects: it has not the environment of this shell.
+fn tokenless(timer: &Timer) -> Result<Option<Check>, Failure> {
+    if !timer.argv.iter().any(|word| word == "--respect-remote-toggle") || ops::stored(&timer.dir)?.is_some()
+    {
+        return Ok(None);
+    }
+    let file = timer.dir.join(".env");
+    let detail = format!(
+        "its runs respect the app's toggle, and cannot ask it: `{}` has no {}",
+        file.display(),
+        ops::TOKEN_VARIABLE
+    );
+    let hint = format!(
+        "write {}=… to `{}`, or: ua-sync timer on --ignore-remote-toggle",
+        ops::TOKEN_VARIABLE,
+        file.display()
+    );
+    Ok(Some(Check::warn("timer.toggle", detail).hint(hint)))
 }
 
 /// The timer that these settings and options mean.

@@ -222,7 +222,7 @@ impl Prune<'_> {
                     "the mirror holds it, proved"
                 };
                 if !self.out.is_json() {
-                    self.out.data(&printable(&format!("would delete {}: {why}", row.id)));
+                    self.out.would(&format!("delete {}: {why}", row.id));
                 }
             }
         } else {

@@ -301,7 +301,7 @@ impl Run<'_> {
         );
         if !self.out.is_json() {
             for line in &lines {
-                self.out.data(&printable(&format!("would {line}")));
+                self.out.would(line);
             }
         }
         report.data.insert("plan".to_owned(), json!(lines));

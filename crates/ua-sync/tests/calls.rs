@@ -265,6 +265,23 @@ fn pull_reads_what_list_prints() {
 }
 
 #[test]
+fn a_list_fits_the_terminal_and_its_ids_are_whole() {
+    let vps = Vps::new();
+    let long = format!("session_{}", "x".repeat(50));
+    for id in ["session_20260221_101500_ab12", "session_2", &long] {
+        vps.ended(id, 900);
+    }
+    let seen = ua_tests::terminal::run(&vps.command(&["list"]), 80);
+    assert_eq!((seen.code, seen.wider_than(80)), (Some(0), Vec::new()), "{}", seen.raw);
+    for id in ["session_20260221_101500_ab12", "session_2", &long] {
+        assert!(seen.lines().iter().any(|line| line.split(' ').next() == Some(id)), "{}", seen.raw);
+    }
+    let (whole, _) = vps.ends(&["list"], 0);
+    assert_eq!(whole.lines().count(), 4, "a line each: {whole}");
+    assert!(whole.lines().all(|line| line.len() > 80), "{whole}");
+}
+
+#[test]
 fn p105_bad_ids_are_refused_before_anything_is_contacted() {
     let vps = Vps::new();
     for id in ["..", "/etc", "a/b", "-x", "--host=root@evil", "a|b", ".git", "remote_vps_workspaces", "a\nb"]

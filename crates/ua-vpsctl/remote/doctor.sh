@@ -17,7 +17,6 @@ main() {
 		END { print "memory\t" kib["MemTotal:"] "\t" kib["MemAvailable:"] "\t" kib["SwapTotal:"] + 0 "\t" kib["SwapFree:"] + 0 }
 	' /proc/meminfo
 	[ -z "$watchdog" ] || watchdog_facts
-	open_pushes | sed "s/^/pushed$tab/"
 	[ ! -f "$state/history.jsonl" ] || tail -n 500 "$state/history.jsonl" | sed "s/^/history$tab/"
 	serve=$(look 5 2>/dev/null) && fact serve "$(printf '%s' "$serve" | tr -d '\n')"
 	certificates
@@ -62,13 +61,27 @@ watchdog_facts() {
 	fact watchdog "$(systemctl is-enabled "$watchdog" 2>/dev/null)$tab$(systemctl is-active "$watchdog" 2>/dev/null)"
 	service=${watchdog%.timer}.service
 	[ -z "$(systemctl show --property=User --value "$service")" ] || return 0
-	# What root runs of the app's own files, which their owner can change.
-	systemctl show --property=ExecStart --value "$service" | tr ' ' '\n' | sed 's/^[^/]*=//' | sort -u |
+	command=$(systemctl show --property=ExecStart --value "$service")
+	fact command "$(printf '%s' "$command" | tr '\n' ' ' | sed -n 's/.* argv\[\]=\(.*\) ; ignore_errors=.*/\1/p')"
+	# What root runs of the app's own files, and who else can change it.
+	printf '%s' "$command" | tr ' ' '\n' | sed 's/^[^/]*=//' | sort -u |
 		while IFS= read -r path; do
 			case $path in
-				"$app"/*) [ ! -e "$path" ] || fact rootruns "$path$tab$(stat -c %U "$path")$tab$(stat -c %U "${path%/*}")" ;;
+				"$app"/*) [ ! -e "$path" ] || fact rootruns "$path$tab$(changer "$path")" ;;
 			esac
 		done
+}
+
+# Who but root can change PATH, or put another in its place: by itself, or by a directory above it, up to the app's.
+changer() {
+	at=$1
+	while :; do
+		who=$(find -H "$at" -maxdepth 0 \( ! -user root -printf %u -o -perm /002 -printf everybody -o \
+			-perm /020 ! -group root -printf 'group %g' \))
+		if [ -n "$who" ] || [ "$at" = "$app" ]; then break; fi
+		at=${at%/*}
+	done
+	printf '%s' "$who"
 }
 
 # NAME and until when, in seconds of the epoch.

@@ -1,13 +1,13 @@
 # shellcheck shell=sh disable=SC2154
-# Puts an upload in place, a file at a time, once it is written down in the ledger, and restarts what reads it. Sent together
-# with lying.sh, ledger.sh, restarting.sh.
-# usage: push {yes|no} STATE APP ID WHO OWNER MODES HEAD MANIFEST SPECIAL [STABLE-SECONDS LIMIT [?]UNIT…]
+# Puts an upload in place, a file at a time, once it is written down in the ledger, and restarts what reads it, or says what
+# runs of that. Sent together with lying.sh, ledger.sh, restarting.sh.
+# usage: push {yes|no} STATE APP ID WHO OWNER MODES HEAD MANIFEST SPECIAL {look UNIT…|STABLE-SECONDS LIMIT [?]UNIT…}
 #   yes       only says what would change
 #   MODES     as rsync's --chmod takes them
 #   HEAD      the beginning of the line in the ledger
 #   MANIFEST  KIND<TAB>DIGEST-OR-TARGET<TAB>PATH of what lies in STATE/incoming/push-ID/tree
 #   SPECIAL   OWNER<TAB>MODE<TAB>PATH of files that have another owner and mode than the rest
-# Out: {new|other|same}<TAB>PATH, then as restart_units says. Exits 30 with the holder if the lock is held, 32 if the upload
+# Out: {new|other|same}<TAB>PATH, then runs<TAB>UNIT of those that run, or as restart_units says. Exits 30 with the holder if the lock is held, 32 if the upload
 # is not what was sent, 1 and says why if something is in the way; nothing was put in place then. 1 as well if a unit is down.
 main() {
 	dry=$1 state=$2 app=$3 id=$4 who=$5 owner=$6 modes=$7 head=$8 manifest=$9
@@ -33,6 +33,7 @@ main() {
 	fi
 	look
 	cat "$work/seen"
+	[ "$1" != look ] || runs "$@"
 	[ "$dry" != yes ] || exit 0
 	if [ -s "$work/changed" ]; then
 		write_down || fail 'the ledger could not be written, so nothing was put in place'
@@ -41,7 +42,15 @@ main() {
 			fail "not everything is in place as it was sent; the ledger names all of push $id"
 	fi
 	# The lock is held until the units are judged: a deploy would restart them as well.
-	[ "$#" -eq 0 ] || restart_units "$@"
+	[ "$1" = look ] || restart_units "$@"
+}
+
+# Which of the units run, and so go on with what they have read.
+runs() {
+	shift
+	for unit in "$@"; do
+		[ "$(property "$unit" ActiveState)" != active ] || printf 'runs\t%s\n' "$unit"
+	done
 }
 
 fail() {
@@ -106,7 +115,8 @@ write_down() {
 	line=$(as_paths <"$work/changed") && ledger=$state/ledger.jsonl || return 1
 	# A line that a full disk cut short must not take this one with it.
 	[ -z "$(tail -c 1 "$ledger" 2>/dev/null)" ] || echo >>"$ledger" || return 1
-	printf '%s%s\n' "$head" "$line" >>"$ledger" && sync "$ledger"
+	# By the clock that also says when a process was started.
+	printf '%s"placed":%s,%s\n' "$head" "$(date +%s.%6N)" "$line" >>"$ledger" && sync "$ledger"
 }
 
 # Owner and mode are right before a file has its name. rsync puts each one beside its place, and renames it.

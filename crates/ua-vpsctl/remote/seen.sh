@@ -1,7 +1,10 @@
 # shellcheck shell=sh
-# How units are, what they run, and who deploys. Sent together with the scripts that ask: seen STATE [?]UNIT…
+# How units are, what they run, and who deploys. Sent together with ledger.sh and the scripts that ask: seen STATE [?]UNIT…
 # A unit with `?` before it is left out where there is none.
-# Out: unit<TAB>ID LOAD ACTIVE SUB RESTARTS SECONDS MEMORY PID, runs<TAB>UNIT COMMITS, served<TAB>RELEASE, busy<TAB>HOLDER
+# Out: unit<TAB>ID LOAD ACTIVE SUB RESTARTS SECONDS MEMORY PID START, runs<TAB>UNIT COMMITS, served<TAB>RELEASE,
+# release<TAB>ID SWITCHED RUNNING of each that was proved (when its switch began, and when what runs was noted),
+# open<TAB>ID of each after it that was neither proved nor taken back, pushed<TAB>LINE of the ledger that is not settled,
+# busy<TAB>HOLDER, locked<TAB>SINCE
 seen() {
 	state=$1 optional=' '
 	shift
@@ -15,7 +18,9 @@ seen() {
 		esac
 		set -- "$@" "$unit"
 	done
-	systemctl show --property=Id,LoadState,ActiveState,SubState,NRestarts,StateChangeTimestampMonotonic,MemoryCurrent,MainPID "$@" |
+	# The time of the start is compared with those of files, so it is a date as well.
+	systemctl show --timestamp=us+utc \
+		--property=Id,LoadState,ActiveState,SubState,NRestarts,StateChangeTimestampMonotonic,MemoryCurrent,MainPID,ExecMainStartTimestamp "$@" |
 		awk -F = -v up="$(cut -d ' ' -f 1 /proc/uptime)" -v optional="$optional" '
 			function row() {
 				if (!("Id" in value)) return
@@ -26,7 +31,7 @@ seen() {
 				}
 				age = int(up - value["StateChangeTimestampMonotonic"] / 1000000)
 				print "unit", value["Id"], value["LoadState"], value["ActiveState"], value["SubState"], value["NRestarts"] + 0, age, \
-					value["MemoryCurrent"], value["MainPID"] + 0
+					value["MemoryCurrent"], value["MainPID"] + 0, value["ExecMainStartTimestamp"]
 				split("", value)
 			}
 			BEGIN { OFS = "\t" }
@@ -34,15 +39,33 @@ seen() {
 			{ value[$1] = $2 }
 			END { row() }
 		'
+	releases
+	open_pushes | sed 's/^/pushed\t/'
+	if [ -f "$state/lock" ] && ! flock --shared --nonblock "$state/lock" true; then
+		printf 'busy\t%s\nlocked\t%s\n' "$(head -n 1 "$state/lock")" "$(changed "$state/lock")"
+	fi
+}
+
+releases() {
 	served=''
 	for dir in "$state"/releases/*; do
-		[ ! -e "$dir/served" ] || served=$dir
+		[ -e "$dir/served" ] || continue
+		served=$dir
+		printf 'release\t%s\t%s\t%s\n' "${dir##*/}" "$(changed "$dir/switched")" "$(changed "$dir/running")"
 	done
 	if [ -n "$served" ]; then
 		printf 'served\t%s\n' "${served##*/}"
 		[ ! -f "$served/running" ] || sed 's/^/runs\t/' "$served/running"
 	fi
-	if [ -f "$state/lock" ] && ! flock --shared --nonblock "$state/lock" true; then
-		printf 'busy\t%s\n' "$(head -n 1 "$state/lock")"
-	fi
+	later=''
+	[ -n "$served" ] || later=yes
+	for dir in "$state"/releases/*; do
+		if [ -n "$later" ] && [ -e "$dir/switched" ]; then printf 'open\t%s\n' "${dir##*/}"; fi
+		[ "$dir" != "$served" ] || later=yes
+	done
+}
+
+# When FILE was written, in seconds of the epoch.
+changed() {
+	stat -c %.6Y "$1" 2>/dev/null
 }

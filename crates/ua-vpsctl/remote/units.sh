@@ -1,4 +1,4 @@
 # shellcheck shell=sh
-# How units are. Changes nothing; sent together with seen.sh.
+# How units are. Changes nothing; sent together with seen.sh and ledger.sh.
 # usage: units STATE [?]UNIT…
 seen "$@"

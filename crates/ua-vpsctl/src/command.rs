@@ -22,18 +22,20 @@ use crate::{doctor, files, legacy, perms, push, run, settings, status, units};
 const NAME: &str = "ua-vpsctl";
 
 const EXAMPLES: &str = "\
+Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is
+under way, 31 the VPS is not ready for one, 32 upload failed.
+`run` and `run-file` end with the code of what they ran, and with 255 if they
+could not.
+
 Examples:
   ua-vpsctl status                      how the app's units are
   ua-vpsctl logs gateway -f             what one of them writes, as it comes
   ua-vpsctl restart webui               and see that it stays up
-  ua-vpsctl push src/app.py --restart   a file of the working tree, until a deploy settles it
+  ua-vpsctl push src/app.py --restart   a file of the working tree, until a
+                                        deploy settles it
   ua-vpsctl run -- df -h                a command, word by word
   ua-vpsctl doctor                      what is not as it should be
-  ua-vpsctl settings                    every setting, and who decided it
-
-Exit codes: 0 ok, 1 failed, 2 usage, 10-23 no way to the VPS, 30 a deploy is under way,
-31 the VPS is not ready for one, 32 upload failed.
-`run` and `run-file` end with the code of what they ran, and with 255 if they could not.";
+  ua-vpsctl settings                    every setting, and who decided it";
 
 /// `ua-vpsctl`.
 pub fn tool() -> Tool {
@@ -153,7 +155,8 @@ Examples:
             "\
 Examples:
   ua-vpsctl doctor
-  ua-vpsctl doctor --json | jq -r '.checks[] | select(.verdict != \"pass\") | .id, .hint'",
+  ua-vpsctl doctor -q                   only what is wrong
+  ua-vpsctl doctor --json | jq -r '.checks[] | select(.hint) | .id, .hint'",
             table::flags(&["staging"]),
         ))
         .subcommand(verb(
@@ -210,7 +213,7 @@ Examples:
             "\
 Examples:
   ua-vpsctl inspect session_20260221_101500_ab12
-  ua-vpsctl inspect session_20260221_101500_ab12 --json | jq -r '.data.parts.products[]'",
+  ua-vpsctl inspect tg_1 --json | jq -r '.data.parts.products[]'",
             [Arg::new("SESSION").required(true).add(Candidates::new(complete::sessions)).help("Its id")],
         ))
         .subcommand(verb(
@@ -392,7 +395,7 @@ fn read(session: &Session<'_>, path: &str, tail: Option<u32>, report: &mut Repor
     let out = &session.context.out;
     if out.is_json() {
         report.data.insert("text".to_owned(), Value::from(text.as_ref()));
-    } else if out.columns().is_some() {
+    } else if out.is_terminal() {
         // A terminal must not be driven by a file.
         out.text(&printable(&text));
     } else {

@@ -25,9 +25,9 @@ use crate::units::{self, Chosen};
 const DOCTOR: Script = Script {
     name: "doctor",
     text: concat!(
-        include_str!("../remote/seen.sh"),
-        "\n",
         include_str!("../../ua-common/remote/ledger.sh"),
+        "\n",
+        include_str!("../remote/seen.sh"),
         "\n",
         include_str!("../../ua-staging/remote/look.sh"),
         "\n",
@@ -76,9 +76,10 @@ struct Facts {
     memory: Option<[u64; 4]>,
     /// Is it enabled, is it active?
     watchdog: Option<[String; 2]>,
-    /// What root runs of the app, whose it is, and whose its directory.
-    root_runs: Vec<[String; 3]>,
-    pushes: Vec<Push>,
+    /// What its service runs, in words.
+    command: String,
+    /// What root runs by it of the app, and who else can change that; nobody if empty.
+    root_runs: Vec<[String; 2]>,
     history: Vec<Value>,
     serve: Option<Actual>,
     /// Name and end, in seconds of the epoch.
@@ -100,12 +101,12 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
         let _waiting = session.context.out.waiting("looking at the VPS");
         session.ask(DOCTOR, &args, LIMIT)?
     };
-    let facts = parse(&answer.stdout)?;
+    let facts = parse(&answer.stdout, profile)?;
     let clock = skew(&facts, before, seconds(Timestamp::now()));
     judge(&facts, clock, profile, settings, report);
     report.data.extend([
         ("clock_skew_seconds".to_owned(), json!(clock)),
-        ("pushed".to_owned(), json!(facts.pushes)),
+        ("pushed".to_owned(), json!(facts.seen.pushes)),
         ("served".to_owned(), json!(facts.seen.served)),
         ("units".to_owned(), status::records(&facts.seen).rows.into_iter().map(|row| row.json).collect()),
     ]);
@@ -123,8 +124,8 @@ fn skew(facts: &Facts, before: f64, after: f64) -> f64 {
 }
 
 /// Reads `WHAT<TAB>FIELDS…` lines. Without the time there nothing can be said of ages.
-fn parse(text: &str) -> Result<Facts, Failure> {
-    let mut facts = Facts { seen: status::parse(text), ..Facts::default() };
+fn parse(text: &str, profile: &Profile) -> Result<Facts, Failure> {
+    let mut facts = Facts { seen: status::parse(text, profile), ..Facts::default() };
     for line in text.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
         let number = |at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0_u64);
@@ -153,12 +154,12 @@ fn parse(text: &str) -> Result<Facts, Failure> {
                 facts.memory = Some([1, 2, 3, 4].map(number)).filter(|all| all[0] > 0 && all[1] > 0);
             }
             ["watchdog", enabled, active] => facts.watchdog = Some([enabled.to_owned(), active.to_owned()]),
-            ["rootruns", path, owner, dir] => facts.root_runs.push([path, owner, dir].map(str::to_owned)),
+            ["command", command] => command.clone_into(&mut facts.command),
+            ["rootruns", path, who] => facts.root_runs.push([path, who].map(str::to_owned)),
             ["certificate", name, end] => {
                 // One whose end is not known counts as one that could not be read.
                 facts.certificates.extend(end.parse().ok().map(|end| (name.to_owned(), end)));
             }
-            ["pushed", ..] => facts.pushes.extend(Push::read(rest)),
             ["history", ..] => facts.history.extend(serde_json::from_str::<Value>(rest).ok()),
             ["serve", ..] => facts.serve = Actual::parse(rest).ok(),
             _ => {}
@@ -395,14 +396,14 @@ fn last_deploy(facts: &Facts) -> Check {
 
 fn ledger(facts: &Facts) -> Check {
     let id = "ledger";
-    let Some(last) = facts.pushes.last() else {
+    let Some(last) = facts.seen.pushes.last() else {
         return Check::pass(id, "nothing was pushed since the last deploy");
     };
-    let paths: BTreeSet<&str> = facts.pushes.iter().flat_map(Push::names).collect();
+    let paths: BTreeSet<&str> = facts.seen.pushes.iter().flat_map(Push::names).collect();
     let paths: Vec<String> = paths.into_iter().map(str::to_owned).collect();
     let detail = format!(
         "{} pushes that no deploy has settled, the last one at {}: {}",
-        facts.pushes.len(),
+        facts.seen.pushes.len(),
         last.origin(),
         listed(&paths)
     );
@@ -413,6 +414,7 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
     let id = "watchdog";
     let Some(timer) = &profile.units.watchdog else { return Vec::new() };
     let [enabled, active] = facts.watchdog.clone().unwrap_or_default();
+    let changed: Vec<&[String; 2]> = facts.root_runs.iter().filter(|it| !it[1].is_empty()).collect();
     let detail = format!("`{}` is {}, {}", &**timer, printable(&enabled), printable(&active));
     // A deploy holds it off.
     let mut checks = vec![if active == "active" && enabled == "enabled" {
@@ -420,7 +422,11 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
     } else if facts.seen.busy.is_some() {
         Check::skip(id, format!("{detail}; it is held off while a deploy is under way"))
     } else {
-        let hint = format!("ua-vpsctl run -- systemctl enable --now {}", &**timer);
+        // Nothing is enabled by which somebody could become root.
+        let hint = changed.first().map_or_else(
+            || format!("ua-vpsctl run -- systemctl enable --now {}", &**timer),
+            |[path, _]| own_by_root(path, &facts.command, timer),
+        );
         // Somebody may have wanted that it is not enabled.
         let check = if enabled == "enabled" {
             Check::fail(id, Exit::Failed, detail)
@@ -429,16 +435,30 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
         };
         check.hint(hint)
     }];
-    let ours = |owner: &String| owner != "root";
-    for [path, owner, dir] in facts.root_runs.iter().filter(|it| ours(&it[1]) || ours(&it[2])) {
-        let who = if ours(owner) { owner } else { dir };
-        let detail = format!("root runs `{path}` by it, which `{who}` can change");
-        checks.push(
-            Check::warn("watchdog.script", printable(&detail))
-                .hint("have the unit run a copy that only root can change, such as one in /usr/local/sbin"),
-        );
+    for [path, who] in changed {
+        let detail = printable(&format!("root runs `{path}` by it, which `{who}` can change"));
+        checks.push(Check::warn("watchdog.script", detail).hint(own_by_root(path, &facts.command, timer)));
     }
     checks
+}
+
+/// The command that has root run a copy of its own: a deploy gives the file itself back to the app's user.
+fn own_by_root(path: &str, command: &str, timer: &str) -> String {
+    let service = format!("{}.service", timer.trim_end_matches(".timer"));
+    let copy = format!("/usr/local/sbin/{}", path.rsplit('/').next().unwrap_or(path));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" /._:=@+,-".contains(&byte);
+    if !command.bytes().all(plain) || !command.split(' ').any(|word| word == path) {
+        return format!(
+            "ua-vpsctl run -- systemctl cat {service}  # have it run a copy that only root can change"
+        );
+    }
+    let command: Vec<&str> =
+        command.split(' ').map(|word| if word == path { copy.as_str() } else { word }).collect();
+    let (command, dir) = (command.join(" "), format!("/etc/systemd/system/{service}.d"));
+    format!(
+        "ua-vpsctl run --shell 'install -o root -g root -m 0755 {path} {copy} && mkdir -p {dir} && \
+         printf \"[Service]\\nExecStart=\\nExecStart={command}\\n\" >{dir}/own.conf && systemctl daemon-reload'  # once you have read {path}"
+    )
 }
 
 #[cfg(test)]
@@ -455,7 +475,7 @@ mod tests {
         let profile = Profile::built_in().unwrap();
         let mut text = String::from("began\t1771668899.5\n");
         for unit in profile.units() {
-            text.push_str(&format!("unit\t{unit}\tloaded\tactive\trunning\t0\t900\t1000\t42\n"));
+            text.push_str(&format!("unit\t{unit}\tloaded\tactive\trunning\t0\t900\t1000\t42\t\n"));
         }
         text.push_str("served\tr1\nenv\troot:ua\t640\treadable\n");
         for key in profile.env.keys.keys().chain(&profile.env.token) {
@@ -497,12 +517,15 @@ mod tests {
         };
         let settings = Settings::load(Layer::new(), &around).unwrap();
         let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&parse(text).unwrap(), clock, &Profile::built_in().unwrap(), &settings, &mut report);
+        let profile = Profile::built_in().unwrap();
+        judge(&parse(text, &profile).unwrap(), clock, &profile, &settings, &mut report);
         report
     }
 
     #[test]
     fn what_was_not_said_is_no_pass() {
+        let profile = Profile::built_in().unwrap();
+        let parse = |text: &str| parse(text, &profile);
         assert!(parse("").is_err() && parse("began\t1.5\nended\t\n").is_err());
         assert!(parse(&healthy().replace("ended\t", "over\t")).is_err());
         let silent = judged(&healthy().replace("memory\t4000000\t2000000", "memory\t\t"), 0.0);
@@ -540,7 +563,7 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_told_with_the_next_command() {
         let pushed = "ended\t1771668900.5\npushed\t{\"id\":\"p1\",\"at\":\"T\",\"who\":\"op@laptop\",\"commit\":\"c0\",\"dirty\":true,\"paths\":[\"f\\ta\\tsrc/a.py\"]}";
-        let script = "watchdog\tenabled\tactive\nrootruns\t/opt/universal_agent/x.sh\tua\tua";
+        let script = "watchdog\tenabled\tactive\nrootruns\t/opt/universal_agent/x.sh\tua";
         for (from, to, id, exit, words) in [
             (
                 "loaded\tactive\trunning",
@@ -618,6 +641,41 @@ mod tests {
     }
 
     #[test]
+    fn a_watchdog_is_enabled_only_once_nobody_can_become_root_by_it() {
+        let (app, unit) = ("/opt/universal_agent", "universal-agent-service-watchdog");
+        let hints = |watchdog: &str, who: &str, command: &str| -> Vec<String> {
+            let said =
+                format!("watchdog\t{watchdog}\ncommand\t{command}\nrootruns\t{app}/scripts/x.sh\t{who}");
+            let report = judged(&healthy().replace("watchdog\tenabled\tactive", &said), 0.0);
+            let about = report.checks.into_iter().filter(|check| check.id.starts_with("watchdog"));
+            about.filter_map(|check| check.hint).collect()
+        };
+        let enable = format!("ua-vpsctl run -- systemctl enable --now {unit}.timer");
+        let command = format!("/bin/sh {app}/scripts/x.sh --all");
+        for off in ["disabled\tinactive", "enabled\tinactive"] {
+            assert_eq!(hints(off, "", &command), [enable.as_str()]);
+            let told = hints(off, "ua", &command);
+            assert!(told.len() == 2 && told[0] == told[1], "{told:?}");
+        }
+        let dir = format!("/etc/systemd/system/{unit}.service.d");
+        let own = format!(
+            "ua-vpsctl run --shell 'install -o root -g root -m 0755 {app}/scripts/x.sh /usr/local/sbin/x.sh && mkdir -p {dir} && \
+             printf \"[Service]\\nExecStart=\\nExecStart=/bin/sh /usr/local/sbin/x.sh --all\\n\" >{dir}/own.conf && \
+             systemctl daemon-reload'  # once you have read {app}/scripts/x.sh"
+        );
+        assert_eq!(hints("enabled\tactive", "ua", &command), [own]);
+        // Words that are not to be guessed.
+        for odd in [
+            format!("/bin/sh {app}/scripts/x.sh $A"),
+            format!("/bin/sh -c {app}/scripts/x.sh;"),
+            String::new(),
+        ] {
+            let told = hints("disabled\tinactive", "ua", &odd);
+            assert!(told[0].starts_with("ua-vpsctl run -- systemctl cat "), "{told:?}");
+        }
+    }
+
+    #[test]
     fn what_not_every_vps_has_is_judged_where_it_is() {
         let file = "CSI_Ingester/development/deployment/systemd/csi-ingester.env";
         let of = |fields: &str| {
@@ -635,7 +693,7 @@ mod tests {
         );
         let (code, said, hint) = of("odd");
         assert!(code == 31 && said.ends_with("is a link or no file") && hint.contains("ls -l"), "{said}");
-        let stopped = "unit\tcsi-ingester.service\tloaded\tinactive\tdead\t0\t900\t0\t0\n";
+        let stopped = "unit\tcsi-ingester.service\tloaded\tinactive\tdead\t0\t900\t0\t0\t\n";
         let report = judged(&format!("{}{stopped}", healthy()), 0.0);
         assert_eq!((report.exit(), report.verdict()), (Exit::Ok, Verdict::Warn), "{:?}", report.checks);
     }

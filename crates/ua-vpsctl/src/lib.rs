@@ -10,6 +10,7 @@ mod legacy;
 mod perms;
 mod push;
 mod run;
+mod runs;
 mod session;
 mod settings;
 mod status;

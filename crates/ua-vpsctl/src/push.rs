@@ -216,7 +216,8 @@ impl Parcel {
 
     /// The units that the profile maps these paths to.
     fn units(&self, profile: &Profile) -> Vec<Chosen> {
-        units::of(profile, |unit| self.items.iter().any(|item| profile.restarts(unit, &item.path)))
+        let paths: Vec<&str> = self.items.iter().map(|item| item.path.as_str()).collect();
+        units::of(profile, |unit| reads(profile, unit, &paths))
     }
 
     fn manifest(&self) -> String {
@@ -272,6 +273,24 @@ fn owner(profile: &Profile) -> String {
     format!("{}:{}", &*profile.owner.user, &*profile.owner.group)
 }
 
+/// Does a unit read one of these paths?
+fn reads(profile: &Profile, unit: &str, paths: &[&str]) -> bool {
+    paths.iter().any(|path| profile.restarts(unit, path))
+}
+
+/// What goes on with the old code: of the units that run, those that read a path that is other now.
+fn stale(profile: &Profile, running: &[String], changed: &[&str], dry_run: bool) -> Option<Check> {
+    let stale = running.iter().filter(|unit| reads(profile, unit, changed));
+    let stale: Vec<&str> = stale.map(|unit| unit.trim_end_matches(".service")).collect();
+    if stale.is_empty() {
+        return None;
+    }
+    let still = if dry_run { "would go on" } else { "go on" };
+    let detail =
+        format!("these units read what was pushed, and {still} with the old code: {}", stale.join(", "));
+    Some(Check::warn("push.restart", detail).hint(format!("ua-vpsctl restart {}", stale.join(" "))))
+}
+
 /// Does a link at `path` lead to something in the repository?
 fn stays(path: &str, target: &str) -> bool {
     let mut depth = path.split('/').count() - 1;
@@ -322,17 +341,21 @@ pub fn push(
         who: context.around.who(),
         commit: parcel.commit.clone(),
         dirty: !parcel.dirty.is_empty(),
-        paths: Vec::new(),
+        ..Push::default()
     };
     if !dry_run {
         upload(session, parcel, &entry.id)?;
     }
-    let units = if restart { parcel.units(session.profile) } else { Vec::new() };
+    let units = parcel.units(session.profile);
     let mut restarting = Restart::new(session, &units);
     let (head, manifest, special) = (entry.head(), parcel.manifest(), parcel.special(session.profile));
     let dry = if dry_run { "yes" } else { "no" };
     let (owner, modes) = (owner(session.profile), &session.profile.owner.modes);
-    let words = if units.is_empty() { Vec::new() } else { restarting.args() };
+    let words = if restart && !units.is_empty() {
+        restarting.args()
+    } else {
+        std::iter::once("look".to_owned()).chain(units.iter().map(|it| it.unit.clone())).collect()
+    };
     let mut args = vec![dry, STATE, app, &entry.id, &entry.who, &owner, modes, &head, &manifest, &special];
     args.extend(words.iter().map(String::as_str));
     let bar = context.out.spinner(if dry_run { "comparing" } else { "putting it in place" });
@@ -387,6 +410,8 @@ pub fn push(
         ("same".to_owned(), json!(same)),
     ]);
     if !restart {
+        let changed: Vec<&str> = new.iter().chain(&other).map(String::as_str).collect();
+        report.checks.extend(stale(session.profile, &seen("runs"), &changed, dry_run));
         return Ok(());
     }
     if units.is_empty() {
@@ -394,7 +419,7 @@ pub fn push(
     } else if dry_run {
         report.push(Check::pass("restart", format!("would restart {}", status::list(&units))));
     } else {
-        restarting.judge(session, &answer, report)?;
+        restarting.tell(session, &answer, report)?;
     }
     Ok(())
 }
@@ -455,6 +480,24 @@ mod tests {
         assert_eq!(parcel.special(&profile), special("root:ua"));
         let units: Vec<String> = parcel.units(&profile).iter().map(Chosen::arg).collect();
         assert_eq!(units, ["?csi-ingester.service"]);
+    }
+
+    #[test]
+    fn what_runs_and_reads_what_changed_goes_on_with_the_old_code() {
+        let profile = Profile::built_in().unwrap();
+        let running = ["universal-agent-api", "universal-agent-webui"].map(|unit| format!("{unit}.service"));
+        let warned = |changed: &[&str], dry_run| stale(&profile, &running, changed, dry_run);
+        let check = warned(&["src/universal_agent/api.py", "docs/a.md"], false).unwrap();
+        assert_eq!((check.id.as_ref(), check.exit), ("push.restart", Exit::Ok));
+        assert!(check.detail.ends_with("go on with the old code: universal-agent-api"), "{check:?}");
+        assert_eq!(check.hint.as_deref(), Some("ua-vpsctl restart universal-agent-api"));
+        let check = warned(&["src/universal_agent/api.py", "web-ui/app/x.mjs"], true).unwrap();
+        assert_eq!(
+            check.hint.as_deref(),
+            Some("ua-vpsctl restart universal-agent-api universal-agent-webui")
+        );
+        // What is the same already, and what nobody reads.
+        assert!(warned(&[], false).is_none() && warned(&["docs/a.md"], false).is_none());
     }
 
     #[test]

@@ -1,23 +1,30 @@
 //! `status` and `restart`: how the units are, and bringing them up anew.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
 use ua_common::app;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
-use ua_common::output::{self, Record, Records, printable};
+use ua_common::ledger::Push;
+use ua_common::output::{self, Record, Records, listed, printable};
 use ua_common::profile::Profile;
 use ua_common::report::{Check, Report};
 use ua_common::transport::{Answer, Script};
 
+use crate::runs;
 use crate::session::{STATE, Session, busy};
 use crate::units::Chosen;
 
 const UNITS: Script = Script {
     name: "units",
-    text: concat!(include_str!("../remote/seen.sh"), "\n", include_str!("../remote/units.sh")),
+    text: concat!(
+        include_str!("../../ua-common/remote/ledger.sh"),
+        "\n",
+        include_str!("../remote/seen.sh"),
+        "\n",
+        include_str!("../remote/units.sh")
+    ),
 };
 const RESTART: Script = Script {
     name: "restart",
@@ -44,8 +51,12 @@ pub struct Unit {
     pub memory: Option<u64>,
     /// The main process, or 0.
     pub pid: u64,
-    /// The commit that it was started from, if a deploy did that.
+    /// The commit that its process was started from, where that is known.
     pub commit: Option<String>,
+    /// The commits that are the same for it: of each release since one restarted it, oldest first.
+    pub same: Vec<String>,
+    /// Was its process started from something that was pushed since the last deploy?
+    pub pushed: bool,
 }
 
 impl Unit {
@@ -58,15 +69,33 @@ impl Unit {
     fn is_stopped(&self) -> bool {
         self.active == "inactive" && matches!(self.load.as_str(), "loaded" | "masked")
     }
+
+    /// What its process runs, in a word.
+    fn release(&self, deployed: bool) -> String {
+        match &self.commit {
+            Some(commit) => {
+                let commit: String = commit.chars().take(12).collect();
+                if self.pushed { format!("{commit}+pushed") } else { commit }
+            }
+            None if self.pid > 0 && deployed => "?".to_owned(),
+            None => "-".to_owned(),
+        }
+    }
 }
 
 /// What a look at the units tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
     /// In the order of the profile.
     pub units: Vec<Unit>,
-    /// The release that serves.
+    /// The newest release that was proved to run; nothing if `doubt` came after it.
     pub served: Option<String>,
+    /// A release that was put in place last, and neither proved nor taken back.
+    pub doubt: Option<String>,
+    /// Is another release being put in place?
+    pub deploying: bool,
+    /// What was pushed, and no deploy has settled.
+    pub pushes: Vec<Push>,
     /// Who deploys at this moment.
     pub busy: Option<String>,
 }
@@ -77,43 +106,72 @@ pub fn look(session: &Session<'_>, units: &[Chosen]) -> Result<Seen, Failure> {
     let mut args = vec![STATE];
     args.extend(units.iter().map(String::as_str));
     let _waiting = session.context.out.waiting("asking for the units");
-    Ok(parse(&session.ask(UNITS, &args, LIMIT)?.stdout))
+    Ok(parse(&session.ask(UNITS, &args, LIMIT)?.stdout, session.profile))
 }
 
 /// Reads what `seen.sh` prints.
-pub fn parse(text: &str) -> Seen {
+pub fn parse(text: &str, profile: &Profile) -> Seen {
     let mut seen = Seen::default();
-    let mut runs: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut records = runs::Records::default();
+    let mut starts = Vec::new();
     for line in text.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
+        // A time that is not told lies after everything.
+        let seconds = |text: &str| text.parse().unwrap_or(f64::INFINITY);
         match fields[..] {
-            ["unit", id, load, active, sub, restarts, seconds, memory, pid] => seen.units.push(Unit {
-                id: id.to_owned(),
-                load: load.to_owned(),
-                active: active.to_owned(),
-                sub: sub.to_owned(),
-                restarts: restarts.parse().unwrap_or_default(),
-                seconds: seconds.parse().unwrap_or_default(),
-                // The largest number is systemd's word for "not counted".
-                memory: memory.parse().ok().filter(|bytes| *bytes != u64::MAX),
-                pid: pid.parse().unwrap_or_default(),
-                commit: None,
-            }),
-            ["runs", unit, commits] => drop(runs.insert(unit, commits)),
+            ["unit", id, load, active, sub, restarts, age, memory, pid, start] => {
+                starts.push(runs::time(start));
+                seen.units.push(Unit {
+                    id: id.to_owned(),
+                    load: load.to_owned(),
+                    active: active.to_owned(),
+                    sub: sub.to_owned(),
+                    restarts: restarts.parse().unwrap_or_default(),
+                    seconds: age.parse().unwrap_or_default(),
+                    // The largest number is systemd's word for "not counted".
+                    memory: memory.parse().ok().filter(|bytes| *bytes != u64::MAX),
+                    pid: pid.parse().unwrap_or_default(),
+                    commit: None,
+                    same: Vec::new(),
+                    pushed: false,
+                });
+            }
+            ["runs", unit, commits] => {
+                drop(records.runs.insert(unit, commits.split(',').collect()));
+            }
+            ["release", _, switched, running] => records.proved.push([switched, running].map(seconds)),
+            ["open", release] => records.open.push(release),
             ["served", release] => seen.served = Some(release.to_owned()),
-            ["busy", holder] => seen.busy = Some(printable(holder)),
+            ["pushed", ..] => seen.pushes.extend(Push::read(line.split_once('\t').map_or("", |it| it.1))),
+            ["busy", holder] => {
+                seen.busy = Some(printable(holder));
+                // Since ever, if it does not say.
+                records.holder = Some((holder, 0.0));
+            }
+            ["locked", since] => {
+                records.holder = records.holder.map(|(who, _)| (who, since.parse().unwrap_or_default()));
+            }
             _ => {}
         }
     }
-    for unit in &mut seen.units {
-        let commits = runs.get(unit.id.as_str()).and_then(|commits| commits.rsplit(',').next());
-        unit.commit = commits.map(str::to_owned);
+    seen.doubt = records.doubt().map(str::to_owned);
+    seen.deploying = records.deploying();
+    if seen.doubt.is_some() {
+        seen.served = None;
+    }
+    for (unit, start) in seen.units.iter_mut().zip(starts) {
+        let same = records.runs.get(unit.id.as_str()).filter(|_| seen.doubt.is_none());
+        unit.same = same.into_iter().flatten().map(|commit| (*commit).to_owned()).collect();
+        let Some(start) = start.filter(|_| unit.pid > 0) else { continue };
+        unit.commit = records.commit(&unit.id, start).map(str::to_owned);
+        unit.pushed = runs::is_pushed(profile, &seen.pushes, &unit.id, start);
     }
     seen
 }
 
 /// The table of units.
 pub fn records(seen: &Seen) -> Records<7> {
+    let deployed = seen.served.is_some() || seen.doubt.is_some() || seen.deploying;
     let row = |unit: &Unit| Record {
         id: unit.id.clone(),
         cells: [
@@ -123,7 +181,7 @@ pub fn records(seen: &Seen) -> Records<7> {
             unit.restarts.to_string(),
             unit.memory.map_or_else(|| "-".to_owned(), output::bytes),
             if unit.pid == 0 { "-".to_owned() } else { unit.pid.to_string() },
-            unit.commit.as_deref().map_or_else(|| "-".to_owned(), |commit| commit.chars().take(12).collect()),
+            unit.release(deployed),
         ],
         json: json!({
             "unit": unit.id,
@@ -135,6 +193,8 @@ pub fn records(seen: &Seen) -> Records<7> {
             "memory": unit.memory,
             "pid": unit.pid,
             "commit": unit.commit,
+            "same_for_it": unit.same,
+            "pushed": unit.pushed,
         }),
     };
     let head = ["UNIT", "STATE", "SINCE", "RESTARTS", "MEMORY", "PID", "RELEASE"];
@@ -177,7 +237,11 @@ pub fn judge(seen: &Seen, profile: &Profile, report: &mut Report) {
         let others = if stopped.is_empty() { "" } else { " others" };
         report.push(Check::pass("units", format!("all {}{others} run", rest.len())));
     }
-    if let Some(release) = &seen.served {
+    if let Some(release) = &seen.doubt {
+        let detail =
+            format!("nobody knows: `{release}` was put in place last, and neither proved nor taken back");
+        report.push(Check::warn("release", detail).hint("ua-deploy status"));
+    } else if let Some(release) = seen.served.as_ref().filter(|_| !seen.deploying) {
         report.push(Check::pass("release", format!("`{release}` serves")));
     }
     if let Some(holder) = &seen.busy {
@@ -240,8 +304,15 @@ impl<'a> Restart<'a> {
         !self.verdicts.is_empty()
     }
 
-    /// Judges each unit.
-    pub fn judge(self, session: &Session<'_>, answer: &Answer, report: &mut Report) -> Result<(), Failure> {
+    /// Shows what those that are down said, and judges each unit.
+    pub fn tell(self, session: &Session<'_>, answer: &Answer, report: &mut Report) -> Result<(), Failure> {
+        for line in answer.stderr.lines() {
+            session.context.out.child(line);
+        }
+        self.judge(answer.code, report)
+    }
+
+    fn judge(&self, code: i32, report: &mut Report) -> Result<(), Failure> {
         for [verdict, unit, words] in &self.verdicts {
             let name = unit.trim_end_matches(".service");
             report.push(match verdict.as_str() {
@@ -256,11 +327,12 @@ impl<'a> Restart<'a> {
                 _ => continue,
             });
         }
-        for line in answer.stderr.lines() {
-            session.context.out.child(line);
+        if self.is_judged() && self.verdicts.iter().all(|[verdict, ..]| verdict == "none") {
+            let names: Vec<String> = self.verdicts.iter().map(|[_, unit, _]| unit.clone()).collect();
+            report.push(Check::skip("restart", format!("the VPS has no {}", listed(&names))));
         }
         if self.verdicts.len() != self.units.len() {
-            let message = format!("the restart ended with code {} before all units were judged", answer.code);
+            let message = format!("the restart ended with code {code} before all units were judged");
             return Err(Failure::new(Exit::Failed, message).hint("ua-vpsctl status"));
         }
         Ok(())
@@ -289,23 +361,93 @@ pub fn restart(session: &Session<'_>, units: &[Chosen], report: &mut Report) -> 
     if answer.code == 30 {
         return Err(busy(&restart.lines().join(" ")));
     }
-    restart.judge(session, &answer, report)
+    restart.tell(session, &answer, report)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const START: &str = "Thu 1970-01-01 00:01:40.000000 UTC";
+
+    fn seen(more: &str) -> Seen {
+        let text = format!(
+            "unit\ta.service\tloaded\tactive\trunning\t2\t100000\t18446744073709551615\t42\t{START}\n\
+             unit\tb.service\tnot-found\tinactive\tdead\t0\t5\t1048576\t0\t\n{more}"
+        );
+        parse(&text, &Profile::built_in().unwrap())
+    }
+
     #[test]
     fn units_are_read_with_what_they_run() {
-        let text = "unit\ta.service\tloaded\tactive\trunning\t2\t100000\t18446744073709551615\t42\n\
-            unit\tb.service\tnot-found\tinactive\tdead\t0\t5\t1048576\t0\nserved\tr1\nruns\ta.service\tc0,c1\nbusy\top@laptop\n";
-        let seen = parse(text);
-        assert_eq!(seen.units[0].commit.as_deref(), Some("c1"));
-        assert_eq!((seen.units[0].memory, seen.units[1].memory), (None, Some(1_048_576)));
-        assert_eq!((seen.served.as_deref(), seen.busy.as_deref()), (Some("r1"), Some("op@laptop")));
-        let lines = records(&seen).lines("tsv");
-        assert_eq!(lines[0], "a\tactive/running\t1 d 3 h\t2\t-\t42\tc1");
+        let two = "release\tr0\t50.5\t51.5\nrelease\tr1\t200.5\t201.5\nserved\tr1\nruns\ta.service\tc0,c1\n";
+        let said = seen(two);
+        assert_eq!(said.units[0].commit.as_deref(), Some("c0"), "the one it was started from");
+        assert_eq!((said.units[0].memory, said.units[1].memory), (None, Some(1_048_576)));
+        assert_eq!((said.served.as_deref(), said.busy.as_deref()), (Some("r1"), None));
+        let row = &records(&said).rows[0].json;
+        assert_eq!((&row["commit"], &row["same_for_it"]), (&"c0".into(), &json!(["c0", "c1"])));
+        let shown = |more: &str| {
+            let lines = records(&seen(&format!("{two}{more}"))).lines("tsv");
+            lines[0].rsplit('\t').next().unwrap().to_owned()
+        };
+        assert_eq!(records(&said).lines("tsv")[0], "a\tactive/running\t1 d 3 h\t2\t-\t42\tc0");
+        // A unit that nobody named reads everything.
+        let pushed = |placed: &str| {
+            format!(
+                "pushed\t{{\"id\":\"p\",\"at\":\"T\",\"who\":\"w\",\"commit\":\"c\",\"dirty\":false,\"placed\":{placed},\"paths\":[\"f\\ta\\tx\"]}}\n"
+            )
+        };
+        assert_eq!(
+            (shown(&pushed("99.5")), shown(&pushed("100.5"))),
+            ("c0+pushed".to_owned(), "c0".to_owned())
+        );
+        // Started by the deploy that is under way.
+        let busy = "open\tr2\nbusy\tua-deploy forward r2 by op@laptop\nlocked\t";
+        assert_eq!(
+            (shown(&format!("{busy}99.5\n")), shown(&format!("{busy}100.5\n"))),
+            ("?".to_owned(), "c0".to_owned())
+        );
+        // Nothing was ever deployed.
+        assert_eq!(records(&seen("")).lines("tsv")[0].rsplit('\t').next(), Some("-"));
+    }
+
+    #[test]
+    fn what_a_broken_release_left_is_nobody_s() {
+        let said = seen("release\tr0\t50.5\t51.5\nserved\tr0\nruns\ta.service\tc0\nopen\tr1\n");
+        assert_eq!(records(&said).lines("tsv")[0].rsplit('\t').next(), Some("?"));
+        let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+        judge(&said, &Profile::built_in().unwrap(), &mut report);
+        let release = report.checks.iter().find(|check| check.id == "release").unwrap();
+        assert_eq!((said.served, release.hint.as_deref()), (None, Some("ua-deploy status")));
+        assert!(release.detail.contains("nobody knows: `r1`"), "{release:?}");
+    }
+
+    #[test]
+    fn a_restart_is_told_unit_by_unit_and_whole() {
+        let chosen = |unit: &str| Chosen { unit: unit.to_owned(), if_there: true };
+        let told = |lines: &[&str], units: &[&str]| {
+            let units: Vec<Chosen> = units.iter().map(|unit| chosen(unit)).collect();
+            let mut restart =
+                Restart { units: &units, stable: 1, ready: 1, verdicts: Vec::new(), lines: Vec::new() };
+            for line in lines {
+                let _waited_for = restart.hear(line);
+            }
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+            let whole = restart.judge(1, &mut report).is_ok();
+            let said: Vec<String> =
+                report.checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
+            (said.join("; "), whole)
+        };
+        let (up, down) = ("up\ta.service\tprocess 1 for 9 s", "down\tb.service\tfailed");
+        let (stopped, none) =
+            ("stopped\tc.service\tinactive, loaded", "none\td.service\tinactive, not-found");
+        let four = ["a.service", "b.service", "c.service", "d.service"];
+        let said = "Skip c is optional, and stopped (inactive, loaded); Pass a: process 1 for 9 s; Fail b did not come up: failed";
+        assert_eq!(told(&["== waiting", stopped, none, up, down], &four), (said.to_owned(), true));
+        assert_eq!(told(&[none], &four[3..]), ("Skip the VPS has no d.service".to_owned(), true));
+        assert!(!told(&[up], &four[..2]).1);
+        assert_eq!(told(&[], &four), (String::new(), false));
     }
 
     #[test]
@@ -314,7 +456,8 @@ mod tests {
         let gateway = "universal-agent-gateway.service\tloaded\tactive\trunning\t0\t9\t0\t42";
         let judged = |other: &str| {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-            judge(&parse(&format!("unit\t{gateway}\nunit\t{other}\t0\t90\t0\t0\n")), &profile, &mut report);
+            let text = format!("unit\t{gateway}\t\nunit\t{other}\t0\t90\t0\t0\t\n");
+            judge(&parse(&text, &profile), &profile, &mut report);
             let said: Vec<String> =
                 report.checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
             (said.join("; "), report.exit().code())

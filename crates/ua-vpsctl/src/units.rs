@@ -104,6 +104,14 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_two_units_have_is_none() {
+        let mut profile = Profile::built_in().unwrap();
+        profile.units.names.push("other-api".to_owned().try_into().unwrap());
+        let said = named(&profile, &["api".to_owned()]).unwrap_err().to_string();
+        assert_eq!(said, "`api` is more than one unit: universal-agent-api, other-api");
+    }
+
+    #[test]
     fn an_optional_unit_is_insisted_on_only_by_its_name() {
         assert_eq!(args(&["all"]).unwrap()[6], "?csi-ingester.service");
         for words in [&["csi-ingester"][..], &["ingester"], &["csi-ingester.service", "csi-ingester"]] {

@@ -390,3 +390,17 @@ fn the_shim_takes_the_old_words_and_finds_the_repository_by_its_own_path() {
         run(&["restart", "csi", "--dry-run"], 0).0.contains("would restart csi-ingester.service; nothing")
     );
 }
+
+#[test]
+fn a_terminal_sees_what_was_asked_for_and_nothing_that_drives_it() {
+    let vps = Vps::new();
+    vps.write("logs/x.log", "a\u{1b}[2Jb\n");
+    // One that does not say how wide it is, too.
+    for columns in [80, 0] {
+        let seen = ua_tests::terminal::run(&vps.command(&["read", "logs/x.log"]), columns);
+        assert!(seen.code == Some(0) && seen.raw.starts_with("a\\u{1b}[2Jb\n"), "{:?}", seen.raw);
+    }
+    let seen = ua_tests::terminal::run(&vps.command(&["run", "--shell", "echo said; exit 3"]), 80);
+    assert_eq!((seen.code, seen.lines()[0].as_str()), (Some(3), "said"), "{:?}", seen.raw);
+    assert!(!seen.raw.contains("closed"), "ssh has nothing to say: {:?}", seen.raw);
+}

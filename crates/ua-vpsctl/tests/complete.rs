@@ -66,6 +66,7 @@ fn units_by_the_words_that_mean_them() {
     let whole = offered(&place, &["ua-vpsctl", "status", "universal-agent-v"]);
     assert_eq!(whole[0], "universal-agent-vp-worker@vp.general.primary");
     assert_eq!(whole.len(), 2);
+    assert_eq!(offered(&place, &["ua-vpsctl", "restart", "csi"]), ["csi-ingester"]);
     // Another app has other units.
     let built_in = include_str!("../../ua-common/profiles/universal-agent.toml");
     let profile =

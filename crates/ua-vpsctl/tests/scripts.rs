@@ -22,14 +22,20 @@ const PUSH: &str = concat!(
 const RESTART: &str =
     concat!(include_str!("../remote/restarting.sh"), "\n", include_str!("../remote/restart.sh"));
 
-const UNITS: &str = concat!(include_str!("../remote/seen.sh"), "\n", include_str!("../remote/units.sh"));
+const UNITS: &str = concat!(
+    include_str!("../../ua-common/remote/ledger.sh"),
+    "\n",
+    include_str!("../remote/seen.sh"),
+    "\n",
+    include_str!("../remote/units.sh")
+);
 
 const PERMS: &str = include_str!("../remote/perms.sh");
 
 const DOCTOR: &str = concat!(
-    include_str!("../remote/seen.sh"),
-    "\n",
     include_str!("../../ua-common/remote/ledger.sh"),
+    "\n",
+    include_str!("../remote/seen.sh"),
     "\n",
     include_str!("../../ua-staging/remote/look.sh"),
     "\n",
@@ -78,9 +84,11 @@ case $1 in
             esac
             exit
         fi
-        shift 2
+        # What all of them are asked for, in UTC.
+        [ "$2" = --timestamp=us+utc ] || exit 1
+        shift 3
         for unit in "$@"; do
-            printf 'Id=%s\nLoadState=%s\nActiveState=%s\nMainPID=42\n\n' "$unit" "$(field 1 | grep . || echo not-found)" \
+            printf 'Id=%s\nLoadState=%s\nActiveState=%s\nMainPID=42\nExecMainStartTimestamp=Sat 2026-02-21 10:15:00.123456 UTC\n\n' "$unit" "$(field 1 | grep . || echo not-found)" \
                 "$(field 2 | grep . || echo inactive)"
         done
         ;;
@@ -148,7 +156,7 @@ impl Vps {
     }
 
     fn place(&self, dry: &str, id: &str, manifest: &str, special: &str) -> Output {
-        self.place_and_restart(dry, id, manifest, special, &[])
+        self.place_and_restart(dry, id, manifest, special, &["look"])
     }
 
     fn place_and_restart(
@@ -424,7 +432,8 @@ fn p65_the_doctor_tells_names_and_never_values() {
     };
     let text = look(&vps);
     let me = &vps.owner;
-    let user = me.split(':').next().unwrap();
+    let others = |user: &str| if user == "root" { String::new() } else { user.to_owned() };
+    let user = others(me.split(':').next().unwrap());
     let script = vps.app("watch.sh").display().to_string();
     for line in [
         format!("env\t{me}\t640\treadable"),
@@ -433,7 +442,8 @@ fn p65_the_doctor_tells_names_and_never_values() {
         "key\tA".to_owned(),
         "key\tB".to_owned(),
         "watchdog\tenabled\tactive".to_owned(),
-        format!("rootruns\t{script}\t{user}\t{user}"),
+        format!("command\t{script} /etc/x"),
+        format!("rootruns\t{script}\t{user}"),
         "history\t{\"id\":\"r1\"}".to_owned(),
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
@@ -450,6 +460,19 @@ fn p65_the_doctor_tells_names_and_never_values() {
         assert!(text.lines().any(|line| line.starts_with(start)), "{start:?} in\n{text}");
     }
     assert!(!text.contains("hunter2") && !text.contains("none.env"), "{text}");
+    // Whoever can write it, or what it lies in, can have root run something else.
+    if user.is_empty() {
+        for (path, mode, who) in
+            [("watch.sh", 0o757, "everybody"), ("", 0o757, "everybody"), ("watch.sh", 0o755, "")]
+        {
+            fs::set_permissions(vps.app(path), fs::Permissions::from_mode(mode)).unwrap();
+            let line = format!("rootruns\t{script}\t{who}");
+            assert!(look(&vps).lines().any(|it| it == line), "{line}");
+            fs::set_permissions(vps.app(path), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        std::os::unix::fs::chown(vps.app(""), Some(1), None).unwrap();
+        assert!(look(&vps).contains(&format!("rootruns\t{script}\tdaemon\n")));
+    }
     // A link is not followed, and a tailscaled that is silent is no answer.
     fs::rename(vps.app(".env"), vps.app("true")).unwrap();
     symlink("true", vps.app(".env")).unwrap();
@@ -480,6 +503,64 @@ fn an_optional_unit_is_seen_only_where_it_is() {
     let there = ["a.service loaded active", "off.service loaded inactive"];
     assert_eq!(seen(&["a.service", "?off.service", "?none.service"]), there);
     assert_eq!(seen(&["none.service"]), ["none.service not-found inactive"]);
+}
+
+#[test]
+fn what_the_releases_say_of_the_units_is_told_with_its_times() {
+    let vps = Vps::new();
+    vps.units(&[("a.service", "loaded active")]);
+    let state = vps.path("state").display().to_string();
+    let seen = || {
+        let output = vps.sh(UNITS, &[&state, "a.service"]);
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+        lines(&output)
+    };
+    let unit = seen().remove(0);
+    assert!(unit.ends_with("\t42\tSat 2026-02-21 10:15:00.123456 UTC"), "{unit}");
+    assert_eq!(seen().len(), 1, "nothing was deployed");
+    for (file, second) in [
+        ("r1/switched", 10),
+        ("r1/running", 11),
+        ("r1/served", 12),
+        ("r2/switched", 20),
+        ("r2/running", 21),
+        ("r2/served", 22),
+        // Taken back, and one that failed before its switch.
+        ("r3/running", 31),
+        ("r4/log", 40),
+    ] {
+        vps.write(&format!("state/releases/{file}"), "");
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(second * 1000 + 250);
+        fs::File::options()
+            .write(true)
+            .open(vps.path(&format!("state/releases/{file}")))
+            .unwrap()
+            .set_modified(at)
+            .unwrap();
+    }
+    let text = "a.service\tc1,c2\n";
+    let running = vps.path("state/releases/r2/running");
+    let when = fs::metadata(&running).unwrap().modified().unwrap();
+    fs::write(&running, text).unwrap();
+    fs::File::options().write(true).open(&running).unwrap().set_modified(when).unwrap();
+    let known = [
+        "release\tr1\t10.250000\t11.250000",
+        "release\tr2\t20.250000\t21.250000",
+        "served\tr2",
+        "runs\ta.service\tc1,c2",
+    ];
+    assert_eq!(seen()[1..], known);
+    // One that is broken, or under way, and a push.
+    vps.write("state/releases/r5/switched", "");
+    vps.push("p1", &[("a.py", "a")]);
+    let said = seen();
+    assert_eq!(said[5], "open\tr5", "{said:?}");
+    assert!(said[6].starts_with("pushed\t{\"id\":\"p1\",\"dirty\":false,\"placed\":1"), "{said:?}");
+    // Nothing was ever proved.
+    for release in ["r1", "r2"] {
+        fs::remove_file(vps.path(&format!("state/releases/{release}/served"))).unwrap();
+    }
+    assert_eq!(seen()[1..4], ["open\tr1", "open\tr2", "open\tr5"]);
 }
 
 #[test]
@@ -566,6 +647,22 @@ fn a_push_restarts_what_reads_it_once_all_is_in_place_and_nothing_where_it_is_no
 }
 
 #[test]
+fn a_push_that_restarts_nothing_says_what_runs_of_its_readers() {
+    let vps = Vps::new();
+    vps.units(&[("a.service", "loaded active"), ("off.service", "loaded inactive")]);
+    let manifest = vps.upload("p1", &[("a.py", "new")]);
+    for dry in ["yes", "no"] {
+        let look = ["look", "a.service", "off.service", "none.service"];
+        let done = vps.place_and_restart(dry, "p1", &manifest, "", &look);
+        assert_eq!(
+            (done.status.code(), lines(&done)),
+            (Some(0), vec!["new\ta.py".to_owned(), "runs\ta.service".to_owned()])
+        );
+    }
+    assert_eq!(vps.restarts(), "");
+}
+
+#[test]
 fn a_push_whose_client_is_gone_while_a_unit_is_waited_for_leaves_nothing() {
     let vps = Vps::new();
     vps.units(&[("bad.service", "loaded active")]);
@@ -634,5 +731,13 @@ fn files_with_secrets_are_mended_where_they_are_and_no_link_is_followed() {
         "#!/bin/sh\n/usr/bin/stat \"$@\"\nln -sfn \"$ROOT/outside/own\" \"$ROOT/app/x/csi.env\"\n",
     );
     fix("no", &[["x/csi.env", "", "604"]]);
+    assert_eq!((vps.app("x/csi.env").is_symlink(), outside("own")), (true, 0o644));
+    // Or a moment before it is opened.
+    fs::remove_file(vps.path("bin/stat")).unwrap();
+    fs::remove_file(vps.app("x/csi.env")).unwrap();
+    vps.write("app/x/csi.env", "KEY=1\n");
+    let swap = "case $* in -e*) ln -sfn \"$ROOT/outside/own\" \"$ROOT/app/x/csi.env\" ;; esac";
+    vps.program("readlink", &format!("#!/bin/sh\n/usr/bin/readlink \"$@\"\n{swap}\n"));
+    assert_eq!(fix("no", &[["x/csi.env", "", "604"]]), ["odd\tx/csi.env"]);
     assert_eq!((vps.app("x/csi.env").is_symlink(), outside("own")), (true, 0o644));
 }

@@ -121,12 +121,20 @@ fn pages(command: &Command, made: &mut Vec<(String, String)>) -> Result<()> {
 fn extra(command: &Command) -> Roff {
     let mut roff = Roff::new();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    roff.control("SH", ["EXAMPLES"]);
-    roff.control("nf", []);
-    for line in help.lines().filter(|line| !matches!(*line, "Examples:" | "Example:")) {
-        roff.text([roman(line)]);
+    for part in help.split("\n\n") {
+        let headed = |heading: &str| part.strip_prefix(heading);
+        let (section, lines) = match (headed("Examples:\n"), headed("Exit codes: ")) {
+            (Some(lines), _) => ("EXAMPLES", lines),
+            (_, Some(lines)) => ("EXIT STATUS", lines),
+            _ => ("NOTES", part),
+        };
+        roff.control("SH", [section]);
+        roff.control("nf", []);
+        for line in lines.lines() {
+            roff.text([roman(line)]);
+        }
+        roff.control("fi", []);
     }
-    roff.control("fi", []);
     roff.control("SH", ["SEE ALSO"]);
     let tools = commands();
     let mut others: Vec<_> = tools.iter().flat_map(|tool| [bold(tool.get_name()), roman("(1), ")]).collect();

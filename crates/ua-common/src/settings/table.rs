@@ -207,15 +207,29 @@ pub fn flags(sections: &[&str]) -> Vec<clap::Arg> {
     KEYS.iter().filter(wanted).filter_map(|key| key.flag.map(|flag| argument(key, flag))).collect()
 }
 
+/// What is left of 80 columns right of the indent of help.
+const ROOM: usize = 70;
+
+/// As the help of all other arguments begins.
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 fn argument(key: &Key, flag: &'static str) -> clap::Arg {
     let default = match key.default {
         Some("") | None => String::new(),
         Some(_) if key.switch => String::new(),
-        Some(text) => format!(" [default: {text}]"),
+        Some(text) => format!("[default: {text}]"),
     };
+    let doc = capitalized(key.doc);
+    let env = format!("[env: {}]", key.env);
+    // A name is not to be parted from what says what it is.
+    let between = if env.len() + default.len() < ROOM { " " } else { "\n" };
     let argument = clap::Arg::new(key.key)
         .long(flag)
-        .help(format!("{} [env: {}]{default}", key.doc, key.env))
+        .help(format!("{doc} {default}").trim_end().to_owned())
+        .long_help(format!("{doc}\n{env}{between}{default}").trim_end().to_owned())
         .help_heading("Settings");
     if key.switch {
         argument.action(clap::ArgAction::SetTrue)

@@ -199,7 +199,10 @@ impl Fact for SshError {
             Self::Denied { host, by: Denier::NoTailscaleSsh, .. } | Self::Unproved { host, .. } => {
                 format!("sudo tailscale set --ssh  # on `{}`; meanwhile: --auth-mode keys", label(host))
             }
-            Self::UnknownHostKey { .. } => "ua-ssh-auth known-hosts --accept".to_owned(),
+            Self::UnknownHostKey { host, .. } => format!(
+                "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub  # on the console of `{}`; if it shows the same: ua-ssh-auth known-hosts --accept",
+                label(host)
+            ),
             Self::OtherHostKey { host, .. } => format!(
                 "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub  # on the console of `{}`; if it shows the new one: ua-ssh-auth known-hosts --refresh",
                 label(host)
