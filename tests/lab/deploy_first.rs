@@ -644,6 +644,8 @@ fn knows(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     let status = || app.run(&["status"], &[], &[]);
     status()?.exit(0)?.says("serving", "warn", "nothing was deployed yet")?;
+    let nothing = lab.laptop().command(&["ua-deploy", "history"]).user(OPERATOR).output()?;
+    ensure!(nothing.stdout.is_empty() && nothing.stderr.contains("nothing was deployed yet"), "{nothing:?}");
     let commit = app.good()?;
     status()?.exit(0)?.says("serving", "pass", &commit)?.says("drift", "pass", "as the release put it")?;
     lab.vps().sh("echo '# hot fix' >>/opt/universal_agent/src/universal_agent/__init__.py")?;

@@ -237,8 +237,9 @@ fn history(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     match records(context, &mut report) {
         Ok(Some((records, _))) if records.is_empty() && !context.out.is_json() => {
-            context.out.note("nothing was deployed yet");
-            context.out.hint(history::NOT_YET);
+            context
+                .out
+                .note(&format!("nothing was deployed yet; what a deploy would do: {}", history::NOT_YET));
             return Ok(Exit::Ok);
         }
         Ok(Some((records, holder))) => {
