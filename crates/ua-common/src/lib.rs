@@ -8,6 +8,7 @@
 pub mod app;
 pub mod cli;
 pub mod complete;
+pub mod env_contract;
 pub mod env_file;
 pub mod error;
 pub mod exit;

@@ -26,7 +26,7 @@ main() {
     done
     if [ -f "$env" ] && [ ! -L "$env" ]; then
         fact env "$(stat -c "%U:%G$tab%a" "$env")"
-        env_lines
+        env_lines "$keys" "$secrets" ''
     fi
     unit_facts
     for dir in "$(above "$state")" "$(above "$app")"; do
@@ -135,28 +135,6 @@ above() {
     dir=$1
     while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
     echo "$dir"
-}
-
-# The lines that assign the keys we were asked for, as they are. Of secrets only the shape: whether something is there.
-env_lines() {
-    awk -v keys="$keys" -v secrets="$secrets" '
-        BEGIN {
-            n = split(keys, list, " ")
-            for (i = 1; i <= n; i++) wanted[list[i]] = "key"
-            n = split(secrets, list, " ")
-            for (i = 1; i <= n; i++) wanted[list[i]] = "secret"
-        }
-        {
-            name = $0
-            if (!sub(/[ \t]*=.*/, "", name)) next
-            sub(/^[ \t]*(export[ \t]+)?/, "", name)
-            if (!(name in wanted)) next
-            at = index($0, "=")
-            value = substr($0, at + 1)
-            if (wanted[name] == "secret") gsub(/[^" \t\r\047]/, "x", value)
-            print "line\t" substr($0, 1, at) value
-        }
-    ' "$env"
 }
 
 main "$@"

@@ -1,12 +1,12 @@
 //! Does the VPS meet the contract of a deploy? Pure: facts in, checks out. Names are told, values never.
 
-use ua_common::env_file::{self, Assignment};
+use ua_common::env_contract;
 use ua_common::exit::Exit;
 use ua_common::report::Check;
 
 use crate::counted;
 use crate::survey::Facts;
-use ua_common::profile::{Profile, Rule};
+use ua_common::profile::Profile;
 
 /// Where the app is, for hints that can be pasted.
 #[derive(Clone, Copy, Debug)]
@@ -147,61 +147,17 @@ fn env_owner(profile: &Profile, facts: &Facts, target: Target<'_>) -> Option<Che
     let file = format!("{}/{}", target.app, profile.env.file);
     let (want_owner, want_mode) = (&profile.env.owner, &profile.env.mode);
     let detail = format!("`{file}` is {owner} {mode}, not {want_owner} {want_mode}");
-    let hint = format!("ssh {} 'chown {want_owner} {file} && chmod {want_mode} {file}'", target.ssh);
-    Some(Check::warn("contract.env_owner", detail).hint(hint))
+    Some(Check::warn("contract.env_owner", detail).hint("ua-vpsctl fix-perms"))
 }
 
 fn env_keys(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
     let id = "contract.env";
     let file = format!("{}/{}", target.app, profile.env.file);
-    let hint = format!("ssh -t {} 'editor {file}'", target.ssh);
+    let hint = env_contract::edit(target.ssh, &file);
     if facts.env_file.is_none() {
         return broken(id, format!("`{file}` is not there, or is not a file"), hint);
     }
-    let wrong: Vec<String> =
-        profile.env.keys.iter().filter_map(|(key, rule)| complaint(key, rule, &facts.env)).collect();
-    if !wrong.is_empty() {
-        return broken(id, format!("`{file}`: {}", wrong.join("; ")), hint);
-    }
-    // A shell or a dotenv library reads these, systemd's EnvironmentFile= does not.
-    let exported: Vec<&str> = facts
-        .env
-        .iter()
-        .filter(|assignment| assignment.exported)
-        .map(|assignment| assignment.key.as_str())
-        .collect();
-    if !exported.is_empty() {
-        let detail = format!(
-            "`{file}` is right, but writes `export` before {}, which systemd does not read",
-            exported.join(", ")
-        );
-        return Check::warn(id, detail).hint(hint);
-    }
-    let keys = counted(profile.env.keys.len(), "key", "keys");
-    Check::pass(id, format!("`{file}` says what the app needs ({keys})"))
-}
-
-/// What is wrong with a key, without its value.
-fn complaint(key: &str, rule: &Rule, env: &[Assignment]) -> Option<String> {
-    let Some(Assignment { value, .. }) = env_file::last(env, key) else {
-        return Some(format!("{key} is missing"));
-    };
-    let fine = match rule {
-        Rule::On => matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"),
-        Rule::Set => !value.trim().is_empty(),
-        Rule::Equals(wanted) => value == wanted,
-        Rule::Contains(wanted) => {
-            let has: Vec<&str> = value.split(',').map(str::trim).collect();
-            let missing: Vec<&str> =
-                wanted.iter().map(String::as_str).filter(|item| !has.contains(item)).collect();
-            return (!missing.is_empty()).then(|| format!("{key} does not list {}", missing.join(" and ")));
-        }
-    };
-    (!fine).then(|| match rule {
-        Rule::On => format!("{key} is not on (1, true, yes, on)"),
-        Rule::Equals(wanted) => format!("{key} is not `{wanted}`"),
-        Rule::Set | Rule::Contains(_) => format!("{key} is empty"),
-    })
+    env_contract::judge(id, &file, &profile.env.keys, &facts.env, hint)
 }
 
 #[cfg(test)]
@@ -266,32 +222,5 @@ mod tests {
                 checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
             assert_eq!((told.concat().as_str(), checks.iter().all(|it| it.exit == Exit::Ok)), (said, true));
         }
-    }
-
-    fn judged(rule: &Rule, env: &str) -> Option<String> {
-        complaint("KEY", rule, &env_file::assignments(env))
-    }
-
-    #[test]
-    fn p48_quotes_line_ends_and_export_are_read() {
-        let equals = Rule::Equals("db_pull".to_owned());
-        for env in [
-            "KEY=db_pull",
-            "KEY=\"db_pull\"",
-            "KEY='db_pull'\r\n",
-            "export KEY=db_pull",
-            " KEY = db_pull ",
-            "KEY=x\nKEY=db_pull",
-        ] {
-            assert_eq!(judged(&equals, env), None, "{env:?}");
-        }
-        assert_eq!(judged(&equals, "KEY=db_pull\nKEY=x").unwrap(), "KEY is not `db_pull`");
-        assert_eq!(judged(&equals, "#KEY=db_pull").unwrap(), "KEY is missing");
-        let contains = Rule::Contains(vec!["a.b".to_owned(), "c".to_owned()]);
-        assert_eq!(judged(&contains, "KEY=\"c, a.b\""), None);
-        assert_eq!(judged(&contains, "KEY=a.b.c").unwrap(), "KEY does not list a.b and c");
-        assert_eq!(judged(&Rule::On, "KEY=\"Yes\"\r"), None);
-        assert_eq!(judged(&Rule::On, "KEY=0").unwrap(), "KEY is not on (1, true, yes, on)");
-        assert_eq!(judged(&Rule::Set, "KEY=\"\"").unwrap(), "KEY is empty");
     }
 }

@@ -21,6 +21,8 @@ const SURVEY: Script = Script {
         "\n",
         include_str!("../../ua-common/remote/ledger.sh"),
         "\n",
+        include_str!("../../ua-common/remote/env.sh"),
+        "\n",
         include_str!("../remote/survey.sh")
     ),
 };

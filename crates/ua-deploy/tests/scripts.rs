@@ -17,6 +17,8 @@ macro_rules! parts {
             "\n",
             include_str!("../../ua-common/remote/ledger.sh"),
             "\n",
+            include_str!("../../ua-common/remote/env.sh"),
+            "\n",
             $(include_str!(concat!("../remote/", $part, ".sh")), "\n"),+
         )
     };

@@ -1,11 +1,12 @@
 # shellcheck shell=sh disable=SC2154
-# Looks at all that a healthy VPS has. Changes nothing; sent together with seen.sh, ledger.sh and staging's look.sh.
-# usage: doctor STATE APP USER ENV-FILE WATCHDOG-TIMER SECRETS [?]UNIT…
-#   SECRETS  other files of APP with secrets, a line each
-# Out: WHAT<TAB>FIELDS…, a line each; of `.env` only the names of its keys
+# Looks at all that a healthy VPS has. Changes nothing; sent together with seen.sh, ledger.sh, env.sh and staging's look.sh.
+# usage: doctor STATE APP USER ENV-FILE SHAPES WORDS WATCHDOG-TIMER SECRETS [?]UNIT…
+#   SHAPES, WORDS  as env_lines takes them
+#   SECRETS        other files of APP with secrets, a line each
+# Out: WHAT<TAB>FIELDS…, a line each; no value of `.env` leaves the VPS
 main() {
-	state=$1 app=$2 user=$3 env=$2/$4 watchdog=$5 secrets=$6
-	shift 6
+	state=$1 app=$2 user=$3 env=$2/$4 shapes=$5 words=$6 watchdog=$7 secrets=$8
+	shift 8
 	tab=$(printf '\t')
 	fact began "$(date +%s.%N)"
 	seen "$state" "$@"
@@ -33,8 +34,7 @@ env_facts() {
 		return
 	fi
 	fact env "$(stat -c "%U:%G$tab%a" "$env")$tab$(runuser -u "$user" -- test -r "$env" 2>/dev/null && echo readable)"
-	sed -n 's/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=.*/\2/p' "$env" |
-		sort -u | sed "s/^/key$tab/"
+	env_lines '' "$shapes" "$words"
 }
 
 # FILE OWNER MODE of those that are there, or FILE odd where it is none, or lies behind a link.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use ua_common::env_contract;
+use ua_common::env_file;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::ledger::Push;
@@ -28,6 +30,8 @@ const DOCTOR: Script = Script {
         include_str!("../../ua-common/remote/ledger.sh"),
         "\n",
         include_str!("../remote/seen.sh"),
+        "\n",
+        include_str!("../../ua-common/remote/env.sh"),
         "\n",
         include_str!("../../ua-staging/remote/look.sh"),
         "\n",
@@ -68,7 +72,8 @@ struct Facts {
     began: f64,
     ended: f64,
     env: Option<EnvFile>,
-    keys: BTreeSet<String>,
+    /// The lines of it that are judged, without values.
+    lines: String,
     /// Other files with secrets → owner and mode; nothing where it is no plain file.
     secrets: BTreeMap<String, Option<[String; 2]>>,
     rooms: Vec<Room>,
@@ -94,7 +99,11 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
     let watchdog = profile.units.watchdog.as_deref().unwrap_or_default();
     let secrets: String = profile.secrets.iter().map(|secret| format!("{}\n", secret.file)).collect();
     let app = settings.deploy_app_dir.0.as_str();
-    let mut args = vec![STATE, app, &profile.owner.user, &profile.env.file, watchdog, &secrets];
+    let [mut shapes, words] = env_contract::question(&profile.env.keys);
+    // Of the token it is only asked whether it is there.
+    shapes.extend(profile.env.token.iter().flat_map(|token| [" ", token]));
+    let env = &profile.env.file;
+    let mut args = vec![STATE, app, &profile.owner.user, env, &shapes, &words, watchdog, &secrets];
     args.extend(units.iter().map(String::as_str));
     let before = seconds(Timestamp::now());
     let answer = {
@@ -103,7 +112,8 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
     };
     let facts = parse(&answer.stdout, profile)?;
     let clock = skew(&facts, before, seconds(Timestamp::now()));
-    judge(&facts, clock, profile, settings, report);
+    let ssh = session.transport.shown();
+    judge(&facts, clock, profile, settings, &ssh, report);
     report.data.extend([
         ("clock_skew_seconds".to_owned(), json!(clock)),
         ("pushed".to_owned(), json!(facts.seen.pushes)),
@@ -141,7 +151,10 @@ fn parse(text: &str, profile: &Profile) -> Result<Facts, Failure> {
                 drop(facts.secrets.insert(file.to_owned(), Some([owner, mode].map(str::to_owned))));
             }
             ["secret", file, _] => drop(facts.secrets.insert(file.to_owned(), None)),
-            ["key", name] => drop(facts.keys.insert(name.to_owned())),
+            ["line", ..] => {
+                facts.lines.push_str(rest);
+                facts.lines.push('\n');
+            }
             ["room", dir, device, ..] => facts.rooms.push(Room {
                 dir: dir.to_owned(),
                 device: device.to_owned(),
@@ -180,11 +193,15 @@ fn no_time(said: &str) -> Failure {
         .hint("ua-vpsctl run -- date +%s.%N")
 }
 
-fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, report: &mut Report) {
+fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, ssh: &str, report: &mut Report) {
     status::judge(&facts.seen, profile, report);
     let app = settings.deploy_app_dir.0.as_str();
-    let mut checks = vec![env_file(facts, profile, app)];
-    checks.extend(facts.env.as_ref().map(|_| env_keys(facts, profile, app)));
+    let file = format!("{app}/{}", profile.env.file);
+    let edit = env_contract::edit(ssh, &file);
+    let mut checks = vec![env_file(facts, profile, &file, &edit)];
+    if facts.env.is_some() {
+        checks.extend(env_keys(facts, profile, &file, &edit));
+    }
     checks.extend(secrets(facts, profile, app));
     checks.extend(disk(facts, profile));
     checks.push(memory(facts));
@@ -197,13 +214,12 @@ fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, repo
     report.checks.extend(checks);
 }
 
-fn env_file(facts: &Facts, profile: &Profile, app: &str) -> Check {
+fn env_file(facts: &Facts, profile: &Profile, file: &str, edit: &str) -> Check {
     let id = "env.file";
-    let file = format!("{app}/{}", profile.env.file);
     let (owner, mode) = (&*profile.env.owner, &*profile.env.mode);
     let Some(env) = &facts.env else {
         let detail = format!("`{file}` is not there, or is a link or no file");
-        return Check::fail(id, Exit::Contract, detail).hint("ua-deploy plan  # says what has to be in it");
+        return Check::fail(id, Exit::Contract, detail).hint(edit);
     };
     let is = format!("`{file}` is {} {}", printable(&env.owner), env.mode);
     if env.owner == owner && env.mode == mode && env.readable {
@@ -214,18 +230,19 @@ fn env_file(facts: &Facts, profile: &Profile, app: &str) -> Check {
     Check::fail(id, Exit::Contract, format!("{is}, not {owner} {mode}{unread}")).hint("ua-vpsctl fix-perms")
 }
 
-/// By name alone; what their values have to be is judged by a deploy.
-fn env_keys(facts: &Facts, profile: &Profile, app: &str) -> Check {
-    let id = "env.keys";
-    let token = profile.env.token.iter();
-    let wanted: Vec<&str> = profile.env.keys.keys().chain(token).map(|key| &**key).collect();
-    let missing: Vec<String> =
-        wanted.iter().filter(|key| !facts.keys.contains(**key)).map(|key| (*key).to_owned()).collect();
-    if missing.is_empty() {
-        return Check::pass(id, format!("all {} keys of the contract are assigned", wanted.len()));
+/// As a deploy judges them, and the token, which a deploy goes without.
+fn env_keys(facts: &Facts, profile: &Profile, file: &str, edit: &str) -> Vec<Check> {
+    let mut env = env_file::assignments(&facts.lines);
+    let token = profile.env.token.as_deref();
+    let has_token =
+        token.is_none_or(|key| env_file::last(&env, key).is_some_and(|it| !it.value.trim().is_empty()));
+    env.retain(|it| Some(it.key.as_str()) != token || profile.env.keys.keys().any(|key| **key == it.key));
+    let mut checks = vec![env_contract::judge("env.keys", file, &profile.env.keys, &env, edit.to_owned())];
+    if let Some(token) = token.filter(|_| !has_token) {
+        let detail = format!("`{file}` assigns no {token}, which opens the ops endpoints of the app");
+        checks.push(Check::warn("env.token", detail).hint(edit));
     }
-    let detail = format!("`{app}/{}` assigns no {}", profile.env.file, listed(&missing));
-    Check::fail(id, Exit::Contract, detail).hint("ua-deploy plan  # says what each has to be")
+    checks
 }
 
 /// Those that are there.
@@ -466,6 +483,7 @@ mod tests {
     use ua_common::report::Verdict;
 
     use super::*;
+    use ua_common::profile::Rule;
     use ua_common::settings::{Layer, Surroundings};
 
     const NAME: &str = "srv1360701.taildcc090.ts.net";
@@ -478,9 +496,16 @@ mod tests {
             text.push_str(&format!("unit\t{unit}\tloaded\tactive\trunning\t0\t900\t1000\t42\t\n"));
         }
         text.push_str("served\tr1\nenv\troot:ua\t640\treadable\n");
-        for key in profile.env.keys.keys().chain(&profile.env.token) {
-            text.push_str(&format!("key\t{}\n", &**key));
+        for (key, rule) in &profile.env.keys {
+            let value = match rule {
+                Rule::On => "Yes".to_owned(),
+                Rule::Set => "xxx".to_owned(),
+                Rule::Equals(wanted) => format!("'{wanted}'"),
+                Rule::Contains(wanted) => wanted.join(", "),
+            };
+            text.push_str(&format!("line\t{}={value}\n", &**key));
         }
+        text.push_str("line\tUA_OPS_TOKEN=xxx\n");
         let routes = json!({
             "serve": {
                 "TCP": {"443": {"HTTPS": true}, "8443": {"HTTPS": true}},
@@ -518,7 +543,7 @@ mod tests {
         let settings = Settings::load(Layer::new(), &around).unwrap();
         let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
         let profile = Profile::built_in().unwrap();
-        judge(&parse(text, &profile).unwrap(), clock, &profile, &settings, &mut report);
+        judge(&parse(text, &profile).unwrap(), clock, &profile, &settings, "root@vps", &mut report);
         report
     }
 
@@ -581,7 +606,10 @@ mod tests {
             ),
             ("640\treadable", "640\t", "env.file", 31, "`ua` cannot read it"),
             ("env\troot:ua\t640\treadable", "env\todd", "env.file", 31, "is not there"),
-            ("key\tUA_VP_DISPATCH_MODE\n", "", "env.keys", 31, "assigns no UA_VP_DISPATCH_MODE"),
+            ("line\tUA_VP_DISPATCH_MODE=", "line\tX=", "env.keys", 31, "UA_VP_DISPATCH_MODE is missing"),
+            ("='db_pull'", "='\u{1}'", "env.keys", 31, "UA_VP_DISPATCH_MODE is not `db_pull`"),
+            ("line\tUA_VP", "line\texport UA_VP", "env.keys", 0, "writes `export` before UA_VP"),
+            ("UA_OPS_TOKEN=xxx", "UA_OPS_TOKEN=", "env.token", 0, "assigns no UA_OPS_TOKEN"),
             ("30000000\t3", "300000\t3", "disk", 31, "a deploy needs 512 MiB"),
             ("30000000\t3", "3000000\t3", "disk", 0, "free under"),
             ("30000000\t3", "30000000\t97", "disk", 0, "97 % of its inodes"),

@@ -37,6 +37,8 @@ const DOCTOR: &str = concat!(
     "\n",
     include_str!("../remote/seen.sh"),
     "\n",
+    include_str!("../../ua-common/remote/env.sh"),
+    "\n",
     include_str!("../../ua-staging/remote/look.sh"),
     "\n",
     include_str!("../remote/doctor.sh")
@@ -421,7 +423,7 @@ fn p65_the_doctor_tells_names_and_never_values() {
     let look = |vps: &Vps| {
         let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
         let output = Command::new("sh")
-            .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "watch.timer"])
+            .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "B C", "A=db,again", "watch.timer"])
             .args(["x/csi.env\nx/none.env\nlinked/csi.env\n", "a.service"])
             .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
             .env("ROOT", vps.root.path())
@@ -439,8 +441,9 @@ fn p65_the_doctor_tells_names_and_never_values() {
         format!("env\t{me}\t640\treadable"),
         format!("secret\tx/csi.env\t{me}\t644"),
         "secret\tlinked/csi.env\todd".to_owned(),
-        "key\tA".to_owned(),
-        "key\tB".to_owned(),
+        "line\tA=\u{1}\r".trim_end().to_owned(),
+        "line\texport B='xxxxxxx'".to_owned(),
+        "line\tA=again".to_owned(),
         "watchdog\tenabled\tactive".to_owned(),
         format!("command\t{script} /etc/x"),
         format!("rootruns\t{script}\t{user}"),
@@ -478,7 +481,7 @@ fn p65_the_doctor_tells_names_and_never_values() {
     symlink("true", vps.app(".env")).unwrap();
     vps.program("tailscale", "#!/bin/sh\nexit 1\n");
     let text = look(&vps);
-    assert!(text.contains("\nenv\todd\n") && !text.contains("key\t") && !text.contains("serve\t"), "{text}");
+    assert!(text.contains("\nenv\todd\n") && !text.contains("line\t") && !text.contains("serve\t"), "{text}");
 }
 
 fn lines(output: &Output) -> Vec<String> {
