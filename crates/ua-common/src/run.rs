@@ -207,11 +207,35 @@ impl Cmd {
     /// Runs it on our own streams and in our own process group, for a person or a pipe, and gives its code. Without a
     /// limit: who started it ends it.
     pub fn attached(&self) -> Result<i32, RunError> {
+        self.wait_attached(&self.on_our_streams())
+    }
+
+    /// The same, but what it writes is kept: of each stream the first `most` bytes.
+    pub fn captured(&self, most: usize) -> Result<Captured, RunError> {
+        let spawn_error = |source| RunError::Spawn { program: self.name(), source };
+        let pipe = || -> Result<_, RunError> {
+            let (reader, writer) = io::pipe().map_err(spawn_error)?;
+            Ok((std::thread::spawn(move || kept(reader, most)), File::from(OwnedFd::from(writer))))
+        };
+        let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+        let expression = self.on_our_streams().stdout_file(out).stderr_file(err);
+        let code = self.wait_attached(&expression)?;
+        // The ends that it wrote to: they would be held open by us.
+        drop(expression);
+        let read = |thread: std::thread::JoinHandle<Kept>| thread.join().unwrap_or_default();
+        Ok(Captured { code, stdout: read(stdout), stderr: read(stderr) })
+    }
+
+    fn on_our_streams(&self) -> duct::Expression {
         let mut expression = duct::cmd(&self.program, &self.args).unchecked();
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }
-        let handle = self.start(&expression.before_spawn(death_signal))?;
+        expression.before_spawn(death_signal)
+    }
+
+    fn wait_attached(&self, expression: &duct::Expression) -> Result<i32, RunError> {
+        let handle = self.start(expression)?;
         let output = handle.wait().map_err(|source| self.lost(source))?;
         Ok(Finished::new(output, Instant::now()).code)
     }
@@ -320,6 +344,48 @@ impl Finished {
     pub fn err(&self) -> String {
         text(&self.stderr)
     }
+}
+
+/// What a program wrote to one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The beginning of it.
+    pub bytes: Vec<u8>,
+    /// Was there more?
+    pub cut: bool,
+}
+
+impl Kept {
+    /// As text; what is none is replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+/// How a program on our own stdin ended, and what it wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Its exit code, or 128 + the signal that ended it.
+    pub code: i32,
+    /// What it wrote to stdout.
+    pub stdout: Kept,
+    /// What it wrote to stderr.
+    pub stderr: Kept,
+}
+
+/// Reads to the end, whatever is kept of it: who writes must not be held.
+fn kept(mut input: impl Read, most: usize) -> Kept {
+    let mut kept = Kept::default();
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length) = input.read(&mut buffer) {
+        if length == 0 {
+            break;
+        }
+        let room = (most - kept.bytes.len()).min(length);
+        kept.bytes.extend_from_slice(&buffer[..room]);
+        kept.cut |= room < length;
+    }
+    kept
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -467,6 +533,20 @@ fn next_line(input: &mut impl Read) -> io::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_captured_is_bounded_and_whoever_writes_more_is_not_held() {
+        let sh = |line: &str| Cmd::new("sh", Duration::MAX).args(["-c", line]).captured(100_000).unwrap();
+        let said = sh("printf 'a\\377'; echo b >&2; exit 7");
+        assert_eq!(
+            (said.code, said.stdout.text().as_str(), said.stderr.text().as_str()),
+            (7, "a\u{fffd}", "b\n")
+        );
+        assert!(!said.stdout.cut && !said.stderr.cut);
+        let said = sh("head -c 300000 /dev/zero; head -c 100000 /dev/zero >&2");
+        assert_eq!((said.stdout.bytes.len(), said.stdout.cut), (100_000, true));
+        assert_eq!((said.stderr.bytes.len(), said.stderr.cut), (100_000, false));
+    }
 
     fn sh(script: &str, seconds: u64) -> Cmd {
         Cmd::new("sh", Duration::from_secs(seconds)).args(["-c", script])

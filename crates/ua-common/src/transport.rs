@@ -16,7 +16,7 @@ use crate::host_keys::{self, HostKeys};
 use crate::interrupt;
 use crate::output::Printer;
 use crate::report::Check;
-use crate::run::{self, Background, Cmd, Finished, RunError};
+use crate::run::{self, Background, Captured, Cmd, Finished, RunError};
 use crate::settings::value::{AuthMode, SshKey, Value as _};
 use crate::state::{self, RunDir};
 use crate::tool::ssh::{self, Evidence, SshError, Target, Use};
@@ -287,18 +287,28 @@ impl Transport {
     }
 
     /// Runs a line of sh on our own streams, with a terminal of its own if `tty`, and gives its code; 255 may also be
-    /// ssh's, when the connection broke. The line travels in a form that every login shell takes for one plain word.
+    /// ssh's, when the connection broke.
     pub fn attached(&self, line: &str, tty: bool) -> Result<i32, TransportError> {
+        Ok(self.line(line, tty).attached()?)
+    }
+
+    /// The same with our own stdin only: what it writes is kept, of each stream the first `most` bytes.
+    pub fn captured(&self, line: &str, most: usize) -> Result<Captured, TransportError> {
+        Ok(self.line(line, false).captured(most)?)
+    }
+
+    /// A line of sh. It travels in a form that every login shell takes for one plain word, which that sh takes off its
+    /// arguments; what it has to complain of it signs with its own name.
+    fn line(&self, line: &str, tty: bool) -> Cmd {
         let word = base64(line.as_bytes());
-        let command = format!("sh -c 'eval \"$(printf %s \"$0\" | base64 -d)\"' {word}");
+        let command = format!("sh -c 'eval \"shift; $(printf %s \"$1\" | base64 -d)\"' sh {word}");
         // Behind a terminal ssh would say that the connection was closed, which goes on.
         let options = ["-o", "ProxyCommand=false", "-o", "LogLevel=ERROR"];
-        let cmd = ssh_cmd(&self.dir, &options, Duration::MAX)
+        ssh_cmd(&self.dir, &options, Duration::MAX)
             .arg(if tty { "-tt" } else { "-T" })
             .arg("--")
             .arg(&self.opening.target.name)
-            .arg(command);
-        Ok(cmd.attached()?)
+            .arg(command)
     }
 
     /// An rsync over this connection; `args` are its options and both ends, where [`Transport::remote`] names the

@@ -103,7 +103,8 @@ Examples:
             "\
 Examples:
   ua-vpsctl logs gateway -n 50
-  ua-vpsctl logs gateway api -f --grep error",
+  ua-vpsctl logs gateway api -f --grep error
+  ua-vpsctl logs gateway --json | jq -r '.data.lines[]'",
             [
                 units("Names of the profile, or their last part; `all` is all of them that the VPS has"),
                 Arg::new("follow")
@@ -128,7 +129,10 @@ Examples:
             "\
 Examples:
   ua-vpsctl run -- systemctl list-timers
-  ua-vpsctl run --shell 'du -sh /opt/universal_agent/* | sort -h'",
+  ua-vpsctl run --shell 'du -sh /opt/universal_agent/* | sort -h'
+  ua-vpsctl run --json -- df -h | jq -r .data.stdout
+
+With --json what it writes goes into the report, up to 1 MiB of each stream.",
             [
                 Arg::new("shell").long("shell").value_name("LINE").help("A line for sh instead of a command"),
                 rest()
@@ -143,7 +147,9 @@ Examples:
             "\
 Examples:
   ua-vpsctl run-file ./check.sh
-  ua-vpsctl run-file ./check.sh -- --verbose /opt",
+  ua-vpsctl run-file ./check.sh -- --verbose /opt
+
+With --json what it writes goes into the report, up to 1 MiB of each stream.",
             [
                 Arg::new("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help("The script"),
                 rest().help("Its arguments"),
@@ -306,6 +312,9 @@ fn work(
         "inspect" => workspace(text(matches, "SESSION"))?.to_owned(),
         _ => String::new(),
     };
+    if verb == "logs" && matches.get_flag("follow") && context.out.is_json() {
+        return Err(run::endless().into());
+    }
     let parcel = match verb {
         "push" => {
             app::dir(&context.settings)?;
@@ -350,10 +359,14 @@ fn work(
                 since: text(matches, "since"),
                 pattern: text(matches, "grep"),
             };
-            run::logs(&session, &chosen, &wanted)?;
+            run::logs(&session, &chosen, &wanted, report)?;
         }
-        "run" => context.pass(run::run(&session, &line)?),
-        "run-file" => context.pass(run::run_file(&session, &line, &words(matches, "ARG"))?),
+        "run" => {
+            let code = run::run(&session, &line, report)?;
+            report.checks.extend(run::meant_shell(&words(matches, "ARG"), code));
+            context.pass(code);
+        }
+        "run-file" => context.pass(run::run_file(&session, &line, &words(matches, "ARG"), report)?),
         "fix-perms" => perms::fix(&session, matches.get_flag("dry-run"), report)?,
         "sessions" => return Ok(table(&files::sessions(&session, text(matches, "PREFIX"))?, report)),
         "browse" => return Ok(table(&files::browse(&session, &line)?, report)),

@@ -1,15 +1,18 @@
-//! `run`, `run-file`, `logs`: what goes straight to a person's streams.
+//! `run`, `run-file`, `logs`: what goes straight to a person's streams, and with `--json` into the data of the report.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::printable;
+use ua_common::report::{Check, Report};
 use ua_common::transport::{Script, TransportError};
 
 use crate::session::Session;
+use crate::status::counted;
 use crate::units::Chosen;
 
 const LOGS: Script = Script { name: "logs", text: include_str!("../remote/logs.sh") };
@@ -18,6 +21,8 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// Largest program that is carried over, in bytes.
 const LARGEST: u64 = 1 << 20;
+/// Most of a stream that goes into a report, in bytes.
+const MOST: usize = 1 << 20;
 
 /// A command as a line of sh: each word means just itself.
 pub fn line(words: &[String]) -> Result<String, Failure> {
@@ -26,11 +31,37 @@ pub fn line(words: &[String]) -> Result<String, Failure> {
         .map_err(|_| Failure::new(Exit::Usage, "a word of the command holds a NUL byte"))
 }
 
-/// Runs a line of sh on the VPS on our own streams, with a terminal if both ends of ours are one, and gives its code.
-pub fn run(session: &Session<'_>, line: &str) -> Result<u8, Failure> {
+/// Runs a line of sh on the VPS and gives its code: on our own streams, with a terminal if both ends of ours are one. With
+/// `--json` what it writes goes into the report.
+pub fn run(session: &Session<'_>, line: &str, report: &mut Report) -> Result<u8, Failure> {
+    if session.context.out.is_json() {
+        let said = session.transport.captured(line, MOST)?;
+        report.push(Check::pass("run", format!("it ended with code {}", said.code)));
+        report.data.extend([
+            ("code".to_owned(), json!(said.code)),
+            ("stdout".to_owned(), json!(said.stdout.text())),
+            ("stdout_cut".to_owned(), json!(said.stdout.cut)),
+            ("stderr".to_owned(), json!(said.stderr.text())),
+            ("stderr_cut".to_owned(), json!(said.stderr.cut)),
+        ]);
+        return Ok(u8::try_from(said.code).unwrap_or(u8::MAX));
+    }
     let tty = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let code = session.transport.attached(line, tty)?;
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// A line for a shell that was typed as one word: it ended with `code`, so there is no such command.
+pub fn meant_shell(words: &[String], code: u8) -> Option<Check> {
+    let [word] = words else { return None };
+    let odd = |c: char| c.is_whitespace() || "|&;<>()$`\\\"'*?[#~=%!{".contains(c);
+    if code != 127 || !word.contains(odd) {
+        return None;
+    }
+    let detail =
+        format!("the VPS has no command of the name `{}`: a command is typed word by word", printable(word));
+    let quoted = shlex::try_quote(word).ok()?;
+    Some(Check::warn("run.words", detail).hint(format!("ua-vpsctl run --shell {quoted}")))
 }
 
 /// A program of this machine, to be run there.
@@ -47,14 +78,19 @@ pub fn program(path: &Path) -> Result<String, Failure> {
 }
 
 /// Carries a program over, runs it with these arguments, and removes it.
-pub fn run_file(session: &Session<'_>, text: &str, args: &[String]) -> Result<u8, Failure> {
+pub fn run_file(
+    session: &Session<'_>,
+    text: &str,
+    args: &[String],
+    report: &mut Report,
+) -> Result<u8, Failure> {
     let place = session.ask(PLACE, &[text], LIMIT)?.stdout;
     let place = place.trim();
     let arguments = shlex::try_join(args.iter().map(String::as_str))
         .map_err(|_| Failure::new(Exit::Usage, "an argument holds a NUL byte"))?;
     // Without a first line that names its interpreter it is a script of sh.
     let interpreter = if text.starts_with("#!") { "" } else { "sh " };
-    run(session, &format!("trap 'rm -f {place}' EXIT HUP TERM; {interpreter}{place} {arguments}"))
+    run(session, &format!("trap 'rm -f {place}' EXIT HUP TERM; {interpreter}{place} {arguments}"), report)
 }
 
 /// What is wanted of the journal.
@@ -69,8 +105,19 @@ pub struct Wanted<'a> {
     pub pattern: &'a str,
 }
 
-/// Prints the journal of units.
-pub fn logs(session: &Session<'_>, units: &[Chosen], wanted: &Wanted<'_>) -> Result<(), Failure> {
+/// A report is one object, and comes at the end.
+pub fn endless() -> Failure {
+    Failure::new(Exit::Usage, "--json with -f would be a report that never ends")
+        .hint("ua-vpsctl logs … --json  # what is there by now; or -f without --json")
+}
+
+/// Prints the journal of units, or puts it into the report.
+pub fn logs(
+    session: &Session<'_>,
+    units: &[Chosen],
+    wanted: &Wanted<'_>,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let follow = if wanted.follow { "yes" } else { "no" };
     let lines = wanted.lines.map_or_else(String::new, |lines| lines.to_string());
     let mut args = vec![follow, &lines, wanted.since, wanted.pattern];
@@ -78,9 +125,22 @@ pub fn logs(session: &Session<'_>, units: &[Chosen], wanted: &Wanted<'_>) -> Res
     args.extend(units.iter().map(|chosen| chosen.unit.as_str()));
     let limit = if wanted.follow { Duration::MAX } else { LIMIT };
     let out = &session.context.out;
-    let answer = session.transport.stream(LOGS, &args, limit, limit, &mut |line| out.data(&printable(line)));
+    let mut lines = Vec::new();
+    let answer = session.transport.stream(LOGS, &args, limit, limit, &mut |line| {
+        if out.is_json() {
+            lines.push(line.to_owned());
+        } else {
+            out.data(&printable(line));
+        }
+    });
     match answer {
-        Ok(answer) if answer.code == 0 => Ok(()),
+        Ok(answer) if answer.code == 0 => {
+            if out.is_json() {
+                report.push(Check::pass("logs", counted(lines.len(), "line", "lines")));
+                report.data.insert("lines".to_owned(), json!(lines));
+            }
+            Ok(())
+        }
         Ok(answer) => {
             Err(Failure::new(Exit::Failed, printable(answer.stderr.trim())).hint("ua-vpsctl status"))
         }
@@ -93,6 +153,19 @@ pub fn logs(session: &Session<'_>, units: &[Chosen], wanted: &Wanted<'_>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_was_typed_as_one_word_is_told_apart_from_a_command_that_is_not_there() {
+        let hint = |words: &[&str], code| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            meant_shell(&words, code).and_then(|check| check.hint)
+        };
+        assert_eq!(hint(&["uptime; id"], 127).as_deref(), Some("ua-vpsctl run --shell 'uptime; id'"));
+        assert_eq!(hint(&["ls|wc"], 127).as_deref(), Some("ua-vpsctl run --shell 'ls|wc'"));
+        for (words, code) in [(&["uptime; id"][..], 1), (&["uptiem"], 127), (&["a b", "c"], 127)] {
+            assert_eq!(hint(words, code), None, "{words:?}");
+        }
+    }
 
     #[test]
     fn p64_words_are_words() {

@@ -201,6 +201,11 @@ pub fn records(seen: &Seen) -> Records<7> {
     Records { head, rows: seen.units.iter().map(row).collect() }
 }
 
+/// `1 path`, `2 paths`.
+pub fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 /// `3 d 4 h`: the two largest parts.
 pub fn age(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);

@@ -151,6 +151,50 @@ fn p64_what_is_run_is_words_and_its_code_is_ours() {
 }
 
 #[test]
+fn with_json_stdout_is_one_report_and_nothing_else() {
+    let vps = Vps::new();
+    let report = |args: &[&str], stdin: &'static str, code: i32| -> Value {
+        let output = vps.command(args).write_stdin(stdin).output().unwrap();
+        let (out, err) = exits(&output, code);
+        assert_eq!((out.lines().count(), err.is_empty()), (1, code != 2), "{out}{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let said = report(&["run", "--json", "--shell", "cat; printf 'b\\377' >&2; exit 77"], "a\n", 77);
+    assert_eq!((&said["exit_code"], &said["data"]["code"]), (&0.into(), &77.into()));
+    let data = &said["data"];
+    assert_eq!((&data["stdout"], &data["stderr"]), (&"a\n".into(), &"b\u{fffd}".into()));
+    assert_eq!((&data["stdout_cut"], &data["stderr_cut"]), (&false.into(), &false.into()));
+    let said = report(&["run", "--json", "--shell", "head -c 2000000 /dev/zero | tr '\\0' x"], "", 0);
+    assert_eq!(said["data"]["stdout"].as_str().map(str::len), Some(1 << 20));
+    assert_eq!(said["data"]["stdout_cut"], true);
+    let file = vps.place.file("cwd/check.sh", "echo \"$1\"; exit 3\n");
+    let said = report(&["run-file", "--json", file.to_str().unwrap(), "--", "a b"], "", 3);
+    assert_eq!((&said["data"]["stdout"], &said["data"]["code"]), (&"a b\n".into(), &3.into()));
+    // There is no journal here, or one without lines; followed there would be no end.
+    let output = vps.command(&["logs", "gateway", "--json", "-n", "1"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let said: Value = serde_json::from_str(&text).unwrap();
+    assert!(said["data"]["lines"].is_array() || said["verdict"] == "fail", "{said}");
+    let logins = vps.sshd.logins();
+    let said = report(&["logs", "gateway", "-f", "--json"], "", 2);
+    assert!(said["checks"][0]["detail"].as_str().unwrap().contains("never ends"), "{said}");
+    assert_eq!(vps.sshd.logins(), logins);
+}
+
+#[test]
+fn what_is_not_found_is_named_as_it_was_typed() {
+    let vps = Vps::new();
+    let (out, err) = vps.ends(&["run", "uptime; id"], 127);
+    assert!(out.is_empty() && err.contains("sh: ") && err.contains("uptime; id: not found"), "{err}");
+    assert!(err.contains("hint: ua-vpsctl run --shell 'uptime; id'"), "{err}");
+    let (out, err) = vps.ends(&["run", "uptiem"], 127);
+    assert!(out.is_empty() && !err.contains("--shell") && !err.contains('='), "{err}");
+    // Nothing of how it travels is seen by what is run.
+    let (out, _) = vps.ends(&["run", "--shell", "echo \"$0 $# [$*]\""], 0);
+    assert_eq!(out, "sh 0 []\n");
+}
+
+#[test]
 fn a_script_of_this_machine_runs_there_with_its_arguments_and_leaves_nothing() {
     let vps = Vps::new();
     let file = vps.place.file("cwd/check.sh", "#!/bin/sh\necho \"$0 [$1] [$2]\"\ncat\nexit 5\n");
