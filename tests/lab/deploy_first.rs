@@ -755,6 +755,9 @@ fn unlocked(lab: &Lab) -> Result<()> {
         app.run(&["status"], &[], &[])?.exit(0)?.says("lock", "warn", &id)?;
         let row = app.history()?[1].clone();
         ensure!(row["verdict"] == "activating" && row["under_way"].is_string(), "{row}");
+        let busy = app.run(&["rollback"], &[], &[])?;
+        busy.exit(30)?.says("lock", "fail", &id)?;
+        ensure!(busy.output.stderr.contains(&format!("hint: ua-deploy attach {id}\n")), "{:?}", busy.output);
         app.run(&["unlock", "20200101T000000Z-x"], &["--force"], &[])?.exit(30)?;
         app.run(&["unlock", &id], &[], &[])?.exit(30)?.says("lock", "fail", "is alive")?;
         app.run(&["unlock", &id], &["--force"], &[])?.exit(0)?;

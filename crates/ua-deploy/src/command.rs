@@ -271,6 +271,8 @@ fn told<'a>(records: &'a [Record], holder: Option<&'a Holder>) -> Vec<Told<'a>> 
     let of = |record: &'a Record| Told {
         record,
         at: holder
+            // Who confirms one that serves holds the lock for a moment, too.
+            .filter(|_| matches!(record.verdict, Outcome::Begun | Outcome::Activating))
             .filter(|holder| holder.works_on(&record.id))
             .map(|holder| holder.step.as_deref().unwrap_or_default()),
         bad: history::bad(records, &record.commit),
@@ -385,6 +387,8 @@ mod tests {
         );
         assert_eq!(rows[4].json()["under_way"], "build");
         assert_eq!(rows[1].json()["bad"]["why"], "op rolled back from it");
+        let confirming = Holder { text: "ua-deploy confirm 2 by op, since T6".to_owned(), step: holder.step };
+        assert_eq!(told(&records, Some(&confirming))[1].at, None);
         // With nobody at work it is as it was written.
         assert_eq!(told(&records, None)[4].detail(), "the activation ended before the switch");
     }
