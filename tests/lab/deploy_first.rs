@@ -396,13 +396,27 @@ fn staging_taken(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     lab.vps().command(&["tailscale", "serve", "--bg", "--https=8443", "http://127.0.0.1:9999"]).run()?;
     let before = app.traces()?;
-    app.deploy(&[], &[])?.exit(42)?.says("staging.routes", "fail", "http://127.0.0.1:9999")?;
+    let required = &["--staging", "required"];
+    app.deploy(required, &[])?.exit(42)?.says("staging.routes", "fail", "http://127.0.0.1:9999")?;
+    // A plan is shown whatever is in the way.
+    for (args, code, verdict) in [(&required[..], 42, "fail"), (&[], 0, "warn")] {
+        let done = app.run(&["plan"], args, &[])?;
+        done.exit(code)?.says("staging.routes", verdict, "http://127.0.0.1:9999")?;
+        let data = &done.says("plan", "pass", "nothing was changed")?.reports[0]["data"];
+        ensure!(data["plan"].to_string().contains("uv sync --frozen"), "{data}");
+        ensure!(!data["plan"].to_string().contains("staging"), "{data}");
+    }
     ensure!(app.traces()? == before, "something was changed");
-    lab.vps().command(&["tailscale", "serve", "--https=8443", "off"]).run()?;
     lab.use_control(Control::Headscale)?;
-    app.deploy(&[], &[])?.exit(40)?.says("staging.routes", "fail", "not enabled")?;
+    lab.vps().command(&["tailscale", "serve", "reset"]).run()?;
+    app.deploy(required, &[])?.exit(40)?.says("staging.routes", "fail", "not enabled")?;
     let untouched = lab.vps().sh("test ! -e /var/lib/ua-deploy")?;
     ensure!(untouched.success(), "something was changed");
+    // Where nobody insists on staging, production does not wait for it.
+    let done = app.deploy(&[], &[])?;
+    done.exit(0)?.serving("new")?.says("staging.routes", "warn", "not enabled")?;
+    ensure!(done.output.stderr.contains("--staging off"), "{}", done.output.stderr);
+    app.serves(&app.head()?)?;
     // Plain http inside the tailnet needs no certificate.
     app.deploy(&["--scheme", "http"], &[])?.exit(0)?.says(
         "staging.api",
@@ -452,7 +466,9 @@ fn crash_loop(lab: &Lab) -> Result<()> {
 }
 
 fn worker_crash(lab: &Lab) -> Result<()> {
-    taken_back(lab, &Edit::WorkerCrash, "units", "universal-agent-vp-worker@vp.coder.primary")
+    // systemd starts it once a second, or gives it up: either is clear long before the time is over.
+    let said = "nobody waits any longer for universal-agent-vp-worker@vp.coder.primary (systemd ";
+    taken_back(lab, &Edit::WorkerCrash, "units", said)
 }
 
 /// Root's login shell is dash, the key's path has a space and a quote, the laptop's PATH has both and more.
@@ -496,6 +512,10 @@ fn interrupted(lab: &Lab) -> Result<()> {
         "{}",
         both.stderr
     );
+    // Whoever leaves a deploy is told last how to come back to it.
+    let last = both.stderr.lines().last().unwrap_or_default();
+    ensure!(last.starts_with("hint: ua-deploy attach 20"), "{}", both.stderr);
+    ensure!(both.stderr.contains("goes on on the VPS by itself"), "{}", both.stderr);
     // A busy run is no deploy: there is one record.
     finished(&app)
 }
@@ -623,11 +643,20 @@ fn unconfirmed(lab: &Lab) -> Result<()> {
 fn knows(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     let status = || app.run(&["status"], &[], &[]);
-    status()?.exit(0)?.says("serving", "warn", "nothing was ever deployed")?;
+    status()?.exit(0)?.says("serving", "warn", "nothing was deployed yet")?;
+    let nothing = lab.laptop().command(&["ua-deploy", "history"]).user(OPERATOR).output()?;
+    ensure!(nothing.stdout.is_empty() && nothing.stderr.contains("nothing was deployed yet"), "{nothing:?}");
     let commit = app.good()?;
     status()?.exit(0)?.says("serving", "pass", &commit)?.says("drift", "pass", "as the release put it")?;
     lab.vps().sh("echo '# hot fix' >>/opt/universal_agent/src/universal_agent/__init__.py")?;
     status()?.exit(0)?.says("drift", "warn", "src/universal_agent/__init__.py")?;
+    // It is overwritten by the next one, and can be found again.
+    let done = app.deploy(&[], &[])?;
+    let (_, told) =
+        done.exit(0)?.says("drift", "warn", "is kept in /var/lib/ua-deploy/releases/")?.check("drift")?;
+    let backup = told.split_whitespace().find(|word| word.starts_with("/var/lib/")).context("a directory")?;
+    let file = format!("{backup}/src/universal_agent/__init__.py");
+    ensure!(lab.vps().command(&["cat", &file]).read()?.contains("# hot fix"), "{told}");
     let unknown = app.run(&["attach", "20200101"], &[], &[])?;
     unknown.exit(1)?.says("history", "fail", "there is no deploy `20200101`").map(drop)
 }
@@ -667,7 +696,7 @@ fn mission(lab: &Lab) -> Result<()> {
     // A change that the workers do not read does not wait for them.
     app.edit(&Edit::WebTitle("Impatient".to_owned()))?;
     let done = app.deploy(&["--drain-timeout", "1"], &[])?;
-    done.exit(0)?.says("units", "pass", "1 of 6 units were restarted")?;
+    done.exit(0)?.says("units", "pass", "1 of 6 units was restarted")?;
     ensure!(became(&short)?.trim() == "running", "{}", became(&short)?);
     app.edit(&Edit::Harmless("More patient".to_owned()))?;
     app.deploy(&[], &[])?.exit(0)?.says("drain", "pass", "")?;
@@ -709,6 +738,9 @@ fn rolled_back(lab: &Lab) -> Result<()> {
     refused.exit(1)?;
     ensure!(refused.output.stdout.contains("no older release"), "{:?}", refused.output);
     app.serves(&first)?;
+    // It may go out again, but not without a word.
+    app.run(&["plan"], &[], &[])?.exit(0)?.says("source.bad", "warn", "op@laptop rolled back from it")?;
+    ensure!(app.history()?[1]["bad"]["id"] == last["id"], "{:?}", app.history()?);
     app.good().map(drop)
 }
 
@@ -721,10 +753,15 @@ fn unlocked(lab: &Lab) -> Result<()> {
         activating(lab)?;
         let id = app.history()?[1]["id"].as_str().context("an id")?.to_owned();
         app.run(&["status"], &[], &[])?.exit(0)?.says("lock", "warn", &id)?;
+        let row = app.history()?[1].clone();
+        ensure!(row["verdict"] == "activating" && row["under_way"].is_string(), "{row}");
+        let busy = app.run(&["rollback"], &[], &[])?;
+        busy.exit(30)?.says("lock", "fail", &id)?;
+        ensure!(busy.output.stderr.contains(&format!("hint: ua-deploy attach {id}\n")), "{:?}", busy.output);
         app.run(&["unlock", "20200101T000000Z-x"], &["--force"], &[])?.exit(30)?;
         app.run(&["unlock", &id], &[], &[])?.exit(30)?.says("lock", "fail", "is alive")?;
         app.run(&["unlock", &id], &["--force"], &[])?.exit(0)?;
-        app.run(&["unlock", &id], &[], &[])?.exit(0)?.says("lock", "pass", "nobody holds it")?;
+        app.run(&["unlock", &id], &[], &[])?.exit(0)?.says("lock", "pass", "` ended as ")?;
         deploy.join().map_err(|_| anyhow::anyhow!("the deploying thread panicked"))?
     })?;
     ensure!([1, 33].contains(&done.output.code), "{:?}", done.output);

@@ -78,6 +78,10 @@ fn follow(lab: &Lab, name: &str) -> Result<()> {
     let steps = read(&std::fs::read_to_string(&path).context(path.to_string())?)?;
     ensure!(steps.iter().any(|step| matches!(step, Step::Typed { .. })), "nothing is typed in {name}");
     let mut world = World { lab, app: App::fresh_here(lab)? };
+    // A deploy that was cut off before may have held it off for good, which `doctor` tells.
+    lab.vps()
+        .command(&["systemctl", "disable", "--quiet", "--now", "universal-agent-service-watchdog.timer"])
+        .run()?;
     let mut typed = 0;
     for step in &steps {
         match step {

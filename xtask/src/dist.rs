@@ -70,7 +70,7 @@ impl Package<'_> {
         // As in the checkout, so that the links from one to the other hold.
         let doc = root.join("usr/share/doc").join(PACKAGE);
         place(&self.source.join("LICENSE"), &doc.join("copyright"), 0o644)?;
-        for name in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+        for name in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE-APACHE", "LICENSE-MIT"] {
             place(&self.source.join(name), &doc.join(name), 0o644)?;
         }
         for dir in ["docs", "docs/pictures", "runbooks"] {
@@ -79,7 +79,12 @@ impl Package<'_> {
                 place(&file, &doc.join(dir).join(name), 0o644)?;
             }
         }
-        place(&self.source.join("docs/ua.example.toml"), &doc.join("examples/ua.toml"), 0o644)?;
+        for (file, name) in [
+            ("docs/ua.example.toml", "ua.toml"),
+            ("crates/ua-common/profiles/universal-agent.toml", "universal-agent.toml"),
+        ] {
+            place(&self.source.join(file), &doc.join("examples").join(name), 0o644)?;
+        }
         let shims = root.join("usr/share").join(PACKAGE).join("shims");
         fs::create_dir_all(&shims)?;
         for shim in files(&self.source.join("shims"))? {
@@ -216,7 +221,7 @@ fn control(root: &Utf8Path, version: &str) -> Result<()> {
     fs::write(dir.join("md5sums"), sums)?;
     let text = format!(
         "Package: {PACKAGE}\nVersion: {version}\nArchitecture: {}\nMaintainer: maintainers <root@localhost>\n\
-         Installed-Size: {}\nDepends: {DEPENDS}\nRecommends: bash-completion, man-db, tailscale\n\
+         Installed-Size: {}\nDepends: {DEPENDS}\nRecommends: bash-completion, jq, man-db, tailscale\n\
          Section: admin\nPriority: optional\n\
          Description: deploy, stage, sync and run the Universal Agent app over a tailnet\n \
          Small programs for one operator and one VPS. An exit code means one thing, and a\n \

@@ -29,9 +29,8 @@ pub fn judge(
             format!("`{file}` is right, but writes `export` before {names}, which systemd does not read");
         return Check::warn(id, detail).hint(hint);
     }
-    let count = keys.len();
-    let word = if count == 1 { "key" } else { "keys" };
-    Check::pass(id, format!("`{file}` says what the app needs ({count} {word})"))
+    let many = if keys.len() == 1 { "" } else { "s" };
+    Check::pass(id, format!("`{file}` says what the app needs ({} key{many})", keys.len()))
 }
 
 /// The command that changes a file of the VPS by hand.

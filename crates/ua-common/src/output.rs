@@ -132,7 +132,7 @@ impl Printer {
     fn err_lines(&self, label: &str, style: &Style, lines: &str) {
         let label = style.clone().force_styling(self.color_err).apply_to(label);
         let mut stderr = io::stderr().lock();
-        let _nobody_listens = writeln!(stderr, "{label} {lines}");
+        let _nobody_listens = writeln!(stderr, "{}", format!("{label} {lines}").trim_end());
     }
 
     /// One line of data.

@@ -17,7 +17,8 @@ use crate::{NAME, Options, attach, counted, records, rollback, run, status, unlo
 const EXAMPLES: &str = "\
 Exit codes: 0 ok, 1 failed before the switch, 2 usage, 10-23 no way to the
 VPS, 30 busy, 31 the VPS is not ready, 32 upload failed, 33 the old release
-serves again, 34 broken, 40/42/43 staging cannot be set up, 60 public smoke
+serves again, 34 broken, 40/42 staging is required and cannot be set up,
+43 it is public, 60 public smoke
 
 Examples:
   ua-deploy plan                    what would happen; changes nothing anywhere
@@ -236,8 +237,9 @@ fn history(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     let mut report = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     match records(context, &mut report) {
         Ok(Some((records, _))) if records.is_empty() && !context.out.is_json() => {
-            context.out.note("nothing was deployed yet");
-            context.out.hint(history::NOT_YET);
+            context
+                .out
+                .note(&format!("nothing was deployed yet; what a deploy would do: {}", history::NOT_YET));
             return Ok(Exit::Ok);
         }
         Ok(Some((records, holder))) => {
@@ -269,6 +271,8 @@ fn told<'a>(records: &'a [Record], holder: Option<&'a Holder>) -> Vec<Told<'a>> 
     let of = |record: &'a Record| Told {
         record,
         at: holder
+            // Who confirms one that serves holds the lock for a moment, too.
+            .filter(|_| matches!(record.verdict, Outcome::Begun | Outcome::Activating))
             .filter(|holder| holder.works_on(&record.id))
             .map(|holder| holder.step.as_deref().unwrap_or_default()),
         bad: history::bad(records, &record.commit),
@@ -383,6 +387,8 @@ mod tests {
         );
         assert_eq!(rows[4].json()["under_way"], "build");
         assert_eq!(rows[1].json()["bad"]["why"], "op rolled back from it");
+        let confirming = Holder { text: "ua-deploy confirm 2 by op, since T6".to_owned(), step: holder.step };
+        assert_eq!(told(&records, Some(&confirming))[1].at, None);
         // With nobody at work it is as it was written.
         assert_eq!(told(&records, None)[4].detail(), "the activation ended before the switch");
     }

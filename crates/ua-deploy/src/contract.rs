@@ -4,6 +4,7 @@ use ua_common::env_contract;
 use ua_common::exit::Exit;
 use ua_common::report::Check;
 
+use crate::counted;
 use crate::survey::Facts;
 use ua_common::profile::Profile;
 
@@ -115,7 +116,8 @@ fn units(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
     let missing: Vec<&str> =
         all.iter().filter(|unit| !known(unit) && !profile.brought_along(unit)).map(String::as_str).collect();
     if missing.is_empty() {
-        return Check::pass(id, format!("systemd knows the {} units, or the commit brings them", all.len()));
+        let units = counted(all.len(), "unit", "units");
+        return Check::pass(id, format!("systemd knows the {units}, or the commit brings them"));
     }
     let detail = format!("systemd does not know `{}`", missing.join("`, `"));
     broken(id, detail, format!("ssh {} 'systemctl status {}'", target.ssh, missing.join(" ")))

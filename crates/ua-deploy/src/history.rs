@@ -191,7 +191,8 @@ pub fn bad(records: &[Record], commit: &str) -> Option<Bad> {
         }
         let left =
             record.rollback_from.as_deref().filter(|_| record.verdict.serves() && record.commit != commit);
-        if records.iter().any(|other| Some(other.id.as_str()) == left && other.commit == commit) {
+        let of_it = |id: &str| records.iter().any(|other| other.id == id && other.commit == commit);
+        if left.is_some_and(of_it) {
             bad = mark(format!("{} rolled back from it", record.who));
         }
     }

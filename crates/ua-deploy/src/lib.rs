@@ -174,14 +174,9 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     let staging = routes(settings, staging, vps).step("staging.routes")?;
     describe(&wish, &facts, staging.as_ref(), vps);
     warn_of_bad(&facts.history, &release.commit, vps);
-    if vps.first_failure().is_some() {
-        // A plan is shown all the same, unless what it is made from is half seen, or about to change.
-        if wish.dry_run && facts.uid == "0" && facts.holder.is_none() {
-            let (facts, plan) = (&facts, &plan);
-            let shown =
-                Shown { wish: &wish, settings, facts, plan, staging: staging.as_ref(), unchanged: None };
-            shown.report(context, vps);
-        }
+    // A plan is shown all the same, unless what it is made from was half seen, or is about to change.
+    let shown = wish.dry_run && facts.uid == "0" && facts.holder.is_none();
+    if vps.first_failure().is_some() && !shown {
         return Ok(());
     }
     if let (Some(left), Some(serving)) = (&wish.rollback_from, facts.serving())
@@ -291,12 +286,11 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
             return Err(failure).step("activate");
         }
     };
-    if activated.record.verdict.serves() {
-        kept(&id, &plan.drift, vps);
-    }
     let rest =
         Rest { context, profile: &wish.profile, transport: &transport, staging: staging.as_ref(), id: &id };
-    rest.run(activated, Some(&was), vps, public)
+    let done = rest.run(activated, Some(&was), vps, public);
+    kept(&id, vps);
+    done
 }
 
 /// Sends what the plan says, and nothing where that is nothing.
@@ -320,25 +314,15 @@ fn sent(sent: usize, all: usize) -> String {
     }
 }
 
-/// What was overwritten is not lost: says where it lies.
-fn kept(id: &str, drift: &[String], vps: &mut Report) {
-    let (Some(path), Some(check)) = (drift.first(), vps.checks.iter_mut().find(|check| check.id == "drift"))
-    else {
-        return;
-    };
-    let backup = format!("{STATE}/releases/{id}/backup/tree");
-    check.detail.push_str(&format!("; what lay there is kept in {backup} as long as that release is"));
-    let file = quoted(&format!("{backup}/{path}"));
-    check.hint = Some(match drift.len() {
-        1 => format!("ua-vpsctl read {file}"),
-        _ => format!("ua-vpsctl run -- find {backup} -type f"),
-    });
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.+@%:,-".contains(&byte));
-    if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+/// What a release that serves has overwritten is not lost: says where it lies.
+fn kept(id: &str, vps: &mut Report) {
+    let serves = vps.data.get("serving").is_some_and(|what| what == "new");
+    let drift = vps.checks.iter_mut().find(|check| check.id == "drift");
+    if let Some(check) = drift.filter(|_| serves) {
+        let backup = format!("{STATE}/releases/{id}/backup/tree");
+        check.detail.push_str(&format!("; what lay there is kept in {backup} as long as that release is"));
+        check.hint = Some(format!("ua-vpsctl run -- find {backup} -type f"));
+    }
 }
 
 /// Where a commit went wrong before, and how: it may go out again, but not without a word.
@@ -967,5 +951,170 @@ fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
 fn push(report: &mut Report, checks: Vec<Check>) {
     for check in checks {
         report.push(check);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ua_common::settings::{Layer, Origin, Raw, Surroundings};
+    use ua_staging::plan::{Obstacle, Route};
+    use ua_staging::serve::Actual;
+
+    use super::*;
+
+    fn settings(mode: &str) -> Settings {
+        let dir = std::path::PathBuf::from("/");
+        let env = BTreeMap::new();
+        let around = Surroundings { cwd: dir.clone(), home: Some(dir), config_home: None, env, uid: 0 };
+        let mode = (Raw::Text(mode.to_owned()), Origin::Flag("--staging".to_owned()));
+        Settings::resolve(&[Layer::from_iter([("staging.mode", mode)])], &around).unwrap()
+    }
+
+    fn report() -> Report {
+        Report::new(NAME, Lane::Vps, "root@vps")
+    }
+
+    /// How a deploy goes about staging of which this was seen: is it a part of it, and what is said.
+    fn judged(mode: &str, looked: Result<Obstacle, Failure>) -> (Option<bool>, Exit, String) {
+        let settings = settings(mode);
+        let node = r#"{"serve":{},"node":{"BackendState":"Running","Self":{"DNSName":"vps.x.ts.net."}}}"#;
+        let view = |obstacle| View {
+            wanted: Route::wanted(&settings),
+            actual: Actual::parse(node).unwrap(),
+            plan: ua_staging::plan::Plan { obstacles: vec![obstacle], ..Default::default() },
+        };
+        let mut vps = report();
+        let part = routes(&settings, looked.map(view).map(Some), &mut vps);
+        let hint = vps.checks.first().and_then(|check| check.hint.clone()).unwrap_or_default();
+        (part.ok().map(|part| part.is_some()), vps.exit(), hint)
+    }
+
+    #[test]
+    fn trouble_of_staging_stops_a_deploy_only_where_staging_is_required() {
+        let name = || "vps".to_owned();
+        let disabled = Obstacle::Disabled { name: name(), url: "https://x".to_owned() };
+        let held = Obstacle::Foreground { name: name(), port: 443 };
+        let down = Obstacle::NotRunning { name: name(), state: "Stopped".to_owned() };
+        for (obstacle, code) in
+            [(disabled, Exit::ServeDisabled), (held, Exit::StagingDrift), (down, Exit::TailscaleDown)]
+        {
+            let (part, exit, hint) = judged("auto", Ok(obstacle.clone()));
+            assert_eq!((part, exit), (Some(false), Exit::Ok));
+            assert!(hint.ends_with("; or leave staging out: --staging off"), "{hint}");
+            let (part, exit, hint) = judged("required", Ok(obstacle));
+            assert_eq!((part, exit), (Some(false), code));
+            assert!(hint.ends_with("; or deploy without it: --staging auto"), "{hint}");
+        }
+        // What would publish the release, or is typed wrong, is no trouble of staging alone.
+        let public = Obstacle::Public { name: name(), port: 443, kind: "https", foreground: false };
+        assert_eq!(judged("auto", Ok(public)).1, Exit::StagingPublic);
+        assert_eq!(judged("auto", Ok(Obstacle::SamePort { port: 443 })).1, Exit::Usage);
+        // Nor is a lost connection; a tailscaled that does not answer there is.
+        let failed = |exit| Err(Failure::new(exit, "x"));
+        assert_eq!(judged("auto", failed(Exit::TailscaleDown)).0, Some(false));
+        assert_eq!(judged("auto", failed(Exit::SshUnreachable)).0, None);
+        assert_eq!(judged("required", failed(Exit::TailscaleDown)).0, None);
+    }
+
+    fn record(verdict: &str, more: &str) -> Record {
+        let line = format!(
+            "{{\"id\":\"1\",\"commit\":\"c\",\"verdict\":\"{verdict}\",\"ended_at\":\"T\",\"detail\":\"why\"{more}}}"
+        );
+        history::fold(&line).remove(0)
+    }
+
+    #[test]
+    fn each_end_names_the_command_that_helps() {
+        let hint = |verdict: &str, more: &str| next(&record(verdict, more));
+        assert!(hint("rolled-back", "").starts_with("ua-vpsctl status  # "));
+        assert_eq!(hint("broken", ""), "ua-vpsctl status");
+        assert_eq!(hint("activating", ",\"exit_code\":34"), "ua-vpsctl status");
+        let drain = hint("failed", ",\"step\":\"drain\"");
+        assert!(drain.contains("--drain-timeout") && drain.contains("--force-restart"), "{drain}");
+        assert_eq!(hint("failed", ",\"step\":\"build\""), "ua-deploy history");
+        let mut busy = record("busy", "");
+        busy.detail = "held by ua-deploy forward 2 by op@laptop, since T".to_owned();
+        assert_eq!(next(&busy), "ua-deploy attach 2");
+    }
+
+    #[test]
+    fn who_does_not_hold_the_lock_is_told_why() {
+        let ended = |verdict: &str| ended_as("1", Some(&record(verdict, "")));
+        assert_eq!(ended("ok"), "`1` ended as ok at T, and holds nothing");
+        assert_eq!(ended("activating"), "`1` is not at work on the VPS any more: why");
+        assert_eq!(ended_as("2", None), "there is no deploy `2`");
+    }
+
+    #[test]
+    fn what_serves_is_not_settled_while_it_is_being_activated() {
+        let first = unknown(&[], None);
+        assert_eq!(
+            (first.detail.as_str(), first.hint.as_deref()),
+            ("nothing was deployed yet", Some("ua-deploy plan"))
+        );
+        let records = [record("activating", ",\"exit_code\":34")];
+        let at_work = |id: &str| Holder {
+            text: format!("ua-deploy forward {id} by op"),
+            step: Some("switch".to_owned()),
+        };
+        let now = unknown(&records, Some(&at_work("1")));
+        assert_eq!(now.detail, "not settled yet: `1` is being activated, at step `switch`");
+        assert_eq!(now.hint.as_deref(), Some("ua-deploy attach 1"));
+        for holder in [None, Some(at_work("2"))] {
+            let dead = unknown(&records, holder.as_ref());
+            assert!(dead.detail.starts_with("nobody knows: `1` ended as activating"), "{dead:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_commit_goes_out_again_only_with_a_word() {
+        let mut vps = report();
+        warn_of_bad(&[record("rolled-back", "")], "c", &mut vps);
+        assert_eq!((vps.checks[0].id.as_ref(), vps.exit()), ("source.bad", Exit::Ok));
+        assert_eq!(vps.checks[0].detail, "commit c is marked bad since T (`1`): why");
+        assert_eq!(vps.data["bad"]["why"], "why");
+        let mut vps = report();
+        warn_of_bad(&[record("ok", "")], "c", &mut vps);
+        assert!(vps.checks.is_empty());
+    }
+
+    #[test]
+    fn what_was_overwritten_can_be_found_again_if_it_was() {
+        for (serving, found) in [("new", true), ("old", false)] {
+            let mut vps = report();
+            vps.push(Check::warn("drift", "a.py"));
+            vps.data.insert("serving".to_owned(), serving.into());
+            kept("1", &mut vps);
+            let backup = "/var/lib/ua-deploy/releases/1/backup/tree";
+            assert_eq!(vps.checks[0].detail.contains(backup), found);
+            assert_eq!(vps.checks[0].hint.is_some(), found);
+        }
+    }
+
+    #[test]
+    fn files_are_counted_as_a_person_does() {
+        assert_eq!(sent(34, 34), "34 of 34 files were sent");
+        assert_eq!(sent(1, 34), "1 of 34 files was sent, the others are there");
+        assert_eq!(sent(0, 34), "0 of 34 files were sent: all are there already");
+        assert_eq!(sent(1, 1), "1 of 1 file was sent");
+    }
+
+    #[test]
+    fn an_interruption_after_the_activation_says_what_serves_and_how_to_go_on() {
+        let stopped = |step, failure: Failure| {
+            let stopped = Stopped { step, error: failure.into() }.after_activation("1");
+            (stopped.error.to_string(), Failure::within(&stopped.error).1.map(str::to_owned))
+        };
+        let attach = Some("ua-deploy attach 1".to_owned());
+        let interrupted = || Failure::new(Exit::Interrupted, "interrupted while `ssh` ran; it was ended");
+        let left = "interrupted here; `1` serves, but nobody has confirmed it".to_owned();
+        assert_eq!(stopped("staging", interrupted()), (left, attach.clone()));
+        let confirmed = "interrupted here; `1` serves, and is confirmed".to_owned();
+        assert_eq!(stopped("public", interrupted()), (confirmed, attach.clone()));
+        let restoring = interrupted().hint("ua-deploy attach 1");
+        assert_eq!(stopped("restore", restoring), (interrupted().to_string(), attach));
+        assert_eq!(stopped("staging", Failure::new(Exit::Failed, "x")), ("x".to_owned(), None));
     }
 }

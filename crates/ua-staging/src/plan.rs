@@ -212,7 +212,7 @@ impl Fact for Obstacle {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Taken { settings: [port, target], .. } => format!(
-                "take the port over: ua-staging ensure --replace; or leave it as it is, and give `{port}` another port or `{target}` what is served there"
+                "take the port over: ua-staging ensure --replace; or leave it as it is, and give `{port}` another port, or `{target}` what is served there"
             ),
             Self::Foreground { name, .. } => {
                 format!("end that command on `{name}`; it is shown by: pgrep -a tailscale")

@@ -153,7 +153,7 @@ fn a_taken_port_stops_before_the_other_is_set() {
     vps: FAIL root@srv1360701.taildcc090.ts.net: exit 42 (staging-drift)
     --- stderr
     error: staging.routes: port 443 of `srv1360701.taildcc090.ts.net` serves `http://127.0.0.1:30001`, but `staging.ui_port` and `staging.ui_target` want it for `http://127.0.0.1:3000`
-    hint: take the port over: ua-staging ensure --replace; or leave it as it is, and give `staging.ui_port` another port or `staging.ui_target` what is served there
+    hint: take the port over: ua-staging ensure --replace; or leave it as it is, and give `staging.ui_port` another port, or `staging.ui_target` what is served there
     ");
     assert_eq!(changes(&place), [""; 0]);
 }

@@ -93,7 +93,7 @@ fn p60_ports_and_targets_are_compared_not_searched() {
     assert_eq!(
         planned("serve-other-target", &[]),
         [
-            "42 port 443 of `srv1360701.taildcc090.ts.net` serves `http://127.0.0.1:30001`, but `staging.ui_port` and `staging.ui_target` want it for `http://127.0.0.1:3000` | take the port over: ua-staging ensure --replace; or leave it as it is, and give `staging.ui_port` another port or `staging.ui_target` what is served there",
+            "42 port 443 of `srv1360701.taildcc090.ts.net` serves `http://127.0.0.1:30001`, but `staging.ui_port` and `staging.ui_target` want it for `http://127.0.0.1:3000` | take the port over: ua-staging ensure --replace; or leave it as it is, and give `staging.ui_port` another port, or `staging.ui_target` what is served there",
             SET_API
         ]
     );

@@ -130,12 +130,12 @@ Examples:
             "run",
             "Run a command on the VPS; its code is the exit code",
             "\
+With --json what it writes goes into the report, up to 1 MiB of each stream.
+
 Examples:
   ua-vpsctl run -- systemctl list-timers
   ua-vpsctl run --shell 'du -sh /opt/universal_agent/* | sort -h'
-  ua-vpsctl run --json -- df -h | jq -r .data.stdout
-
-With --json what it writes goes into the report, up to 1 MiB of each stream.",
+  ua-vpsctl run --json -- df -h | jq -r .data.stdout",
             [
                 Arg::new("shell").long("shell").value_name("LINE").help("A line for sh instead of a command"),
                 rest()
@@ -148,11 +148,11 @@ With --json what it writes goes into the report, up to 1 MiB of each stream.",
             "run-file",
             "Run a script of this machine on the VPS; its code is the exit code",
             "\
+With --json what it writes goes into the report, up to 1 MiB of each stream.
+
 Examples:
   ua-vpsctl run-file ./check.sh
-  ua-vpsctl run-file ./check.sh -- --verbose /opt
-
-With --json what it writes goes into the report, up to 1 MiB of each stream.",
+  ua-vpsctl run-file ./check.sh -- --verbose /opt",
             [
                 Arg::new("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help("The script"),
                 rest().help("Its arguments"),
