@@ -222,8 +222,11 @@ impl Cmd {
         let code = self.wait_attached(&expression)?;
         // The ends that it wrote to: they would be held open by us.
         drop(expression);
-        let read = |thread: std::thread::JoinHandle<Kept>| thread.join().unwrap_or_default();
-        Ok(Captured { code, stdout: read(stdout), stderr: read(stderr) })
+        let read = |thread: std::thread::JoinHandle<io::Result<Kept>>| {
+            let kept = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            kept.map_err(|source| self.lost(source))
+        };
+        Ok(Captured { code, stdout: read(stdout)?, stderr: read(stderr)? })
     }
 
     fn on_our_streams(&self) -> duct::Expression {
@@ -347,7 +350,7 @@ impl Finished {
 }
 
 /// What a program wrote to one stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The beginning of it.
     pub bytes: Vec<u8>,
@@ -374,18 +377,11 @@ pub struct Captured {
 }
 
 /// Reads to the end, whatever is kept of it: who writes must not be held.
-fn kept(mut input: impl Read, most: usize) -> Kept {
-    let mut kept = Kept::default();
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(length) = input.read(&mut buffer) {
-        if length == 0 {
-            break;
-        }
-        let room = (most - kept.bytes.len()).min(length);
-        kept.bytes.extend_from_slice(&buffer[..room]);
-        kept.cut |= room < length;
-    }
-    kept
+fn kept(mut input: impl Read, most: usize) -> io::Result<Kept> {
+    let mut bytes = Vec::new();
+    input.by_ref().take(most as u64).read_to_end(&mut bytes)?;
+    let cut = io::copy(&mut input, &mut io::sink())? > 0;
+    Ok(Kept { bytes, cut })
 }
 
 fn text(bytes: &[u8]) -> String {

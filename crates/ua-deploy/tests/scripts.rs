@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -1968,10 +1969,11 @@ fn the_history_says_at_which_step_the_deploy_is_that_holds_the_lock() {
     fs::write(vps.path("state/lock"), format!("ua-deploy forward {id} by op@laptop, since T\n")).unwrap();
     fs::write(vps.path("state/releases").join(&id).join("step"), "build\n").unwrap();
     let lock = vps.path("state/lock").display().to_string();
-    let mut holder = Command::new("flock").args([&lock, "sleep", "60"]).spawn().unwrap();
-    while !said().starts_with("busy\t") {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let held = ["sh", "-c", "echo held; exec sleep 60"];
+    let mut holder = Command::new("flock");
+    let mut holder = holder.args(["--no-fork", &lock]).args(held).stdout(Stdio::piped()).spawn().unwrap();
+    let mut word = [0; 5];
+    holder.stdout.take().unwrap().read_exact(&mut word).unwrap();
     let busy = format!("busy\tua-deploy forward {id} by op@laptop, since T\nstep\tbuild\n{{\"id\":");
     let told = said();
     // A push is at no step of a deploy.

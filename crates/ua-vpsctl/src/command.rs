@@ -350,7 +350,8 @@ fn work(
                 records.print(matches, &context.out);
             }
             report.data.insert("rows".to_owned(), records.rows.into_iter().map(|row| row.json).collect());
-            status::judge(&seen, &profile, report);
+            let asked = chosen.iter().filter(|chosen| !chosen.if_there).count();
+            status::judge(&seen, asked, &profile, report);
         }
         "restart" if matches.get_flag("dry-run") => {
             report.push(Check::pass(

@@ -195,7 +195,7 @@ fn no_time(said: &str) -> Failure {
 }
 
 fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, ssh: &str, report: &mut Report) {
-    status::judge(&facts.seen, profile, report);
+    status::judge(&facts.seen, profile.units().len(), profile, report);
     let app = settings.deploy_app_dir.0.as_str();
     let file = format!("{app}/{}", profile.env.file);
     let edit = env_contract::edit(ssh, &file);

@@ -63,6 +63,7 @@ pub fn is_pushed(profile: &Profile, pushes: &[Push], unit: &str, start: f64) -> 
     since.any(|push| push.names().any(|path| profile.restarts(unit, path)))
 }
 
+/// When its files were put in place. One of which that cannot be told counts for every process.
 fn placed(push: &Push) -> f64 {
     let by_its_client = || push.at.parse().map(seconds).unwrap_or_default();
     push.placed.unwrap_or_else(by_its_client)

@@ -224,8 +224,13 @@ pub fn age(seconds: u64) -> String {
     }
 }
 
-/// What is wrong with them, a check each.
-pub fn judge(seen: &Seen, profile: &Profile, report: &mut Report) {
+/// What is wrong with them, a check each. At least `asked` of them have to be told of: silence is no pass.
+pub fn judge(seen: &Seen, asked: usize, profile: &Profile, report: &mut Report) {
+    let untold = asked.saturating_sub(seen.units.len());
+    if untold > 0 {
+        let detail = format!("systemd of the VPS told nothing of {untold} of the {asked} units");
+        report.push(Check::fail("unit", Exit::Failed, detail).hint("ua-vpsctl run -- systemctl --version"));
+    }
     let optional = profile.optional_units();
     let (stopped, rest): (Vec<&Unit>, Vec<&Unit>) =
         seen.units.iter().partition(|unit| optional.contains(&unit.id) && unit.is_stopped());
@@ -251,7 +256,7 @@ pub fn judge(seen: &Seen, profile: &Profile, report: &mut Report) {
             report.push(Check::fail("unit", Exit::Failed, detail).hint(hint));
         }
     }
-    if !rest.is_empty() && rest.iter().all(|unit| unit.is_up() && unit.load == "loaded") {
+    if untold == 0 && !rest.is_empty() && rest.iter().all(|unit| unit.is_up() && unit.load == "loaded") {
         let others = !stopped.is_empty();
         let detail = match (rest.len(), others) {
             (1, false) => "the unit runs".to_owned(),
@@ -402,6 +407,19 @@ mod tests {
     }
 
     #[test]
+    fn silence_about_a_unit_is_no_pass() {
+        let profile = Profile::built_in().unwrap();
+        let up = "unit\ta.service\tloaded\tactive\trunning\t0\t60\t1\t42\t\n";
+        for (text, asked, exit) in [(up, 1, Exit::Ok), (up, 2, Exit::Failed), ("", 6, Exit::Failed)] {
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "root@vps");
+            judge(&parse(text, &profile), asked, &profile, &mut report);
+            assert_eq!(report.exit(), exit, "{:?}", report.checks);
+            let pass = report.checks.iter().any(|check| check.id == "units");
+            assert_eq!(pass, exit == Exit::Ok, "{:?}", report.checks);
+        }
+    }
+
+    #[test]
     fn units_are_read_with_what_they_run() {
         let two = "release\tr0\t50.5\t51.5\nrelease\tr1\t200.5\t201.5\nserved\tr1\nruns\ta.service\tc0,c1\n";
         let said = seen(two);
@@ -440,7 +458,7 @@ mod tests {
         let said = seen("release\tr0\t50.5\t51.5\nserved\tr0\nruns\ta.service\tc0\nopen\tr1\n");
         assert_eq!(records(&said).lines("tsv")[0].rsplit('\t').next(), Some("?"));
         let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&said, &Profile::built_in().unwrap(), &mut report);
+        judge(&said, said.units.len(), &Profile::built_in().unwrap(), &mut report);
         let release = report.checks.iter().find(|check| check.id == "release").unwrap();
         assert_eq!((said.served, release.hint.as_deref()), (None, Some("ua-deploy status")));
         assert!(release.detail.contains("nobody knows: `r1`"), "{release:?}");
@@ -479,7 +497,7 @@ mod tests {
         let hints = |more: &str| -> Vec<String> {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
             let text = format!("unit\ta.service\tloaded\tinactive\tdead\t0\t9\t0\t0\t\n{more}");
-            judge(&parse(&text, &profile), &profile, &mut report);
+            judge(&parse(&text, &profile), 0, &profile, &mut report);
             report.checks.into_iter().filter_map(|check| check.hint).collect()
         };
         assert_eq!(hints(""), ["ua-deploy plan"]);
@@ -493,7 +511,7 @@ mod tests {
         let judged = |other: &str| {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
             let text = format!("unit\t{gateway}\t\nunit\t{other}\t0\t90\t0\t0\t\n");
-            judge(&parse(&text, &profile), &profile, &mut report);
+            judge(&parse(&text, &profile), 0, &profile, &mut report);
             let said: Vec<String> =
                 report.checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
             (said.join("; "), report.exit().code())
@@ -501,7 +519,7 @@ mod tests {
         let all = |rest: &str| (rest.to_owned(), 0);
         assert_eq!(judged("csi-ingester.service\tloaded\tactive\trunning"), all("Pass all 2 run"));
         let mut alone = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&parse(&format!("unit\t{gateway}\t\n"), &profile), &profile, &mut alone);
+        judge(&parse(&format!("unit\t{gateway}\t\n"), &profile), 1, &profile, &mut alone);
         assert_eq!(alone.checks[0].detail, "the unit runs");
         for load in ["loaded", "masked"] {
             let stopped = "Warn csi-ingester is optional, and stopped for 1 min; Pass the other one runs";
