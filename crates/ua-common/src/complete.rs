@@ -44,15 +44,12 @@ pub fn units() -> Vec<Candidate> {
     let Some(profile) = here().and_then(|(settings, _)| Profile::load(&settings).ok()) else {
         return Vec::new();
     };
-    let short = |unit: &str| unit.rsplit(['-', '@']).next().unwrap_or(unit).to_owned();
-    let units = || profile.units.names.iter().chain(&profile.units.optional);
-    let shorts: Vec<String> = units().map(|unit| short(unit)).collect();
     let mut offered = vec![Candidate::new("all")];
-    for (unit, short) in units().zip(&shorts) {
-        let alone = shorts.iter().filter(|other| *other == short).count() == 1;
-        offered.extend(alone.then(|| Candidate::new(short.clone())));
+    for unit in profile.units.names.iter().chain(&profile.units.optional) {
+        let short = profile.short(unit);
+        offered.extend(short.map(|short| Candidate::new(short.to_owned())));
         // What is hidden is offered where nothing else begins so.
-        offered.push(Candidate::new(unit.to_string()).hide(alone));
+        offered.push(Candidate::new(unit.to_string()).hide(short.is_some()));
     }
     offered
 }

@@ -429,6 +429,17 @@ impl Profile {
         self.units.names.iter().map(|name| full(name)).collect()
     }
 
+    /// The part of a unit's name that only it ends in (`gateway`, `vp.coder.primary`), which a person may type for it;
+    /// nothing where another one ends in it, too.
+    pub fn short<'a>(&self, unit: &'a str) -> Option<&'a str> {
+        let last = |unit: &'a str| unit.trim_end_matches(".service").rsplit(['-', '@']).next();
+        let names = self.units.names.iter().chain(&self.units.optional);
+        let others = names.map(|name| name.trim_end_matches(".service"));
+        let short = last(unit)?;
+        let alone = others.filter(|other| other.rsplit(['-', '@']).next() == Some(short)).count() <= 1;
+        alone.then_some(short)
+    }
+
     /// Those of the units that a VPS may lack, in full.
     pub fn optional_units(&self) -> Vec<String> {
         self.units.optional.iter().map(|name| full(name)).collect()
@@ -569,6 +580,16 @@ mod tests {
         );
         let profile = Profile::parse(&text, "p.toml").unwrap();
         assert!(profile.is_secret("x/y.env") && profile.is_secret(".env") && !profile.is_secret("x/z.env"));
+    }
+
+    #[test]
+    fn a_unit_is_called_by_what_only_it_ends_in() {
+        let profile = Profile::built_in().unwrap();
+        assert_eq!(profile.short("universal-agent-gateway.service"), Some("gateway"));
+        assert_eq!(profile.short("universal-agent-vp-worker@vp.coder.primary"), Some("vp.coder.primary"));
+        let twins = BUILT_IN.replace("universal-agent-telegram", "other-gateway");
+        let twins = Profile::parse(&twins, "p.toml").unwrap();
+        assert_eq!(twins.short("universal-agent-gateway"), None);
     }
 
     #[test]

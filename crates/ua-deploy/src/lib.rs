@@ -964,7 +964,8 @@ mod tests {
 
     use super::*;
 
-    fn settings(mode: &str) -> Settings {
+    /// The settings of a machine without any file of them, in this mode of staging.
+    pub(crate) fn settings(mode: &str) -> Settings {
         let dir = std::path::PathBuf::from("/");
         let env = BTreeMap::new();
         let around = Surroundings { cwd: dir.clone(), home: Some(dir), config_home: None, env, uid: 0 };

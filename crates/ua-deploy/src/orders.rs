@@ -131,18 +131,11 @@ fn database(app: &str, sessions: &Sessions, facts: &Facts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ua_common::settings::{Layer, Surroundings};
+    use crate::tests::settings;
 
     #[test]
     fn a_unit_is_waited_for_or_has_to_stay_idle() {
-        let around = Surroundings {
-            cwd: "/".into(),
-            home: Some("/nowhere".into()),
-            config_home: None,
-            env: std::collections::BTreeMap::new(),
-            uid: 0,
-        };
-        let settings = Settings::load(Layer::new(), &around).unwrap();
+        let settings = settings("auto");
         let release = Release::of(&[("a", "1")]);
         let lines = |profile: &Profile| {
             let (facts, plan) = (Facts::default(), Plan::default());

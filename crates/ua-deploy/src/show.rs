@@ -204,26 +204,16 @@ impl Shown<'_> {
         if restarts.is_empty() {
             lines.push("restart nothing: no unit reads what changes".to_owned());
         } else if !kept.is_empty() {
-            let kept: Vec<String> = kept.into_iter().map(|unit| short(unit, &units)).collect();
+            let called = |unit: &str| profile.short(unit).map_or_else(|| bare(unit), str::to_owned);
+            let kept: Vec<String> = kept.into_iter().map(called).collect();
             lines.push(format!("leave {} running: nothing that they read changes", kept.join(", ")));
         }
         lines
     }
 }
 
-/// The part of a unit's name that no other one of `units` has: `gateway`, `vp.coder.primary`.
-fn short(unit: &str, units: &[String]) -> String {
-    let bare = unit.trim_end_matches(".service");
-    let last = |unit: &str| {
-        unit.trim_end_matches(".service").rsplit(['-', '@']).next().unwrap_or_default().to_owned()
-    };
-    let alone = units.iter().filter(|other| last(other) == last(bare)).count() <= 1;
-    if alone { last(bare) } else { bare.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
-    use ua_common::settings::{Layer, Surroundings};
     use ua_staging::plan::Action;
     use ua_staging::serve::Actual;
 
@@ -231,17 +221,7 @@ mod tests {
     use crate::history;
     use crate::release::Release;
     use crate::survey::Known;
-
-    fn settings() -> Settings {
-        let around = Surroundings {
-            cwd: "/".into(),
-            home: Some("/nowhere".into()),
-            config_home: None,
-            env: std::collections::BTreeMap::new(),
-            uid: 0,
-        };
-        Settings::load(Layer::new(), &around).unwrap()
-    }
+    use crate::tests::settings;
 
     fn wish(paths: &[(&str, &str)]) -> Wish {
         Wish {
@@ -268,7 +248,7 @@ mod tests {
         staging: Option<&View>,
         unchanged: bool,
     ) -> Vec<String> {
-        let (settings, facts) = (settings(), facts());
+        let (settings, facts) = (settings("auto"), facts());
         let unchanged = facts.serving().filter(|_| unchanged);
         Shown { wish, settings: &settings, facts: &facts, plan, staging, unchanged }.lines(since)
     }
@@ -278,7 +258,7 @@ mod tests {
         let node = r#"{"serve":{},"node":{"BackendState":"Running","Self":{"DNSName":"vps.x.ts.net."}}}"#;
         let set = Action::Set { scheme: "https", port: 443, target: "http://127.0.0.1:3000".to_owned() };
         let view = View {
-            wanted: ua_staging::plan::Route::wanted(&settings()),
+            wanted: ua_staging::plan::Route::wanted(&settings("auto")),
             actual: Actual::parse(node).unwrap(),
             plan: ua_staging::plan::Plan { actions: vec![set], ..Default::default() },
         };
@@ -317,8 +297,6 @@ mod tests {
         let said = lines(&wish, &plan, None, None, false).join("\n");
         let left = "leave gateway, api, telegram, vp.general.primary, vp.coder.primary running: ";
         assert!(said.contains("restart universal-agent-webui: x changed") && said.contains(left), "{said}");
-        let twins = ["a-web.service".to_owned(), "b-web.service".to_owned()];
-        assert_eq!(short("a-web.service", &twins), "a-web");
     }
 
     #[test]
