@@ -22,6 +22,14 @@ pub(super) fn create(key: &str, node: &str) -> Result<Vec<Utf8PathBuf>> {
     Ok(groups)
 }
 
+/// Is no process in these groups, nor in any below them?
+pub(super) fn are_empty(groups: &[Utf8PathBuf]) -> Result<bool> {
+    let groups = groups.iter().map(|group| group.as_str());
+    let all = Cmd::new(["find"]).args(groups).args(["-name", "cgroup.procs", "-exec", "cat", "{}", "+"]);
+    // Groups below go away meanwhile, which find has to say.
+    Ok(all.output()?.stdout.is_empty())
+}
+
 /// Removes the groups of the lab, whose processes have ended.
 pub(super) fn remove(key: &str) -> Result<()> {
     for hierarchy in hierarchies()? {

@@ -175,6 +175,8 @@ impl Machines<'_> {
     /// Boots a machine, and returns its first process as the host numbers it.
     pub fn boot(self, node: Node) -> Result<Process> {
         let groups = cgroup::create(self.state.key(), node.name())?;
+        // After its machine is gone, an nspawn still holds the directory for a moment.
+        wait_until("nothing is left of the machine", Duration::from_secs(20), || cgroup::are_empty(&groups))?;
         let log = self.state.dir().join(node.name()).with_extension("log");
         let directory = format!("--directory={}", self.dir(node).join("root"));
         let machine = format!("--machine={}", node.name());
