@@ -11,6 +11,7 @@ use crate::exit::Exit;
 use crate::output::{Color, Format, Printer};
 use crate::report::{Check, Lane, Report};
 use crate::settings::{Layer, Settings, Surroundings, table};
+use crate::subject::Subject;
 use crate::{complete, interrupt, report};
 
 /// What a tool gets to work with.
@@ -129,7 +130,7 @@ pub fn with_common(command: Command) -> Command {
                 .action(ArgAction::Count)
                 .global(true)
                 .display_order(LAST)
-                .help("Show the commands that are run"),
+                .help("Show the commands that are run, and every check"),
         )
         .arg(
             Arg::new("color")
@@ -181,6 +182,7 @@ fn run(mut tool: Tool, argv: Vec<OsString>) -> ExitCode {
         let mut typed = table::typed(&matches);
         typed.extend((tool.layer)(&matches));
         let settings = Settings::load(typed, &around)?;
+        let out = out.about(Subject::of(&settings));
         Ok(Context { settings, around, out, passed: OnceLock::new() })
     };
     let context = match begin() {

@@ -26,6 +26,7 @@ pub mod report;
 pub mod run;
 pub mod settings;
 pub mod state;
+pub mod subject;
 pub mod tailnet;
 pub mod tool;
 pub mod transport;

@@ -1,5 +1,6 @@
 //! The one place that prints. stdout is data, stderr is for a person.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
@@ -12,6 +13,7 @@ use indicatif::{ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::Exit;
 use crate::report::{Check, Report, Verdict};
+use crate::subject::Subject;
 
 /// How data is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct Printer {
     columns: Option<usize>,
     /// And that of stderr.
     columns_err: Option<usize>,
+    /// What a proposed command has to be about.
+    subject: Subject,
     failed: OnceLock<io::ErrorKind>,
 }
 
@@ -84,8 +88,15 @@ impl Printer {
             progress: err && !quiet,
             columns: columns(console::Term::stdout()),
             columns_err: columns(console::Term::stderr()),
+            subject: Subject::default(),
             failed: OnceLock::new(),
         }
+    }
+
+    /// The same printer for a run about this: the commands that it proposes are about it, too.
+    #[must_use]
+    pub fn about(self, subject: Subject) -> Self {
+        Self { subject, ..self }
     }
 
     /// What went wrong with stdout, other than that its reader had seen enough.
@@ -198,14 +209,14 @@ impl Printer {
 
     /// What to do about it.
     pub fn hint(&self, text: &str) {
-        let (label, text) = ("hint:", printable(text));
+        let (label, text) = ("hint:", printable(&self.subject.put_into(text)));
         self.err_lines(label, &Style::new().green(), &clauses(&text, label.len() + 1, self.columns_err));
     }
 
     /// Prints finished reports: data on stdout, and on stderr what a person does next.
     pub fn reports(&self, reports: &[Report]) {
         match self.format {
-            Format::Json => reports.iter().for_each(|report| self.data(&report.to_json().to_string())),
+            Format::Json => reports.iter().for_each(|report| self.json(report)),
             Format::Human if self.quiet => {}
             Format::Human => reports.iter().for_each(|report| self.out(&self.human(report))),
         }
@@ -232,6 +243,14 @@ impl Printer {
         }
     }
 
+    fn json(&self, report: &Report) {
+        let mut report = report.clone();
+        for hint in report.checks.iter_mut().filter_map(|check| check.hint.as_mut()) {
+            *hint = self.subject.put_into(hint);
+        }
+        self.data(&report.to_json().to_string());
+    }
+
     /// What a report that is not printed has to tell a person.
     pub fn troubles(&self, report: &Report) {
         for check in &report.checks {
@@ -247,9 +266,11 @@ impl Printer {
     }
 
     fn human(&self, report: &Report) -> String {
-        let width = report.checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
+        let all = || report.checks.iter().map(Cow::Borrowed).collect();
+        let checks: Vec<Cow<'_, Check>> = if self.verbose { all() } else { report.brief() };
+        let width = checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
         let mut text = String::new();
-        for Check { id, verdict, detail, .. } in &report.checks {
+        for Check { id, verdict, detail, .. } in checks.iter().map(AsRef::as_ref) {
             // Writing into a string cannot fail.
             let detail = hanging(&printable(detail), "FAIL ".len() + width + 2, self.columns);
             let _ = writeln!(text, "{} {id:width$}  {detail}", self.word(*verdict));

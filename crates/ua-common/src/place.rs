@@ -399,8 +399,7 @@ fn replacement(target: &Sourced<RemoteHost>, name: Option<&str>) -> String {
     let Some(name) = name else { return "tailscale status".to_owned() };
     let right = format!("{}@{name}", target.user);
     match &target.origin {
-        Origin::Flag(flag) if flag == "HOST" => format!("ua-preflight {right}"),
-        Origin::Flag(flag) => format!("ua-preflight {flag} {right}"),
+        Origin::Flag(_) => format!("ua-preflight --host {right}"),
         Origin::Env(variable) => format!("export {variable}={right}"),
         Origin::Project(path, line) | Origin::User(path, line) => {
             format!("ua-preflight {right}  # then write it to {}:{line}", path.display())

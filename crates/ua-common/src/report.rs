@@ -1,6 +1,7 @@
 //! The report: what was checked or done, and the one verdict of the one lane it speaks for.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -135,6 +136,7 @@ pub struct Report {
     target: String,
     started_at: Timestamp,
     started: Instant,
+    preflight: Range<usize>,
     /// What was observed, in order.
     pub checks: Vec<Check>,
     /// What is particular to the tool.
@@ -150,6 +152,7 @@ impl Report {
             target: target.into(),
             started_at: Timestamp::now(),
             started: Instant::now(),
+            preflight: 0..0,
             checks: Vec::new(),
             data: serde_json::Map::new(),
         }
@@ -170,6 +173,29 @@ impl Report {
         let go_on = check.verdict != Verdict::Fail;
         self.checks.push(check);
         go_on
+    }
+
+    /// Adds what was observed of the way to the target before the verb's own work.
+    pub fn preflight(&mut self, checks: Vec<Check>) {
+        let start = self.checks.len();
+        self.checks.extend(checks);
+        self.preflight = start..self.checks.len();
+    }
+
+    /// The checks as a person wants to see them: what the preflight found to be right is one line.
+    pub fn brief(&self) -> Vec<Cow<'_, Check>> {
+        let right =
+            |(at, check): &(usize, &Check)| self.preflight.contains(at) && check.verdict == Verdict::Pass;
+        let passed = self.checks.iter().enumerate().filter(right).count();
+        if passed < 2 {
+            return self.checks.iter().map(Cow::Borrowed).collect();
+        }
+        let line =
+            Check::pass("preflight", format!("{passed} checks of the way there are passed (-v shows them)"));
+        let rest = self.checks.iter().enumerate().filter(|check| !right(check));
+        let mut brief: Vec<Cow<'_, Check>> = rest.map(|(_, check)| Cow::Borrowed(check)).collect();
+        brief.insert(self.preflight.start, Cow::Owned(line));
+        brief
     }
 
     /// The worst of the checks; `skip` only if nothing at all was looked at.
@@ -281,6 +307,25 @@ mod tests {
         assert_eq!(exit_of(&[public.clone(), vps.clone()]), Exit::PublicSmoke);
         vps.push(Check::fail("staging", Exit::StagingUnhealthy, "502"));
         assert_eq!(exit_of(&[public, vps]), Exit::StagingUnhealthy);
+    }
+
+    #[test]
+    fn of_the_preflight_a_person_sees_one_line_and_what_is_not_right() {
+        let mut report = Report::new("t", Lane::Vps, "x");
+        report.push(Check::pass("source", ""));
+        let preflight =
+            [Check::pass("a", ""), Check::warn("b", ""), Check::pass("c", ""), Check::pass("d", "")];
+        report.preflight(preflight.to_vec());
+        report.push(Check::pass("ssh", ""));
+        let ids =
+            |report: &Report| report.brief().iter().map(|check| check.id.to_string()).collect::<Vec<_>>();
+        assert_eq!(ids(&report), ["source", "preflight", "b", "ssh"]);
+        assert!(report.brief()[1].detail.starts_with("3 checks"));
+        assert_eq!(report.checks.len(), 6, "a program gets all of them");
+
+        let mut one = Report::new("t", Lane::Vps, "x");
+        one.preflight(vec![Check::pass("a", ""), Check::fail("b", Exit::Dns, "")]);
+        assert_eq!(ids(&one), ["a", "b"]);
     }
 
     #[test]

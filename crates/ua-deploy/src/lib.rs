@@ -140,7 +140,7 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     source(&wish, &settings.deploy_include.0, vps);
 
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
-    push(vps, preflight.checks);
+    vps.preflight(preflight.checks);
     let Some(place) = preflight.place else { return Ok(()) };
     let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)
         .map_err(|error| Stopped { step: "ssh", error })?;
@@ -731,7 +731,7 @@ fn base(context: &Context, wish: &Wish, id: &str) -> serde_json::Value {
 fn connect(context: &Context, report: &mut Report) -> anyhow::Result<Option<Transport>> {
     let settings = &context.settings;
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
-    push(report, preflight.checks);
+    report.preflight(preflight.checks);
     let Some(place) = preflight.place else { return Ok(None) };
     let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)?;
     push(report, transport.opening().checks());

@@ -151,6 +151,10 @@ impl Smoke<'_> {
             let wrong: Vec<usize> =
                 (0..answers.len()).filter(|&at| answers[at].outcome == Outcome::Wrong).collect();
             let Some(&first) = wrong.first() else { break };
+            if attempt == 2 {
+                let detail = &answers[first].detail;
+                bar.suspend(|| self.out.note(&format!("{detail}; asking up to {attempts} times")));
+            }
             bar.set_message(format!("asking {} (attempt {attempt} of {attempts})", probes[first].url));
             pause(interval)?;
             let again: Vec<&Probe<'_>> = wrong.iter().map(|&at| &probes[at]).collect();

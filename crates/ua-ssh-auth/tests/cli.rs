@@ -277,6 +277,20 @@ fn show_says_who_decided_and_contacts_nobody() {
     assert_eq!(vps.sshd.logins(), 0);
 }
 
+#[test]
+fn a_proposed_command_is_about_the_target_that_was_typed() {
+    let vps = Vps::new();
+    let typed = ["cutover", "--host", "root@127.0.0.9", "--break-glass"];
+    let expected = "UA_VPS_HOST=root@127.0.0.9 UA_BREAK_GLASS=true ua-ssh-auth status";
+    let (_, said) = exits(&vps.run(&typed), 1);
+    assert!(said.contains(&format!("hint: {expected}")), "{said}");
+    let report = json(&vps.run(&[&typed[..], &["--json"]].concat()));
+    let hints = report["checks"].as_array().unwrap().iter().filter_map(|check| check["hint"].as_str());
+    assert!(hints.clone().any(|hint| hint.starts_with(expected)), "{report}");
+    let (_, said) = exits(&vps.run(&["cutover"]), 1);
+    assert!(said.contains("hint: ua-ssh-auth status"), "{said}");
+}
+
 /// Lines of canaries that passed, every eight hours for as many days, the last one an hour ago.
 fn canaries(days: i64) -> String {
     let line = |hours: i64| {

@@ -8,6 +8,7 @@ use ua_common::http::{Way, status};
 use ua_common::interrupt;
 use ua_common::output::Printer;
 use ua_common::report::Check;
+use ua_common::settings::value::Value;
 
 use crate::ensure::{Vps, interrupted, loopback};
 use crate::plan::Route;
@@ -56,6 +57,15 @@ pub fn health(
             break;
         }
         if attempt < patience.attempts {
+            if attempt == 1 {
+                // A pipe or a log shows no bar, and this may take a minute.
+                let ill = checks.iter().flatten().filter(|check| check.exit != Exit::Ok);
+                let ill: Vec<&str> = ill.map(|check| check.id.as_ref()).collect();
+                let (most, every) = (patience.attempts, patience.interval.show());
+                let words =
+                    format!("{} not healthy yet; asking up to {most} times, {every} apart", ill.join(", "));
+                bar.suspend(|| out.note(&words));
+            }
             pause(patience.interval)?;
         }
     }

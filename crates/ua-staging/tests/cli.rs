@@ -425,6 +425,12 @@ fn the_broken_half_is_named() {
             "staging.api.local fail"
         ]
     );
+    // It is asked again, and a log says so at once.
+    let patient = ["verify", "--health-attempts", "2", "--health-interval", "10ms"];
+    let output = run(&place, &[&patient, args.as_slice()].concat());
+    assert_eq!(output.status.code(), Some(41), "{}", said(&place, &output));
+    let words = "note: staging.ui, staging.api not healthy yet; asking up to 2 times, 0.01s apart\n";
+    assert!(said(&place, &output).contains(words), "{}", said(&place, &output));
     let output = run(&place, &[&["status"], args.as_slice()].concat());
     assert_eq!(output.status.code(), Some(0), "{}", said(&place, &output));
     let out = String::from_utf8(output.stdout).unwrap();

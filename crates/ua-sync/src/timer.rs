@@ -295,7 +295,7 @@ fn is_on_as_meant(timer: &Timer, seen: &Seen) -> Check {
         return Check::fail("timer.state", Exit::Failed, detail).hint(hint);
     }
     let every = timer.interval.show();
-    Check::pass("timer.state", format!("`{}` is on, {every} s after each run; {}", timer.name, seen.next()))
+    Check::pass("timer.state", format!("`{}` is on, {every} after each run; {}", timer.name, seen.next()))
 }
 
 /// A warning if the timer ends with the login.
@@ -525,7 +525,7 @@ mod tests {
             "--local-dir",
             "/srv/mirror",
             "--ready-min-age-seconds",
-            "60",
+            "1m",
             "--ready-session-prefix",
             "",
             "--gateway-url",
@@ -654,7 +654,7 @@ esac
 
             let checks = on(&mine(90), around).unwrap();
             assert_eq!(verdicts(&checks), ON);
-            assert!(checks[0].detail.contains("is on, 90 s after each run"), "{}", checks[0].detail);
+            assert!(checks[0].detail.contains("is on, 90s after each run"), "{}", checks[0].detail);
             assert!(is_on(NAME).unwrap());
             let files = Files::of(NAME, around).unwrap();
             for (path, text) in files.both().iter().zip([service(&mine(90)), timer(&mine(90))]) {

@@ -33,10 +33,7 @@ impl Timer {
         valid_name(&self.name)?;
         let refuse = |message: String| Err(Failure::new(Exit::Usage, message));
         if self.interval < SHORTEST {
-            return refuse(format!(
-                "a timer cannot run every `{}` s: 1 s is the least",
-                self.interval.show()
-            ));
+            return refuse(format!("a timer cannot run every `{}`: 1s is the least", self.interval.show()));
         }
         let program = self.argv.first().map_or("", String::as_str);
         if !program.starts_with('/') || program.contains(['"', '\'', '\\']) {

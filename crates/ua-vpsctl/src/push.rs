@@ -412,10 +412,10 @@ pub fn push(
     let (new, other, same) = (seen("new"), seen("other"), seen("same"));
     if dry_run && !context.out.is_json() {
         for path in &new {
-            context.out.data(&printable(&format!("would put {path} there")));
+            context.out.would(&format!("put {path} there"));
         }
         for path in &other {
-            context.out.data(&printable(&format!("would replace {path}")));
+            context.out.would(&format!("replace {path}"));
         }
     }
     let counts = [(new.len(), "new"), (other.len(), "replaced"), (same.len(), "the same already")];

@@ -29,7 +29,7 @@ pub fn open<'a>(
 ) -> anyhow::Result<Option<Session<'a>>> {
     let settings = &context.settings;
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
-    report.checks.extend(preflight.checks);
+    report.preflight(preflight.checks);
     let Some(place) = preflight.place else { return Ok(None) };
     let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)?;
     report.checks.extend(transport.opening().checks());

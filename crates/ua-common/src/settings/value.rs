@@ -193,7 +193,13 @@ impl Value for Duration {
         Ok(Self::from_secs_f64(seconds * scale))
     }
     fn show(&self) -> String {
-        format!("{}", self.as_secs_f64())
+        let whole = |(length, _): &&(u64, &str)| {
+            self.subsec_nanos() == 0 && self.as_secs() > 0 && self.as_secs().is_multiple_of(*length)
+        };
+        match [(86_400, "d"), (3_600, "h"), (60, "m")].iter().find(whole) {
+            Some((length, unit)) => format!("{}{unit}", self.as_secs() / length),
+            None => format!("{}s", self.as_secs_f64()),
+        }
     }
 }
 
