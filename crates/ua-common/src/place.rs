@@ -82,6 +82,7 @@ impl Place {
             in_tailnet: self.in_tailnet,
             host_keys: self.host_keys.clone(),
             connect_timeout: settings.ssh_connect_timeout.0,
+            pong_timeout: settings.preflight_timeout.0,
         }
     }
 }
@@ -341,11 +342,10 @@ fn keys(settings: &Settings, tailnet: &Tailnet, node: &Peer, myself: bool, check
 }
 
 /// Asks for one pong, a few times. What control thinks of the peer (`Online`) is no evidence and is not looked at.
-pub fn pong(place: &Place, limit: Duration) -> Vec<Check> {
+pub fn pong(name: &str, addresses: &[IpAddr], limit: Duration) -> Vec<Check> {
     let start = Instant::now();
-    let Some(ip) = place.addresses.first().copied() else {
-        let check =
-            Check::fail("peer.reachable", Exit::PeerUnreachable, format!("`{}` has no address", place.name));
+    let Some(ip) = addresses.first().copied() else {
+        let check = Check::fail("peer.reachable", Exit::PeerUnreachable, format!("`{name}` has no address"));
         return vec![check.hint("tailscale status")];
     };
     let mut said = String::new();
@@ -368,7 +368,7 @@ pub fn pong(place: &Place, limit: Duration) -> Vec<Check> {
                             "peer.path",
                             format!("no direct path: everything goes through relay `{relay}`"),
                         )
-                        .hint(format!("tailscale ping {}", place.name)),
+                        .hint(format!("tailscale ping {name}")),
                     ],
                 };
             }
@@ -379,7 +379,7 @@ pub fn pong(place: &Place, limit: Duration) -> Vec<Check> {
             Err(error) => return vec![Check::failure("peer.reachable", error).since(start)],
         }
     }
-    let detail = format!("no pong from `{}` ({ip}) in {TRIES} tries: {said}", place.name);
+    let detail = format!("no pong from `{name}` ({ip}) in {TRIES} tries: {said}");
     let check = Check::fail("peer.reachable", Exit::PeerUnreachable, detail);
     vec![
         check.hint("ua-preflight --wait 5m  # it stays away: runbooks/incident_tailnet_down.md").since(start),

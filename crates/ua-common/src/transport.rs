@@ -15,7 +15,8 @@ use crate::exit::Exit;
 use crate::host_keys::{self, HostKeys};
 use crate::interrupt;
 use crate::output::Printer;
-use crate::report::Check;
+use crate::place;
+use crate::report::{Check, Verdict};
 use crate::run::{self, Background, Captured, Cmd, Finished, RunError};
 use crate::settings::value::{AuthMode, SshKey, Value as _};
 use crate::state::{self, RunDir};
@@ -27,6 +28,9 @@ const MOST: u64 = 16 << 20;
 
 /// How often a login looks up. ssh itself takes longer for every step.
 const LOOK_UP: Duration = Duration::from_millis(2);
+
+/// After this long without an answer to its dialling, the other end is asked for a pong.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A script for the VPS.
 #[derive(Clone, Copy, Debug)]
@@ -484,7 +488,7 @@ impl<'a> Login<'a> {
         let mut waiting = Some(self.out.waiting(format!("connecting to {shown}")));
         let mut _approval = None;
         let start = Instant::now();
-        let mut check = false;
+        let (mut check, mut answers) = (false, !target.in_tailnet);
         loop {
             let ended = ssh.ended(LOOK_UP).is_some();
             let log = self.log();
@@ -507,6 +511,12 @@ impl<'a> Login<'a> {
             if interrupt::requested() {
                 return Err(Failure::from(RunError::Interrupted { program: "ssh".to_owned() }).into());
             }
+            if !answers && start.elapsed() > SILENCE {
+                answers = true;
+                if !ssh::dialled(&log) {
+                    self.pong()?;
+                }
+            }
             // ConnectTimeout bounds the dialling; the login that follows gets as long again.
             let limit = if check { self.check_wait } else { target.connect_timeout * 2 };
             if start.elapsed() > limit {
@@ -516,6 +526,20 @@ impl<'a> Login<'a> {
                 let said = format!("no login within {} s", limit.as_secs());
                 return Err(Failure::from(SshError::Unreachable { host: shown, said }).into());
             }
+        }
+    }
+
+    /// Whoever is away is told long before ssh gives up dialling.
+    fn pong(&self) -> Result<(), Failure> {
+        let Target { name, addresses, pong_timeout, .. } = &self.target;
+        let checks = place::pong(name, addresses, *pong_timeout);
+        let away = checks.into_iter().find(|check| check.verdict == Verdict::Fail);
+        match away {
+            Some(check) if !ssh::dialled(&self.log()) => {
+                let failure = Failure::new(check.exit, check.detail);
+                Err(if let Some(hint) = check.hint { failure.hint(hint) } else { failure })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -39,6 +39,7 @@ fn target(sshd: &Sshd) -> Target {
         in_tailnet: true,
         host_keys: vec![sshd.host_key()],
         connect_timeout: Duration::from_secs(5),
+        pong_timeout: Duration::from_secs(1),
     }
 }
 

@@ -117,7 +117,7 @@ fn reach(
     if place.myself {
         checks.push(Check::pass("peer.reachable", "the target is this very machine"));
     } else {
-        checks.extend(place::pong(place, limit));
+        checks.extend(place::pong(&place.name, &place.addresses, limit));
     }
     checks.push(dns::judge(&name, place, tailnet, limit));
     if let Some(server) = server {

@@ -347,7 +347,7 @@ fn check(matches: &ArgMatches, context: &Context, report: &mut Report) {
     prove(&Prover { settings, out: &context.out, place: &place, check_wait }, &modes, report);
 }
 
-/// Proves each mode, whatever becomes of the others.
+/// Proves each mode, whatever becomes of the others, unless nobody is there.
 fn prove(prover: &Prover<'_>, modes: &[AuthMode], report: &mut Report) {
     let mut done = Vec::new();
     for mode in modes {
@@ -367,8 +367,9 @@ fn prove(prover: &Prover<'_>, modes: &[AuthMode], report: &mut Report) {
                 }),
             );
         }
+        let away = checks.iter().any(|check| check.exit == Exit::PeerUnreachable);
         push(report, checks);
-        if interrupt::requested() {
+        if away || interrupt::requested() {
             break;
         }
     }

@@ -83,11 +83,16 @@ impl Prover<'_> {
         checks: &mut Vec<Check>,
     ) {
         let (exit, hint) = Failure::within(error);
+        // Nobody there is another finding than no SSH there.
+        if exit == Exit::PeerUnreachable {
+            checks.push(Check::error("peer.reachable", error).since(start));
+            return;
+        }
         let id = format!("{}.connect", mode.show());
         let check = Check::fail(id, exit, format!("{error:#} (port {})", target.port)).since(start);
-        // Nobody there is another finding than no SSH there.
         if exit == Exit::SshUnreachable && self.place.in_tailnet && !self.place.myself {
-            let pong = place::pong(self.place, self.settings.preflight_timeout.0);
+            let Target { name, addresses, pong_timeout, .. } = target;
+            let pong = place::pong(name, addresses, *pong_timeout);
             checks.extend(pong.into_iter().filter(|check| check.verdict == Verdict::Fail));
         }
         checks.push(match hint {

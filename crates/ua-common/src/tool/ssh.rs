@@ -37,6 +37,8 @@ pub struct Target {
     pub host_keys: Vec<String>,
     /// Limit for dialling.
     pub connect_timeout: Duration,
+    /// How long a node of the tailnet may take for a pong.
+    pub pong_timeout: Duration,
 }
 
 /// Why there is no SSH connection.
@@ -375,6 +377,11 @@ pub fn judge(target: &Target, given: Option<String>, stderr: &str) -> SshError {
     }
 }
 
+/// Does its log say that the other end took the connection?
+pub fn dialled(log: &str) -> bool {
+    log.lines().any(|line| line.ends_with("Connection established."))
+}
+
 /// The known keys that the one shown is not, by the file that ssh names: `Offending ECDSA key in FILE:LINE`. That line
 /// may hold a key of any kind; a person can compare those of one kind only.
 fn offending(name: &str, shown: &str, stderr: &str) -> Option<String> {
@@ -555,6 +562,7 @@ mod tests {
             in_tailnet: true,
             host_keys: vec!["ssh-ed25519 AAAA".to_owned()],
             connect_timeout: Duration::from_secs(5),
+            pong_timeout: Duration::from_secs(3),
         }
     }
 
