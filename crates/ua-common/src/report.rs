@@ -190,8 +190,7 @@ impl Report {
         if passed < 2 {
             return self.checks.iter().map(Cow::Borrowed).collect();
         }
-        let line =
-            Check::pass("preflight", format!("{passed} checks of the way there are passed (-v shows them)"));
+        let line = Check::pass("preflight", format!("{passed} checks passed (-v shows them)"));
         let rest = self.checks.iter().enumerate().filter(|check| !right(check));
         let mut brief: Vec<Cow<'_, Check>> = rest.map(|(_, check)| Cow::Borrowed(check)).collect();
         brief.insert(self.preflight.start, Cow::Owned(line));
