@@ -49,7 +49,10 @@ const SYSTEMCTL: &str = r#"#!/bin/sh
 case $* in
     is-enabled*) echo enabled ;;
     is-active*) echo active ;;
-    *property=User*) ;;
+    *property=User*) cat "$ROOT/user" 2>/dev/null ;;
+    *property=EnvironmentFiles*)
+        printf '%s (ignore_errors=yes)\n' "$ROOT/app/.env" "$ROOT/app/none.d/x y.env" "$ROOT/app/*.conf" /etc/passwd "$ROOT/app/link.env"
+        ;;
     *property=ExecStart*) echo "{ path=$ROOT/app/watch.sh ; argv[]=$ROOT/app/watch.sh /etc/x ; ignore_errors=no }" ;;
     *) printf 'Id=a.service\nLoadState=loaded\nActiveState=active\nSubState=running\nMainPID=42\n' ;;
 esac
@@ -415,6 +418,11 @@ fn p65_the_doctor_tells_names_and_never_values() {
     vps.write("app/.env", "# note\nA=hunter2\r\nexport B='hunter2'\nA=again\n");
     fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o640)).unwrap();
     vps.write("app/watch.sh", "");
+    vps.write("app/a.conf", "");
+    vps.write("app/b c.conf", "");
+    vps.write("theirs/env", "");
+    fs::set_permissions(vps.path("theirs"), fs::Permissions::from_mode(0o757)).unwrap();
+    symlink("../theirs/env", vps.app("link.env")).unwrap();
     vps.write("app/x/csi.env", "KEY=hunter2\n");
     fs::set_permissions(vps.app("x/csi.env"), fs::Permissions::from_mode(0o644)).unwrap();
     symlink("x", vps.app("linked")).unwrap();
@@ -447,6 +455,11 @@ fn p65_the_doctor_tells_names_and_never_values() {
         "watchdog\tenabled\tactive".to_owned(),
         format!("command\t{script} /etc/x"),
         format!("rootruns\t{script}\t{user}"),
+        format!("rootreads\t{}\t{user}", vps.app(".env").display()),
+        format!("rootreads\t{}\t{user}", vps.app("none.d/x y.env").display()),
+        format!("rootreads\t{}\t{user}", vps.app("a.conf").display()),
+        format!("rootreads\t{}\t{user}", vps.app("b c.conf").display()),
+        "rootreads\t/etc/passwd\t".to_owned(),
         "history\t{\"id\":\"r1\"}".to_owned(),
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
@@ -473,8 +486,29 @@ fn p65_the_doctor_tells_names_and_never_values() {
             assert!(look(&vps).lines().any(|it| it == line), "{line}");
             fs::set_permissions(vps.app(path), fs::Permissions::from_mode(0o755)).unwrap();
         }
+        // What root reads as well: the file itself, the one that a link leads to, and where one can be made.
+        let reads = |path: &str, who: &str| {
+            let line = format!("rootreads\t{}\t{who}", vps.app(path).display());
+            assert!(look(&vps).lines().any(|it| it == line), "{line}");
+        };
+        fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o642)).unwrap();
+        reads(".env", "everybody");
+        fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o640)).unwrap();
+        reads("link.env", "everybody");
         std::os::unix::fs::chown(vps.app(""), Some(1), None).unwrap();
         assert!(look(&vps).contains(&format!("rootruns\t{script}\tdaemon\n")));
+        reads(".env", "daemon");
+        reads("none.d/x y.env", "daemon");
+    }
+    // What somebody else runs makes nobody root.
+    for (user, judged) in [("root\n", true), ("ua\n", false)] {
+        vps.write("user", user);
+        let text = look(&vps);
+        assert_eq!(
+            (text.contains("\nrootruns\t"), text.contains("\nrootreads\t")),
+            (judged, judged),
+            "{text}"
+        );
     }
     // A link is not followed, and a tailscaled that is silent is no answer.
     fs::rename(vps.app(".env"), vps.app("true")).unwrap();
