@@ -64,6 +64,7 @@ const UNITS_OF: &str = r#"#!/bin/sh
 field() { cut -d ' ' -f "$1" "$ROOT/units/$unit" 2>/dev/null; }
 now() { cut -d . -f 1 /proc/uptime; }
 case $1 in
+    --version) printf 'systemd %s (%s)\n+PAM\n' "$(cat "$ROOT/systemd" 2>/dev/null || echo 252)" 1 ;;
     restart)
         shift 2
         flock --nonblock "$ROOT/state/lock" true && lock=free || lock=held
@@ -89,12 +90,16 @@ case $1 in
             esac
             exit
         fi
-        # What all of them are asked for, in UTC.
-        [ "$2" = --timestamp=us+utc ] || exit 1
-        shift 3
+        # What all of them are asked for, in UTC. Before 247 there is no such option, and 247 does not heed it.
+        shift 2
+        case $1,$(cat "$ROOT/systemd" 2>/dev/null || echo 252) in
+            --timestamp=us+utc,25?) start='Sat 2026-02-21 10:15:00.123456 UTC' && shift ;;
+            --*,* | *,25?) exit 1 ;;
+            *) start='Sat 2026-02-21 11:15:00 CET' ;;
+        esac
         for unit in "$@"; do
-            printf 'Id=%s\nLoadState=%s\nActiveState=%s\nMainPID=42\nExecMainStartTimestamp=Sat 2026-02-21 10:15:00.123456 UTC\n\n' "$unit" "$(field 1 | grep . || echo not-found)" \
-                "$(field 2 | grep . || echo inactive)"
+            printf 'Id=%s\nLoadState=%s\nActiveState=%s\nMainPID=42\nExecMainStartTimestamp=%s\n\n' "$unit" "$(field 1 | grep . || echo not-found)" \
+                "$(field 2 | grep . || echo inactive)" "$start"
         done
         ;;
 esac
@@ -540,6 +545,23 @@ fn an_optional_unit_is_seen_only_where_it_is() {
     let there = ["a.service loaded active", "off.service loaded inactive"];
     assert_eq!(seen(&["a.service", "?off.service", "?none.service"]), there);
     assert_eq!(seen(&["none.service"]), ["none.service not-found inactive"]);
+}
+
+#[test]
+fn units_of_an_old_systemd_are_told_and_that_it_is_one() {
+    let vps = Vps::new();
+    vps.units(&[("a.service", "loaded active")]);
+    let state = vps.path("state").display().to_string();
+    let seen = || lines(&vps.sh(UNITS, &[&state, "a.service"])).join("\n");
+    let exact = seen();
+    assert!(exact.starts_with("unit\ta.service\tloaded\tactive\t"), "{exact}");
+    assert!(exact.ends_with("\t42\tSat 2026-02-21 10:15:00.123456 UTC"), "{exact}");
+    for old in ["247", "241"] {
+        vps.write("systemd", old);
+        let rough = seen();
+        assert!(rough.starts_with(&format!("systemd\t{old}\nunit\ta.service\tloaded\tactive\t")), "{rough}");
+        assert!(rough.ends_with("\t42\tSat 2026-02-21 11:15:00 CET"), "{rough}");
+    }
 }
 
 #[test]
