@@ -90,6 +90,16 @@ case $1 in
             esac
             exit
         fi
+        if [ "$3" = -- ]; then
+            unit=$4
+            n=$(cat "$ROOT/looks" 2>/dev/null || echo 0)
+            [ "$n" -eq 0 ] || echo "$((n - 1))" >"$ROOT/looks"
+            echo "LoadState=$(field 1)"
+            echo "ActiveState=$(field 2)"
+            [ "$n" -eq 0 ] && echo Job= || echo Job=7
+            [ "$n" -ne 1 ] || echo "loaded active $$ $(now)" >"$ROOT/units/$unit"
+            exit
+        fi
         # What all of them are asked for, in UTC. Before 247 there is no such option, and 247 does not heed it.
         shift 2
         case $1,$(cat "$ROOT/systemd" 2>/dev/null || echo 252) in
@@ -659,6 +669,29 @@ fn p63_a_restart_leaves_alone_what_is_optional_and_stopped_or_not_there() {
 }
 
 #[test]
+fn a_restart_waits_for_no_unit_about_which_systemd_does_nothing_more() {
+    let vps = Vps::new();
+    vps.units(&[("bad.service", "loaded active"), ("a.service", "loaded active")]);
+    let state = vps.path("state").display().to_string();
+    let start = std::time::Instant::now();
+    let done = vps.sh(RESTART, &[&state, "2", "60", "bad.service", "a.service"]);
+    // The other one has its time to prove itself.
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+    assert_eq!(done.status.code(), Some(1));
+    let said = lines(&done);
+    assert!(
+        said[0].starts_with("down\tbad.service\tfailed") && said[1].starts_with("up\ta.service"),
+        "{done:?}"
+    );
+    let waits = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(waits.contains("== waiting for a.service\n"), "{waits}");
+    // What is still a job is waited for, however it looks meanwhile.
+    vps.write("looks", "2");
+    let done = vps.sh(RESTART, &[&state, "0", "60", "bad.service"]);
+    assert_eq!((done.status.code(), lines(&done).len()), (Some(0), 1), "{done:?}");
+}
+
+#[test]
 fn a_push_restarts_what_reads_it_once_all_is_in_place_and_nothing_where_it_is_not() {
     let vps = Vps::new();
     vps.units(&[
@@ -744,6 +777,8 @@ fn a_push_that_restarts_nothing_says_what_runs_of_its_readers() {
 fn a_push_whose_client_is_gone_while_a_unit_is_waited_for_leaves_nothing() {
     let vps = Vps::new();
     vps.units(&[("bad.service", "loaded active")]);
+    // Its start is a job for a long time.
+    vps.write("looks", "1000");
     let manifest = vps.upload("p1", &[("a.py", "new")]);
     let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
     let mut push = Command::new("sh")
