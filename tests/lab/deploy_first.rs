@@ -402,6 +402,7 @@ fn staging_taken(lab: &Lab) -> Result<()> {
     for (args, code, verdict) in [(&required[..], 42, "fail"), (&[], 0, "warn")] {
         let done = app.run(&["plan"], args, &[])?;
         done.exit(code)?.says("staging.routes", verdict, "http://127.0.0.1:9999")?;
+        done.says("staging.routes", "skip", "the ui route is left as it is, neither set nor asked")?;
         let data = &done.says("plan", "pass", "nothing was changed")?.reports[0]["data"];
         ensure!(data["plan"].to_string().contains("uv sync --frozen"), "{data}");
         ensure!(!data["plan"].to_string().contains("staging"), "{data}");
