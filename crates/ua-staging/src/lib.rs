@@ -83,7 +83,7 @@ impl View {
                 "the {} route is left as it is, neither set nor asked: staging is both routes or none",
                 free.part
             );
-            checks.push(Check::skip("staging.routes", detail));
+            checks.push(Check::skip("staging.other", detail));
         }
         checks.extend(self.plan.notes.iter().map(|note| Check::warn("staging.stale", note.clone())));
         checks

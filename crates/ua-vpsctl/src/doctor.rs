@@ -773,9 +773,9 @@ mod tests {
              printf \"[Service]\\nEnvironmentFile=\\nEnvironmentFile={copy}\\n\" >{dir}/environment.conf && \
              systemctl daemon-reload'  # once you have read {app}/.env, and again when it changes"
         );
-        assert_eq!(read("enabled\tactive", &format!("{env}ua")), [own.clone()]);
+        assert_eq!(read("enabled\tactive", &format!("{env}ua")), std::slice::from_ref(&own));
         assert_eq!(read("disabled\tinactive", &format!("{env}ua")), [own.clone(), own]);
-        assert_eq!(read("disabled\tinactive", &env), [enable.clone()]);
+        assert_eq!(read("disabled\tinactive", &env), std::slice::from_ref(&enable));
         for odd in [format!("{env}ua\nrootreads\t/etc/x\t"), format!("rootreads\t{app}/*.env\tua")] {
             let told = read("enabled\tactive", &odd);
             assert!(told[0].starts_with("ua-vpsctl run -- systemctl cat "), "{told:?}");
