@@ -34,6 +34,7 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("p27_p31_a_release_that_answers_500_is_taken_back", api_broken),
         ("p30_active_between_two_crashes_is_not_up", crash_loop),
         ("a_worker_that_does_not_start_ends_the_release", worker_crash),
+        ("a_worker_that_never_has_a_process_is_not_waited_for", worker_without_process),
         ("p26_p44_p46_odd_surroundings_of_both_ends", odd_surroundings),
         (
             "p21_p22_an_interrupted_client_leaves_the_vps_to_finish_and_the_next_one_waits_its_turn",
@@ -402,6 +403,7 @@ fn staging_taken(lab: &Lab) -> Result<()> {
     for (args, code, verdict) in [(&required[..], 42, "fail"), (&[], 0, "warn")] {
         let done = app.run(&["plan"], args, &[])?;
         done.exit(code)?.says("staging.routes", verdict, "http://127.0.0.1:9999")?;
+        done.says("staging.other", "skip", "the ui route is left as it is, neither set nor asked")?;
         let data = &done.says("plan", "pass", "nothing was changed")?.reports[0]["data"];
         ensure!(data["plan"].to_string().contains("uv sync --frozen"), "{data}");
         ensure!(!data["plan"].to_string().contains("staging"), "{data}");
@@ -469,6 +471,16 @@ fn worker_crash(lab: &Lab) -> Result<()> {
     // systemd starts it once a second, or gives it up: either is clear long before the time is over.
     let said = "nobody waits any longer for universal-agent-vp-worker@vp.coder.primary (systemd ";
     taken_back(lab, &Edit::WorkerCrash, "units", said)
+}
+
+fn worker_without_process(lab: &Lab) -> Result<()> {
+    let template = "deployment/systemd/universal-agent-vp-worker@.service";
+    let as_it_is = include_str!("../app/tree/deployment/systemd/universal-agent-vp-worker@.service");
+    // What it has to read first is not there, and systemd does not try again.
+    let fault = as_it_is.replace("/.env", "/nowhere").replace("Restart=always", "Restart=no");
+    ensure!(fault != as_it_is, "the template has other words");
+    let said = "(systemd gave it up: resources)";
+    taken_back(lab, &Edit::Write(template.into(), fault), "units", said)
 }
 
 /// Root's login shell is dash, the key's path has a space and a quote, the laptop's PATH has both and more.

@@ -233,6 +233,25 @@ fn doctor(lab: &Lab) -> Result<()> {
     }
     // The app's own watchdog is run by root and belongs to the app's user.
     ensure!(of(&well, "watchdog.script") == ["warn"], "{well:?}");
+    ensure!(of(&well, "watchdog.environment") == ["warn"], "{well:?}");
+    // What is proposed is a remedy.
+    let hints = |id: &str| -> Result<Vec<String>> {
+        let report = report(lab, &["doctor"], 0)?;
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let of = checks.iter().filter(|check| check["id"] == id);
+        Ok(of.map(|check| check["hint"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    for id in ["watchdog.script", "watchdog.environment"] {
+        let hint = hints(id)?.concat();
+        let typed =
+            lab.laptop().command(&["sh", "-ec", &hint]).user(OPERATOR).dir("/home/op/app").output()?;
+        ensure!(typed.success(), "{hint}: {typed:?}");
+        ensure!(hints(id)?.is_empty(), "{hint} did not close it");
+    }
+    let starts = "systemctl start universal-agent-service-watchdog.service
+        rm -r /etc/systemd/system/universal-agent-service-watchdog.service.d /etc/default/universal-agent-service-watchdog
+        rm /usr/local/sbin/vps_service_watchdog.sh && systemctl daemon-reload";
+    lab.vps().command(&["sh", "-ec", starts]).run()?;
 
     lab.vps().sh("cd /opt/universal_agent && chmod 666 .env && sed -i /UA_VP_DISPATCH_MODE/d .env
         systemctl stop universal-agent-service-watchdog.timer universal-agent-telegram

@@ -717,9 +717,10 @@ await_units() {
                 newer = $6 + 0 > old[$1] + 0
                 up = $2 == "active" && (($1 in restarted) ? newer && now - from >= stable * 1000 : process[$1] == this)
                 if (!($1 in base) || base[$1] == "-" || $5 + 0 < base[$1] + 0) base[$1] = newer ? $5 + 0 : "-"
-                over = $2 == "failed" && $3 == "failed" && ($1 in restarted) && (newer || $7 == "start-limit-hit")
+                # The restart is a job until it succeeds or fails, and one that systemd tries again is `activating`.
+                over = ($2 == "failed" || $2 == "inactive") && !$8
                 print $1, this, from, up ? "up" : "waiting", $2 "/" $3, $5, base[$1], \
-                    base[$1] == "-" ? 0 : $5 - base[$1], over ? $7 : ""
+                    base[$1] == "-" ? 0 : $5 - base[$1], !over ? "" : $7 == "" || $7 == "success" ? $2 : $7
             }
         ' "$work/restart" "$work/states.restart" "$work/seen" "$work/states" >"$work/seen.new"
         mv "$work/seen.new" "$work/seen"

@@ -32,12 +32,12 @@ joined() {
     awk 'NR > 1 { printf "; " } { printf "%s", $0 } END { print "" }'
 }
 
-# UNIT ACTIVE SUB PID RESTARTS START RESULT of every unit
+# UNIT ACTIVE SUB PID RESTARTS START RESULT JOB of every unit; the last is empty where systemd has nothing to do about it
 unit_states() {
-    xargs systemctl show --property=Id,ActiveState,SubState,MainPID,NRestarts,ExecMainStartTimestampMonotonic,Result \
+    xargs systemctl show --property=Id,ActiveState,SubState,MainPID,NRestarts,ExecMainStartTimestampMonotonic,Result,Job \
         <"$work/unit" |
         awk '
-            function row() { if (id != "") print id, active, sub_state, pid, restarts, start, result; id = result = "" }
+            function row() { if (id != "") print id, active, sub_state, pid, restarts, start, result, job; id = result = job = "" }
             BEGIN { OFS = "\t" }
             { at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1) }
             key == "" { row() }
@@ -48,6 +48,7 @@ unit_states() {
             key == "NRestarts" { restarts = value }
             key == "ExecMainStartTimestampMonotonic" { start = value }
             key == "Result" { result = value }
+            key == "Job" { job = value }
             END { row() }
         '
 }

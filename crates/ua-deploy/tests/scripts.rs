@@ -1936,6 +1936,60 @@ fn a_unit_that_systemd_gave_up_is_not_waited_for() {
     assert!(done.is("rolled-back", 33).checks.contains(said), "{}", done.checks);
 }
 
+/// Has units of a broken release fail before they have a process, and those of a good one wait for their start, which is a
+/// job of systemd's, for so many looks.
+fn without_process(vps: &Vps, looks: u32, state: &str, result: &str) {
+    let broken = "if grep -qx \"$(cat \"$ROOT/app/version\")\" \"$ROOT/broken\"; then";
+    let waits = format!(
+        "n=$(cat \"$ROOT/looks\" 2>/dev/null || echo 0) job=''
+            [ \"$n\" -eq 0 ] || {{ state=inactive job=7; echo $((n - 1)) >\"$ROOT/looks\"; }}
+            {broken} state={state}; elif false; then"
+    );
+    let text = SYSTEMCTL
+        .replace(broken, &waits)
+        .replace("NRestarts=0\\n'", &format!("NRestarts=0\\nResult={result}\\nJob=%s\\n'"))
+        .replace("|| echo 0)\"\n            printf 'ExecMain", "|| echo 0)\" \"$job\"\n            printf 'ExecMain")
+        .replace(
+            "echo \"$(wc -l <\"$ROOT/restarts\")\" >",
+            &format!(
+                "echo {looks} >\"$ROOT/looks\"
+                    grep -qx \"$(cat \"$ROOT/app/version\")\" \"$ROOT/broken\" || echo \"$(wc -l <\"$ROOT/restarts\")\" >"
+            ),
+        );
+    fs::write(vps.path("bin/systemctl"), text).unwrap();
+}
+
+#[test]
+fn a_unit_that_never_has_a_process_is_not_waited_for() {
+    for (state, result, told) in [
+        ("failed", "resources", "resources"),
+        ("failed", "exit-code", "exit-code"),
+        ("inactive", "exec-condition", "exec-condition"),
+        ("inactive", "success", "inactive"),
+    ] {
+        let mut vps = Vps::new();
+        vps.order("ready_timeout\t60");
+        vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+        without_process(&vps, 0, state, result);
+        fs::write(vps.path("broken"), "2\n").unwrap();
+        let start = std::time::Instant::now();
+        let (_, done) = vps.deploy(&[("version", "2")]);
+        assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+        let said = format!("nobody waits any longer for app (systemd gave it up: {told})");
+        assert!(done.is("rolled-back", 33).checks.contains(&said), "{}", done.checks);
+    }
+}
+
+#[test]
+fn a_unit_whose_restart_is_still_a_job_is_waited_for() {
+    let mut vps = Vps::new();
+    vps.order("ready_timeout\t60");
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    without_process(&vps, 15, "failed", "success");
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
+    assert_eq!(fs::read_to_string(vps.path("looks")).unwrap(), "0\n");
+}
+
 #[test]
 fn a_way_in_that_went_by_itself_does_not_make_the_old_release_a_broken_one() {
     let mut vps = Vps::new();

@@ -78,9 +78,24 @@ impl View {
                 format!("to do: {}", actions.join(", "))
             };
             checks.push(Check::pass("staging.plan", detail));
+        } else if let [free] = self.free()[..] {
+            let detail = format!(
+                "the {} route is left as it is, neither set nor asked: staging is both routes or none",
+                free.part
+            );
+            checks.push(Check::skip("staging.other", detail));
         }
         checks.extend(self.plan.notes.iter().map(|note| Check::warn("staging.stale", note.clone())));
         checks
+    }
+
+    /// The routes that could be set, or are as wanted.
+    fn free(&self) -> Vec<&Route> {
+        let is_free = |route: &&Route| {
+            let set = self.plan.actions.iter().any(|action| action.port() == Some(route.port));
+            set || self.plan.right.contains(&route.part)
+        };
+        self.wanted.iter().filter(is_free).collect()
     }
 
     /// Is the only thing in the way that https is not enabled? Trying is then the one way to learn where it is enabled.

@@ -150,6 +150,7 @@ fn a_taken_port_stops_before_the_other_is_set() {
     exit: 42
     --- stdout
     FAIL staging.routes  port 443 of `srv1360701.taildcc090.ts.net` serves `http://127.0.0.1:30001`, but `staging.ui_port` and `staging.ui_target` want it for `http://127.0.0.1:3000`
+    skip staging.other   the api route is left as it is, neither set nor asked: staging is both routes or none
     vps: FAIL root@srv1360701.taildcc090.ts.net: exit 42 (staging-drift)
     --- stderr
     error: staging.routes: port 443 of `srv1360701.taildcc090.ts.net` serves `http://127.0.0.1:30001`, but `staging.ui_port` and `staging.ui_target` want it for `http://127.0.0.1:3000`

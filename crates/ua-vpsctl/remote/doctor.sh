@@ -60,7 +60,10 @@ rooms() {
 watchdog_facts() {
 	fact watchdog "$(systemctl is-enabled "$watchdog" 2>/dev/null)$tab$(systemctl is-active "$watchdog" 2>/dev/null)"
 	service=${watchdog%.timer}.service
-	[ -z "$(systemctl show --property=User --value "$service")" ] || return 0
+	case $(systemctl show --property=User --value "$service") in
+		'' | root | 0) ;;
+		*) return 0 ;;
+	esac
 	command=$(systemctl show --property=ExecStart --value "$service")
 	fact command "$(printf '%s' "$command" | tr '\n' ' ' | sed -n 's/.* argv\[\]=\(.*\) ; ignore_errors=.*/\1/p')"
 	# What root runs of the app's own files, and who else can change it.
@@ -70,16 +73,29 @@ watchdog_facts() {
 				"$app"/*) [ ! -e "$path" ] || fact rootruns "$path$tab$(changer "$path")" ;;
 			esac
 		done
+	# What it takes the environment of that from, and who else can change it: a variable such as LD_PRELOAD makes it run
+	# anything. They may be patterns, and need not be there: who can make one decides as well.
+	systemctl show --property=EnvironmentFiles --value "$service" | sed -n 's/ (ignore_errors=[a-z]*)$//p' | {
+		IFS=''
+		while read -r pattern; do
+			for path in $pattern; do
+				fact rootreads "$path$tab$(changer "$path")"
+			done
+		done
+	}
 }
 
-# Who but root can change PATH, or put another in its place: by itself, or by a directory above it, up to the app's.
+# Who but root can change PATH, or put another in its place: by itself, or by a directory above it, up to the app's or the
+# root; as it is written, and as links lead.
 changer() {
-	at=$1
-	while :; do
-		who=$(find -H "$at" -maxdepth 0 \( ! -user root -printf %u -o -perm /002 -printf everybody -o \
-			-perm /020 ! -group root -printf 'group %g' \))
-		if [ -n "$who" ] || [ "$at" = "$app" ]; then break; fi
-		at=${at%/*}
+	for at in "$1" "$(readlink -m -- "$1")"; do
+		while [ -n "$at" ]; do
+			who=$(find -H "$at" -maxdepth 0 \( ! -user root -printf %u -o -perm /002 -printf everybody -o \
+				-perm /020 ! -group root -printf 'group %g' \) 2>/dev/null)
+			[ -z "$who" ] || break 2
+			[ "$at" != "$app" ] || break
+			at=${at%/*}
+		done
 	done
 	printf '%s' "$who"
 }

@@ -43,22 +43,36 @@ restart_and_wait() {
 	systemctl restart -- "$@" 2>"$work/said"
 	end=$(($(date +%s) + limit + stable))
 	while :; do
-		open=''
+		open='' waiting=''
 		: >"$work/result"
 		for unit in "$@"; do
-			judge "$unit" || open="$open $unit"
+			if judge "$unit"; then continue; fi
+			open="$open $unit"
+			over "$unit" || waiting="$waiting $unit"
 		done
-		[ -n "$open" ] || break
+		[ -n "$waiting" ] || break
 		if [ "$(date +%s)" -ge "$end" ]; then
 			break
 		fi
-		echo "== waiting for$open"
+		echo "== waiting for$waiting"
 		sleep 1
 	done
 }
 
 property() {
 	systemctl show --property="$2" --value -- "$1"
+}
+
+# Has systemd nothing more to do about it? A start is a job until it succeeds or fails, and one that is tried again is
+# `activating`.
+over() {
+	systemctl show --property=LoadState,ActiveState,Job -- "$1" | awk -F = '
+		{ is[$1] = $2 }
+		END {
+			rests = is["ActiveState"] ~ /^(failed|inactive)$/ || is["LoadState"] ~ /^(not-found|bad-setting|error|masked)$/
+			exit !rests || is["Job"]
+		}
+	'
 }
 
 # Does it run, in the process that it was started with, for long enough?

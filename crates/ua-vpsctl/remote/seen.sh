@@ -3,7 +3,7 @@
 # A unit with `?` before it is left out where there is none.
 # Out: unit<TAB>ID LOAD ACTIVE SUB RESTARTS SECONDS MEMORY PID START, runs<TAB>UNIT COMMITS, served<TAB>RELEASE,
 # release<TAB>ID SWITCHED RUNNING of each that was proved (when its switch began, and when what runs was noted),
-# open<TAB>ID of each after it that was neither proved nor taken back, pushed<TAB>LINE of the ledger that is not settled,
+# systemd<TAB>VERSION of one that tells no exact starts, open<TAB>ID of each after it that was neither proved nor taken back, pushed<TAB>LINE of the ledger that is not settled,
 # busy<TAB>HOLDER, locked<TAB>SINCE
 seen() {
 	state=$1 optional=' '
@@ -18,8 +18,15 @@ seen() {
 		esac
 		set -- "$@" "$unit"
 	done
-	# The time of the start is compared with those of files, so it is a date as well.
-	systemctl show --timestamp=us+utc \
+	# The time of the start is compared with those of files, so it is a date as well. Before 248 systemd tells it to the
+	# second and in local time, whatever it is asked (247), or knows no such question.
+	version=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+	if [ "${version:-248}" -lt 248 ]; then
+		printf 'systemd\t%s\n' "$version"
+	else
+		set -- --timestamp=us+utc "$@"
+	fi
+	systemctl show \
 		--property=Id,LoadState,ActiveState,SubState,NRestarts,StateChangeTimestampMonotonic,MemoryCurrent,MainPID,ExecMainStartTimestamp "$@" |
 		awk -F = -v up="$(cut -d ' ' -f 1 /proc/uptime)" -v optional="$optional" '
 			function row() {

@@ -85,6 +85,8 @@ struct Facts {
     command: String,
     /// What root runs by it of the app, and who else can change that; nobody if empty.
     root_runs: Vec<[String; 2]>,
+    /// What root takes the environment of that from, and who else can change that; nobody if empty.
+    root_reads: Vec<[String; 2]>,
     history: Vec<Value>,
     serve: Option<Actual>,
     /// Name and end, in seconds of the epoch.
@@ -170,6 +172,7 @@ fn parse(text: &str, profile: &Profile) -> Result<Facts, Failure> {
             ["watchdog", enabled, active] => facts.watchdog = Some([enabled.to_owned(), active.to_owned()]),
             ["command", command] => command.clone_into(&mut facts.command),
             ["rootruns", path, who] => facts.root_runs.push([path, who].map(str::to_owned)),
+            ["rootreads", path, who] => facts.root_reads.push([path, who].map(str::to_owned)),
             ["certificate", name, end] => {
                 // One whose end is not known counts as one that could not be read.
                 facts.certificates.extend(end.parse().ok().map(|end| (name.to_owned(), end)));
@@ -440,7 +443,7 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
     let id = "watchdog";
     let Some(timer) = &profile.units.watchdog else { return Vec::new() };
     let [enabled, active] = facts.watchdog.clone().unwrap_or_default();
-    let changed: Vec<&[String; 2]> = facts.root_runs.iter().filter(|it| !it[1].is_empty()).collect();
+    let open = open_to_others(facts, timer);
     let detail = format!("`{}` is {}, {}", &**timer, printable(&enabled), printable(&active));
     // A deploy holds it off.
     let mut checks = vec![if active == "active" && enabled == "enabled" {
@@ -449,10 +452,8 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
         Check::skip(id, format!("{detail}; it is held off while a deploy is under way"))
     } else {
         // Nothing is enabled by which somebody could become root.
-        let hint = changed.first().map_or_else(
-            || format!("ua-vpsctl run -- systemctl enable --now {}", &**timer),
-            |[path, _]| own_by_root(path, &facts.command, timer),
-        );
+        let enable = || format!("ua-vpsctl run -- systemctl enable --now {}", &**timer);
+        let hint = open.first().and_then(|check| check.hint.clone()).unwrap_or_else(enable);
         // Somebody may have wanted that it is not enabled.
         let check = if enabled == "enabled" {
             Check::fail(id, Exit::Failed, detail)
@@ -461,19 +462,42 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
         };
         check.hint(hint)
     }];
-    for [path, who] in changed {
-        let detail = printable(&format!("root runs `{path}` by it, which `{who}` can change"));
-        checks.push(Check::warn("watchdog.script", detail).hint(own_by_root(path, &facts.command, timer)));
-    }
+    checks.extend(open);
     checks
+}
+
+/// By what of the watchdog somebody else can become root, and how it is closed.
+fn open_to_others(facts: &Facts, timer: &str) -> Vec<Check> {
+    let others = |files: &[[String; 2]]| -> Vec<[String; 2]> {
+        files.iter().filter(|[_, who]| !who.is_empty()).cloned().collect()
+    };
+    let scripts = others(&facts.root_runs).into_iter().map(|[path, who]| {
+        let detail = printable(&format!("root runs `{path}` by it, which `{who}` can change"));
+        Check::warn("watchdog.script", detail).hint(own_by_root(&path, &facts.command, timer))
+    });
+    let environments = others(&facts.root_reads).into_iter().map(|[path, who]| {
+        let detail = printable(&format!(
+            "root runs it in the environment of `{path}`, which `{who}` can change: one variable there makes it run anything"
+        ));
+        Check::warn("watchdog.environment", detail).hint(read_by_root(&path, &facts.root_reads, timer))
+    });
+    scripts.chain(environments).collect()
+}
+
+fn service_of(timer: &str) -> String {
+    format!("{}.service", timer.trim_end_matches(".timer"))
+}
+
+/// Can it stand in a line for a shell as it is?
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" /._:=@+,-".contains(&byte))
 }
 
 /// The command that has root run a copy of its own: a deploy gives the file itself back to the app's user.
 fn own_by_root(path: &str, command: &str, timer: &str) -> String {
-    let service = format!("{}.service", timer.trim_end_matches(".timer"));
+    let service = service_of(timer);
     let copy = format!("/usr/local/sbin/{}", path.rsplit('/').next().unwrap_or(path));
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" /._:=@+,-".contains(&byte);
-    if !command.bytes().all(plain) || !command.split(' ').any(|word| word == path) {
+    if !is_plain(command) || !command.split(' ').any(|word| word == path) {
         return format!(
             "ua-vpsctl run -- systemctl cat {service}  # have it run a copy that only root can change"
         );
@@ -484,6 +508,24 @@ fn own_by_root(path: &str, command: &str, timer: &str) -> String {
     format!(
         "ua-vpsctl run --shell 'install -o root -g root -m 0755 {path} {copy} && mkdir -p {dir} && \
          printf \"[Service]\\nExecStart=\\nExecStart={command}\\n\" >{dir}/own.conf && systemctl daemon-reload'  # once you have read {path}"
+    )
+}
+
+/// The command that has root read a copy of its own: the directory of the file itself belongs to the app's user.
+fn read_by_root(path: &str, all: &[[String; 2]], timer: &str) -> String {
+    let service = service_of(timer);
+    // With several the order decides what counts, and somebody has to look at it.
+    if all.len() > 1 || !is_plain(path) || path.contains(' ') {
+        return format!(
+            "ua-vpsctl run -- systemctl cat {service}  # have it read copies that only root can change"
+        );
+    }
+    let copy = format!("/etc/default/{}", timer.trim_end_matches(".timer"));
+    let dir = format!("/etc/systemd/system/{service}.d");
+    format!(
+        "ua-vpsctl run --shell 'install -o root -g root -m 0600 {path} {copy} && mkdir -p {dir} && \
+         printf \"[Service]\\nEnvironmentFile=\\nEnvironmentFile={copy}\\n\" >{dir}/environment.conf && \
+         systemctl daemon-reload'  # once you have read {path}, and again when it changes"
     )
 }
 
@@ -598,6 +640,7 @@ mod tests {
     fn each_thing_that_is_wrong_is_told_with_the_next_command() {
         let pushed = "ended\t1771668900.5\npushed\t{\"id\":\"p1\",\"at\":\"T\",\"who\":\"op@laptop\",\"commit\":\"c0\",\"dirty\":true,\"paths\":[\"f\\ta\\tsrc/a.py\"]}";
         let script = "watchdog\tenabled\tactive\nrootruns\t/opt/universal_agent/x.sh\tua";
+        let environment = "watchdog\tenabled\tactive\nrootreads\t/opt/universal_agent/.env\tua";
         for (from, to, id, exit, words) in [
             (
                 "loaded\tactive\trunning",
@@ -663,6 +706,7 @@ mod tests {
                 "is enabled, inactive",
             ),
             ("watchdog\tenabled\tactive", script, "watchdog.script", 0, "which `ua` can change"),
+            ("watchdog\tenabled\tactive", environment, "watchdog.environment", 0, "which `ua` can change"),
         ] {
             let text = healthy().replace(from, to);
             assert_ne!(text, healthy(), "{from}");
@@ -689,12 +733,13 @@ mod tests {
     #[test]
     fn a_watchdog_is_enabled_only_once_nobody_can_become_root_by_it() {
         let (app, unit) = ("/opt/universal_agent", "universal-agent-service-watchdog");
-        let hints = |watchdog: &str, who: &str, command: &str| -> Vec<String> {
-            let said =
-                format!("watchdog\t{watchdog}\ncommand\t{command}\nrootruns\t{app}/scripts/x.sh\t{who}");
-            let report = judged(&healthy().replace("watchdog\tenabled\tactive", &said), 0.0);
+        let told = |said: &str| -> Vec<String> {
+            let report = judged(&healthy().replace("watchdog\tenabled\tactive", said), 0.0);
             let about = report.checks.into_iter().filter(|check| check.id.starts_with("watchdog"));
             about.filter_map(|check| check.hint).collect()
+        };
+        let hints = |watchdog: &str, who: &str, command: &str| {
+            told(&format!("watchdog\t{watchdog}\ncommand\t{command}\nrootruns\t{app}/scripts/x.sh\t{who}"))
         };
         let enable = format!("ua-vpsctl run -- systemctl enable --now {unit}.timer");
         let command = format!("/bin/sh {app}/scripts/x.sh --all");
@@ -717,6 +762,22 @@ mod tests {
             String::new(),
         ] {
             let told = hints("disabled\tinactive", "ua", &odd);
+            assert!(told[0].starts_with("ua-vpsctl run -- systemctl cat "), "{told:?}");
+        }
+        // Nor while somebody else says in which environment it runs.
+        let read = |watchdog: &str, files: &str| told(&format!("watchdog\t{watchdog}\n{files}"));
+        let env = format!("rootreads\t{app}/.env\t");
+        let copy = format!("/etc/default/{unit}");
+        let own = format!(
+            "ua-vpsctl run --shell 'install -o root -g root -m 0600 {app}/.env {copy} && mkdir -p {dir} && \
+             printf \"[Service]\\nEnvironmentFile=\\nEnvironmentFile={copy}\\n\" >{dir}/environment.conf && \
+             systemctl daemon-reload'  # once you have read {app}/.env, and again when it changes"
+        );
+        assert_eq!(read("enabled\tactive", &format!("{env}ua")), std::slice::from_ref(&own));
+        assert_eq!(read("disabled\tinactive", &format!("{env}ua")), [own.clone(), own]);
+        assert_eq!(read("disabled\tinactive", &env), std::slice::from_ref(&enable));
+        for odd in [format!("{env}ua\nrootreads\t/etc/x\t"), format!("rootreads\t{app}/*.env\tua")] {
+            let told = read("enabled\tactive", &odd);
             assert!(told[0].starts_with("ua-vpsctl run -- systemctl cat "), "{told:?}");
         }
     }

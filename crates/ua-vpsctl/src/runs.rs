@@ -69,11 +69,11 @@ fn placed(push: &Push) -> f64 {
     push.placed.unwrap_or_else(by_its_client)
 }
 
-/// Reads `Sat 2026-02-21 10:15:00.123456 UTC`.
+/// Reads `Sat 2026-02-21 10:15:00.123456 UTC`. A time of another place, or to the second, compares with no file's.
 pub fn time(text: &str) -> Option<f64> {
-    let mut words = text.split(' ').skip(1);
-    let (date, time) = (words.next()?, words.next()?);
-    format!("{date}T{time}Z").parse().ok().map(seconds)
+    let words: Vec<&str> = text.split(' ').collect();
+    let [_, date, time, "UTC"] = words[..] else { return None };
+    format!("{date}T{time}Z").parse().ok().map(seconds).filter(|_| time.contains('.'))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "microseconds of the epoch are exact in a double")]
@@ -151,5 +151,10 @@ mod tests {
     fn systemd_s_times_are_read() {
         assert_eq!(time("Thu 1970-01-01 00:01:40.250000 UTC"), Some(100.25));
         assert_eq!((time(""), time("n/a")), (None, None));
+        // As systemd 247 tells them.
+        for rough in ["Thu 1970-01-01 00:01:40 UTC", "Thu 1970-01-01 01:01:40 CET"] {
+            assert_eq!(time(rough), None);
+        }
+        assert_eq!(time("Thu 1970-01-01 01:01:40.250000 CET"), None);
     }
 }

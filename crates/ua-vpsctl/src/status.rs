@@ -88,6 +88,8 @@ impl Unit {
 pub struct Seen {
     /// In the order of the profile.
     pub units: Vec<Unit>,
+    /// The version of a systemd that does not tell exactly when a process was started.
+    pub inexact: Option<String>,
     /// The newest release that was proved to run; nothing if `doubt` came after it.
     pub served: Option<String>,
     /// A release that was put in place last, and neither proved nor taken back.
@@ -147,6 +149,7 @@ pub fn parse(text: &str, profile: &Profile) -> Seen {
                 drop(records.runs.insert(unit, commits.split(',').collect()));
             }
             ["release", _, switched, running] => records.proved.push([switched, running].map(seconds)),
+            ["systemd", version] => seen.inexact = Some(printable(version)),
             ["open", release] => records.open.push(release),
             ["served", release] => seen.served = Some(release.to_owned()),
             ["pushed", ..] => seen.pushes.extend(Push::read(line.split_once('\t').map_or("", |it| it.1))),
@@ -264,6 +267,13 @@ pub fn judge(seen: &Seen, asked: usize, profile: &Profile, report: &mut Report) 
             (count, others) => format!("all {count}{} run", if others { " others" } else { "" }),
         };
         report.push(Check::pass("units", detail));
+    }
+    if let Some(version) = seen.inexact.as_ref().filter(|_| seen.deployed()) {
+        let detail = format!(
+            "systemd {version} of the VPS does not tell exactly when a process was started, so nobody knows which release it runs; 248 does"
+        );
+        let hint = "upgrade the VPS: Debian 12 and Ubuntu 22.04 have a newer systemd";
+        report.push(Check::warn("systemd", detail).hint(hint));
     }
     if let Some(release) = &seen.doubt {
         let detail =
@@ -462,6 +472,28 @@ mod tests {
         let release = report.checks.iter().find(|check| check.id == "release").unwrap();
         assert_eq!((said.served, release.hint.as_deref()), (None, Some("ua-deploy status")));
         assert!(release.detail.contains("nobody knows: `r1`"), "{release:?}");
+    }
+
+    #[test]
+    fn of_a_systemd_that_tells_no_exact_starts_nobody_knows_what_runs() {
+        let told = |more: &str| {
+            let text = format!(
+                "{more}unit\ta.service\tloaded\tactive\trunning\t0\t60\t1\t42\tThu 2026-11-26 11:15:14 CET\n\
+                 release\tr0\t50.5\t51.5\nserved\tr0\nruns\ta.service\tc0\n"
+            );
+            let profile = Profile::built_in().unwrap();
+            let seen = parse(&text, &profile);
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+            judge(&seen, 1, &profile, &mut report);
+            let release = records(&seen).lines("tsv")[0].rsplit('\t').next().unwrap().to_owned();
+            (release, report)
+        };
+        let (release, report) = told("systemd\t247\n");
+        let check = report.checks.iter().find(|check| check.id == "systemd").unwrap();
+        assert_eq!((release.as_str(), report.exit(), check.hint.is_some()), ("?", Exit::Ok, true));
+        assert!(check.detail.starts_with("systemd 247 of the VPS does not tell exactly"), "{check:?}");
+        let (release, report) = told("");
+        assert!(release == "?" && report.checks.iter().all(|check| check.id != "systemd"), "{report:?}");
     }
 
     #[test]

@@ -49,7 +49,10 @@ const SYSTEMCTL: &str = r#"#!/bin/sh
 case $* in
     is-enabled*) echo enabled ;;
     is-active*) echo active ;;
-    *property=User*) ;;
+    *property=User*) cat "$ROOT/user" 2>/dev/null ;;
+    *property=EnvironmentFiles*)
+        printf '%s (ignore_errors=yes)\n' "$ROOT/app/.env" "$ROOT/app/none.d/x y.env" "$ROOT/app/*.conf" /etc/passwd "$ROOT/app/link.env"
+        ;;
     *property=ExecStart*) echo "{ path=$ROOT/app/watch.sh ; argv[]=$ROOT/app/watch.sh /etc/x ; ignore_errors=no }" ;;
     *) printf 'Id=a.service\nLoadState=loaded\nActiveState=active\nSubState=running\nMainPID=42\n' ;;
 esac
@@ -61,6 +64,7 @@ const UNITS_OF: &str = r#"#!/bin/sh
 field() { cut -d ' ' -f "$1" "$ROOT/units/$unit" 2>/dev/null; }
 now() { cut -d . -f 1 /proc/uptime; }
 case $1 in
+    --version) printf 'systemd %s (%s)\n+PAM\n' "$(cat "$ROOT/systemd" 2>/dev/null || echo 252)" 1 ;;
     restart)
         shift 2
         flock --nonblock "$ROOT/state/lock" true && lock=free || lock=held
@@ -86,12 +90,26 @@ case $1 in
             esac
             exit
         fi
-        # What all of them are asked for, in UTC.
-        [ "$2" = --timestamp=us+utc ] || exit 1
-        shift 3
+        if [ "$3" = -- ]; then
+            unit=$4
+            n=$(cat "$ROOT/looks" 2>/dev/null || echo 0)
+            [ "$n" -eq 0 ] || echo "$((n - 1))" >"$ROOT/looks"
+            echo "LoadState=$(field 1)"
+            echo "ActiveState=$(field 2)"
+            [ "$n" -eq 0 ] && echo Job= || echo Job=7
+            [ "$n" -ne 1 ] || echo "loaded active $$ $(now)" >"$ROOT/units/$unit"
+            exit
+        fi
+        # What all of them are asked for, in UTC. Before 247 there is no such option, and 247 does not heed it.
+        shift 2
+        case $1,$(cat "$ROOT/systemd" 2>/dev/null || echo 252) in
+            --timestamp=us+utc,25?) start='Sat 2026-02-21 10:15:00.123456 UTC' && shift ;;
+            --*,* | *,25?) exit 1 ;;
+            *) start='Sat 2026-02-21 11:15:00 CET' ;;
+        esac
         for unit in "$@"; do
-            printf 'Id=%s\nLoadState=%s\nActiveState=%s\nMainPID=42\nExecMainStartTimestamp=Sat 2026-02-21 10:15:00.123456 UTC\n\n' "$unit" "$(field 1 | grep . || echo not-found)" \
-                "$(field 2 | grep . || echo inactive)"
+            printf 'Id=%s\nLoadState=%s\nActiveState=%s\nMainPID=42\nExecMainStartTimestamp=%s\n\n' "$unit" "$(field 1 | grep . || echo not-found)" \
+                "$(field 2 | grep . || echo inactive)" "$start"
         done
         ;;
 esac
@@ -415,6 +433,11 @@ fn p65_the_doctor_tells_names_and_never_values() {
     vps.write("app/.env", "# note\nA=hunter2\r\nexport B='hunter2'\nA=again\n");
     fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o640)).unwrap();
     vps.write("app/watch.sh", "");
+    vps.write("app/a.conf", "");
+    vps.write("app/b c.conf", "");
+    vps.write("theirs/env", "");
+    fs::set_permissions(vps.path("theirs"), fs::Permissions::from_mode(0o757)).unwrap();
+    symlink("../theirs/env", vps.app("link.env")).unwrap();
     vps.write("app/x/csi.env", "KEY=hunter2\n");
     fs::set_permissions(vps.app("x/csi.env"), fs::Permissions::from_mode(0o644)).unwrap();
     symlink("x", vps.app("linked")).unwrap();
@@ -447,6 +470,11 @@ fn p65_the_doctor_tells_names_and_never_values() {
         "watchdog\tenabled\tactive".to_owned(),
         format!("command\t{script} /etc/x"),
         format!("rootruns\t{script}\t{user}"),
+        format!("rootreads\t{}\t{user}", vps.app(".env").display()),
+        format!("rootreads\t{}\t{user}", vps.app("none.d/x y.env").display()),
+        format!("rootreads\t{}\t{user}", vps.app("a.conf").display()),
+        format!("rootreads\t{}\t{user}", vps.app("b c.conf").display()),
+        "rootreads\t/etc/passwd\t".to_owned(),
         "history\t{\"id\":\"r1\"}".to_owned(),
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
@@ -473,8 +501,29 @@ fn p65_the_doctor_tells_names_and_never_values() {
             assert!(look(&vps).lines().any(|it| it == line), "{line}");
             fs::set_permissions(vps.app(path), fs::Permissions::from_mode(0o755)).unwrap();
         }
+        // What root reads as well: the file itself, the one that a link leads to, and where one can be made.
+        let reads = |path: &str, who: &str| {
+            let line = format!("rootreads\t{}\t{who}", vps.app(path).display());
+            assert!(look(&vps).lines().any(|it| it == line), "{line}");
+        };
+        fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o642)).unwrap();
+        reads(".env", "everybody");
+        fs::set_permissions(vps.app(".env"), fs::Permissions::from_mode(0o640)).unwrap();
+        reads("link.env", "everybody");
         std::os::unix::fs::chown(vps.app(""), Some(1), None).unwrap();
         assert!(look(&vps).contains(&format!("rootruns\t{script}\tdaemon\n")));
+        reads(".env", "daemon");
+        reads("none.d/x y.env", "daemon");
+    }
+    // What somebody else runs makes nobody root.
+    for (user, judged) in [("root\n", true), ("ua\n", false)] {
+        vps.write("user", user);
+        let text = look(&vps);
+        assert_eq!(
+            (text.contains("\nrootruns\t"), text.contains("\nrootreads\t")),
+            (judged, judged),
+            "{text}"
+        );
     }
     // A link is not followed, and a tailscaled that is silent is no answer.
     fs::rename(vps.app(".env"), vps.app("true")).unwrap();
@@ -506,6 +555,23 @@ fn an_optional_unit_is_seen_only_where_it_is() {
     let there = ["a.service loaded active", "off.service loaded inactive"];
     assert_eq!(seen(&["a.service", "?off.service", "?none.service"]), there);
     assert_eq!(seen(&["none.service"]), ["none.service not-found inactive"]);
+}
+
+#[test]
+fn units_of_an_old_systemd_are_told_and_that_it_is_one() {
+    let vps = Vps::new();
+    vps.units(&[("a.service", "loaded active")]);
+    let state = vps.path("state").display().to_string();
+    let seen = || lines(&vps.sh(UNITS, &[&state, "a.service"])).join("\n");
+    let exact = seen();
+    assert!(exact.starts_with("unit\ta.service\tloaded\tactive\t"), "{exact}");
+    assert!(exact.ends_with("\t42\tSat 2026-02-21 10:15:00.123456 UTC"), "{exact}");
+    for old in ["247", "241"] {
+        vps.write("systemd", old);
+        let rough = seen();
+        assert!(rough.starts_with(&format!("systemd\t{old}\nunit\ta.service\tloaded\tactive\t")), "{rough}");
+        assert!(rough.ends_with("\t42\tSat 2026-02-21 11:15:00 CET"), "{rough}");
+    }
 }
 
 #[test]
@@ -603,6 +669,29 @@ fn p63_a_restart_leaves_alone_what_is_optional_and_stopped_or_not_there() {
 }
 
 #[test]
+fn a_restart_waits_for_no_unit_about_which_systemd_does_nothing_more() {
+    let vps = Vps::new();
+    vps.units(&[("bad.service", "loaded active"), ("a.service", "loaded active")]);
+    let state = vps.path("state").display().to_string();
+    let start = std::time::Instant::now();
+    let done = vps.sh(RESTART, &[&state, "2", "60", "bad.service", "a.service"]);
+    // The other one has its time to prove itself.
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+    assert_eq!(done.status.code(), Some(1));
+    let said = lines(&done);
+    assert!(
+        said[0].starts_with("down\tbad.service\tfailed") && said[1].starts_with("up\ta.service"),
+        "{done:?}"
+    );
+    let waits = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(waits.contains("== waiting for a.service\n"), "{waits}");
+    // What is still a job is waited for, however it looks meanwhile.
+    vps.write("looks", "2");
+    let done = vps.sh(RESTART, &[&state, "0", "60", "bad.service"]);
+    assert_eq!((done.status.code(), lines(&done).len()), (Some(0), 1), "{done:?}");
+}
+
+#[test]
 fn a_push_restarts_what_reads_it_once_all_is_in_place_and_nothing_where_it_is_not() {
     let vps = Vps::new();
     vps.units(&[
@@ -688,6 +777,8 @@ fn a_push_that_restarts_nothing_says_what_runs_of_its_readers() {
 fn a_push_whose_client_is_gone_while_a_unit_is_waited_for_leaves_nothing() {
     let vps = Vps::new();
     vps.units(&[("bad.service", "loaded active")]);
+    // Its start is a job for a long time.
+    vps.write("looks", "1000");
     let manifest = vps.upload("p1", &[("a.py", "new")]);
     let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
     let mut push = Command::new("sh")
