@@ -831,3 +831,47 @@ fn a_push_that_nobody_hears_puts_everything_in_place_and_lets_the_lock_go() {
     push.wait().unwrap();
     assert_eq!(fs::read_dir(vps.path("state/incoming")).unwrap().count(), 0);
 }
+
+#[test]
+fn what_is_read_is_the_file_that_was_judged_and_no_link_that_took_its_place() {
+    let vps = Vps::new();
+    vps.write("app/log", "one\ntwo\n");
+    vps.write("outside", "secret\n");
+    let log = vps.app("log").display().to_string();
+    let read = |lines: &str| vps.sh(include_str!("../remote/read.sh"), &[&log, lines]);
+    assert_eq!(String::from_utf8(read("").stdout).unwrap(), "one\ntwo\n");
+    assert_eq!(String::from_utf8(read("1").stdout).unwrap(), "two\n");
+    // Somebody puts a link in its place once it was looked at.
+    vps.program(
+        "readlink",
+        "#!/bin/sh\n/usr/bin/readlink \"$@\"\nln -sfn \"$ROOT/outside\" \"$ROOT/app/log\"\n",
+    );
+    assert_eq!(String::from_utf8(read("").stdout).unwrap(), "one\ntwo\n");
+    let output = read("");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
+}
+
+#[test]
+fn a_link_among_the_workspaces_is_no_workspace() {
+    let vps = Vps::new();
+    vps.write("outside/secret", "s");
+    vps.write("app/session_1/run.log", "line\n");
+    symlink(vps.path("outside"), vps.app("session_2")).unwrap();
+    let root = vps.path("app").display().to_string();
+    let inspect = |id: &str| vps.sh(include_str!("../remote/inspect.sh"), &[&root, id]);
+    assert!(String::from_utf8(inspect("session_1").stdout).unwrap().ends_with("== run.log\nline\n"));
+    let output = inspect("session_2");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
+}
+
+#[test]
+fn the_kind_of_a_file_is_told_in_the_same_words_in_every_language() {
+    let vps = Vps::new();
+    vps.write("app/a", "a");
+    let german =
+        "#!/bin/sh\n[ \"$LC_ALL\" = C ] && exec /usr/bin/stat \"$@\"\nprintf 'reguläre Datei\\n1\\n1\\n'\n";
+    vps.program("stat", german);
+    let app = vps.path("app").display().to_string();
+    let output = vps.sh(include_str!("../remote/find.sh"), &[&app, "a"]);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("\nregular file\n"));
+}
