@@ -73,6 +73,10 @@ take_lock() {
 	printf '%s, since %s\n' "ua-vpsctl push $id by $who" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$state/lock"
 	# Uploads that nobody came back for.
 	find "$state/incoming" -mindepth 1 -maxdepth 1 -name 'push-*' -mtime +2 -exec rm -rf {} +
+	# What was made ready was so under this lock, by a push that was killed.
+	for ready in "$state"/incoming/push-*/ready; do
+		[ ! -e "$ready" ] || rm -rf "${ready%/*}"
+	done
 }
 
 # Every byte of what was sent is what was read, and nothing lies beside it.

@@ -800,6 +800,8 @@ fn what_a_killed_push_was_writing_lies_in_no_directory_of_the_app() {
     assert_eq!(fs::read_dir(vps.app("src")).unwrap().count(), 1);
     fs::remove_file(vps.path("bin/rsync")).unwrap();
     assert_eq!(vps.push("p2", &files), ["other\tsrc/big"]);
+    // What it had is nobody's, and may be a secret.
+    assert_eq!(fs::read_dir(vps.path("state/incoming")).unwrap().count(), 0);
 }
 
 #[test]
