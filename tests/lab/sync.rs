@@ -304,7 +304,7 @@ fn running(id: &str) -> Value {
 }
 
 /// Asks until it is so.
-fn until(what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn until(what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
     let begun = Instant::now();
     while !ask()? {
         ensure!(begun.elapsed() < Duration::from_mins(1), "waited in vain: {what}");
@@ -313,7 +313,7 @@ fn until(what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-fn joined<T>(run: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(crate) fn joined<T>(run: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     run.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
 }
 

@@ -1,5 +1,7 @@
 //! `ua-vpsctl` on the real tailnet: real units, a real journal, real permissions.
 
+mod cuts;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,12 +16,14 @@ use crate::deploy_first::{App, QUICK};
 const WATCHDOG: &str = "universal-agent-service-watchdog.timer";
 
 pub(crate) fn trials() -> Vec<(&'static str, Scenario)> {
-    vec![
+    let mut trials = vec![
         ("p62_p63_units_are_seen_and_restarted_and_secrets_kept_in_order", units as Scenario),
         ("p61_p62_a_push_lands_as_itself_is_planned_for_and_settled_by_a_deploy", pushes),
         ("doctor_tells_a_healthy_vps_from_one_that_is_not", doctor),
         ("an_optional_unit_is_one_of_the_units_where_it_runs", optional),
-    ]
+    ];
+    trials.extend(cuts::trials());
+    trials
 }
 
 fn vpsctl(lab: &Lab, args: &[&str], code: i32) -> Result<Output> {

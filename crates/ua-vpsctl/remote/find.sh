@@ -15,7 +15,8 @@ main() {
 		return 1
 	}
 	printf '%s\n%s\n' "$app" "$real"
-	stat --format='%F
+	# In words that do not depend on the language of the VPS.
+	LC_ALL=C stat --format='%F
 %s
 %Y' -- "$real"
 }

@@ -3,7 +3,7 @@
 # usage: inspect ROOT ID
 # Out: parts, each "== NAME" and lines; names of files with what a terminal would obey taken out
 main() {
-	if ! cd "$1/$2" 2>/dev/null || [ -L "../$2" ]; then
+	if ! cd -P "$1" 2>/dev/null || [ -L "./$2" ] || ! cd -P "./$2" 2>/dev/null; then
 		echo "there is no workspace $2 in $1 on the VPS" >&2
 		return 1
 	fi

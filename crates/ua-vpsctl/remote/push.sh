@@ -32,17 +32,18 @@ main() {
 		busy
 	fi
 	look
-	cat "$work/seen"
-	[ "$1" != look ] || runs "$@"
-	[ "$dry" != yes ] || exit 0
-	if [ -s "$work/changed" ]; then
+	if [ "$dry" != yes ] && [ -s "$work/changed" ]; then
 		write_down || fail 'the ledger could not be written, so nothing was put in place'
 		place || fail "not everything could be put in place; the ledger names all of push $id"
 		(cd -P "$app" && lying "$(cut -f 3 "$work/changed")") | sort | cmp -s "$work/changed" - ||
 			fail "not everything is in place as it was sent; the ledger names all of push $id"
 	fi
+	# Whoever is to hear this may be behind a dead link: nothing waits for it but what follows.
+	[ "$1" != look ] || exec 9>&-
+	cat "$work/seen"
+	[ "$1" != look ] || runs "$@"
 	# The lock is held until the units are judged: a deploy would restart them as well.
-	[ "$1" = look ] || restart_units "$@"
+	[ "$dry" = yes ] || [ "$1" = look ] || restart_units "$@"
 }
 
 # Which of the units run, and so go on with what they have read.
@@ -72,6 +73,10 @@ take_lock() {
 	printf '%s, since %s\n' "ua-vpsctl push $id by $who" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$state/lock"
 	# Uploads that nobody came back for.
 	find "$state/incoming" -mindepth 1 -maxdepth 1 -name 'push-*' -mtime +2 -exec rm -rf {} +
+	# What was made ready was so under this lock, by a push that was killed.
+	for ready in "$state"/incoming/push-*/ready; do
+		[ ! -e "$ready" ] || rm -rf "${ready%/*}"
+	done
 }
 
 # Every byte of what was sent is what was read, and nothing lies beside it.
@@ -88,11 +93,11 @@ verify() {
 # What lies there now. What is not a file or a link, and whatever is behind a link, is left alone.
 look() {
 	if [ -L "$app" ] || ! cd -P "$app"; then fail "$app is not a directory on the VPS"; fi
+	awk -F '\t' '{ path = $3; while (sub(/\/[^\/]*$/, "", path)) print path }' "$work/manifest" | sort -u >"$work/dirs"
 	{
-		awk -F '\t' '{ path = $3; while (sub(/\/[^\/]*$/, "", path)) print path }' "$work/manifest" | sort -u |
-			while IFS= read -r dir; do
-				if [ -L "./$dir" ] || { [ -e "./$dir" ] && [ ! -d "./$dir" ]; }; then printf '%s\n' "$dir"; fi
-			done
+		while IFS= read -r dir; do
+			if [ -L "./$dir" ] || { [ -e "./$dir" ] && [ ! -d "./$dir" ]; }; then printf '%s\n' "$dir"; fi
+		done <"$work/dirs"
 		lying "$(cut -f 3 "$work/manifest")" >"$work/there"
 		awk -F '\t' '$1 == "d" || $1 == "o" { print $3 }' "$work/there"
 	} | sort -u >"$work/way"
@@ -119,18 +124,26 @@ write_down() {
 	printf '%s"placed":%s,%s\n' "$head" "$(date +%s.%6N)" "$line" >>"$ledger" && sync "$ledger"
 }
 
-# Owner and mode are right before a file has its name. rsync puts each one beside its place, and renames it.
+# Owner and mode are right before a file has its name: rsync writes each one elsewhere, and renames it.
 place() {
-	ready=$incoming/ready
-	rsync --recursive --links --perms --owner --group --chown="$owner" --chmod="$modes" "$tree/" "$ready/" || return 1
+	ready=$incoming/ready temp=$incoming/temp
+	rsync --recursive --links --perms --owner --group --chown="$owner" --chmod="$modes" "$tree/" "$ready/" && mkdir "$temp" || return 1
 	printf '%s' "$special" | while IFS=$tab read -r other mode path; do
 		chown -h -- "$other" "$ready/$path" && chmod -- "$mode" "$ready/$path" || exit 1
 	done || return 1
-	top=$(stat -c '%u:%g %a' "$app") || return 1
+	{ echo . && cat "$work/dirs"; } | while IFS= read -r dir; do
+		[ -d "$app/$dir" ] || continue
+		# What is there stays as it is: it may be private, or its group's.
+		chown --reference="$app/$dir" -- "$ready/$dir" && chmod --reference="$app/$dir" -- "$ready/$dir" || exit 1
+		# Between file systems nothing is renamed; there rsync writes beside the place.
+		stat -c %d "$app/$dir" "$temp"
+	done >"$work/systems" || return 1
 	# rsync takes what begins with `#` or `;` for a comment; with `./` before it the top directory is sent along.
 	cut -f 3 "$work/changed" | sed 's,^[#;],./&,' | tr '\n' '\0' >"$work/changed0"
-	rsync --links --perms --owner --group --checksum --files-from="$work/changed0" --from0 "$ready/" "$app/" || return 1
-	chown "${top% *}" "$app" && chmod "${top#* }" "$app"
+	set -- --links --perms --owner --group --checksum --files-from="$work/changed0" --from0
+	# What a push that is killed was at lies in no directory of the app then.
+	[ "$(sort -u "$work/systems" | wc -l)" -ne 1 ] || set -- "$@" --temp-dir="$temp"
+	rsync "$@" "$ready/" "$app/" && sync -f "$app"
 }
 
 main "$@"

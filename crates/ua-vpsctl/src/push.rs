@@ -18,9 +18,10 @@ use ua_common::ledger::Push;
 use ua_common::output::{self, listed, printable};
 use ua_common::profile::Profile;
 use ua_common::report::{Check, Report};
+use ua_common::run::RunError;
 use ua_common::tool::git::Repo;
 use ua_common::tool::rsync;
-use ua_common::transport::Script;
+use ua_common::transport::{Script, TransportError};
 
 use crate::session::{STATE, Session, finished};
 use crate::status::{self, Restart, counted};
@@ -397,8 +398,9 @@ pub fn push(
         if let Some(words) = restarting.hear(line) {
             bar.set_message(words);
         }
-    })?;
+    });
     bar.finish_and_clear();
+    let answer = answer.map_err(|error| if dry_run { error.into() } else { unheard(error, &entry.id) })?;
     if !restarting.is_judged() {
         finished(PUSH, &answer, &restarting.lines().join(" "))?;
     }
@@ -457,6 +459,16 @@ pub fn push(
     Ok(())
 }
 
+/// The VPS has all that it needs, and goes on without us.
+fn unheard(error: TransportError, id: &str) -> Failure {
+    let failure = Failure::from(error);
+    let message = format!(
+        "{failure}; the VPS may go on with push `{id}`, and the ledger names whatever is put in place"
+    );
+    Failure::new(failure.exit, message)
+        .hint("ua-deploy status  # once there is a way; the same push again does what is left of it")
+}
+
 /// Brings the files into a place of their own beside the app.
 fn upload(session: &Session<'_>, parcel: &Parcel, id: &str) -> Result<(), Failure> {
     let settings = &session.context.settings;
@@ -475,16 +487,16 @@ fn upload(session: &Session<'_>, parcel: &Parcel, id: &str) -> Result<(), Failur
     args.push(session.transport.remote(&format!("{STATE}/incoming/push-{id}/tree/")));
     let _waiting =
         session.context.out.waiting(format!("uploading {}", counted(parcel.items.len(), "file", "files")));
-    let finished = session.transport.rsync(args, idle, &mut |_| {})?;
-    if finished.code == 0 {
-        return Ok(());
-    }
-    let said = printable(finished.err().trim());
-    let meaning = rsync::meaning(finished.code);
-    let message = format!(
-        "the upload failed, and nothing was put in place: {meaning} (rsync {}): {said}",
-        finished.code
-    );
+    let why = match session.transport.rsync(args, idle, &mut |_| {}) {
+        Ok(finished) if finished.code == 0 => return Ok(()),
+        Ok(finished) => {
+            let said = printable(finished.err().trim());
+            format!("{} (rsync {}): {said}", rsync::meaning(finished.code), finished.code)
+        }
+        Err(error @ TransportError::Run(RunError::Timeout { .. })) => error.to_string(),
+        Err(error) => return Err(error.into()),
+    };
+    let message = format!("the upload failed, and nothing was put in place: {why}");
     Err(Failure::new(Exit::Transfer, message).hint("ua-vpsctl doctor"))
 }
 

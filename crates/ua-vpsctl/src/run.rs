@@ -85,12 +85,16 @@ pub fn run_file(
     report: &mut Report,
 ) -> Result<u8, Failure> {
     let place = session.ask(PLACE, &[text], LIMIT)?.stdout;
-    let place = place.trim();
+    run(session, &once(place.trim(), text, args)?, report)
+}
+
+/// The line that runs a program at `place`, and removes it however that ends.
+fn once(place: &str, text: &str, args: &[String]) -> Result<String, Failure> {
     let arguments = shlex::try_join(args.iter().map(String::as_str))
         .map_err(|_| Failure::new(Exit::Usage, "an argument holds a NUL byte"))?;
     // Without a first line that names its interpreter it is a script of sh.
     let interpreter = if text.starts_with("#!") { "" } else { "sh " };
-    run(session, &format!("trap 'rm -f {place}' EXIT HUP TERM; {interpreter}{place} {arguments}"), report)
+    Ok(format!("trap 'rm -f {place}' EXIT HUP INT TERM; {interpreter}{place} {arguments}"))
 }
 
 /// What is wanted of the journal.
@@ -169,6 +173,18 @@ pub fn logs(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_is_interrupted_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("program");
+        // As Ctrl-C does on a terminal: all of them hear it.
+        let text = "kill -INT $PPID $$\n";
+        std::fs::write(&place, text).unwrap();
+        let line = once(place.to_str().unwrap(), text, &[]).unwrap();
+        std::process::Command::new("sh").args(["-c", &line]).status().unwrap();
+        assert!(!place.exists());
+    }
 
     #[test]
     fn a_span_is_so_long_ago() {

@@ -27,14 +27,14 @@ pub fn meaning(code: i32) -> &'static str {
 }
 
 /// Options for an upload to a private place beside the app. Content decides, never times; nothing of this machine's owners
-/// and modes travels but whether a file may be executed. What of it is like the file in the app is not sent.
+/// and modes travels but whether a file may be executed (`a-st`: not by whom it would run then). What of it is like the file in the app is not sent.
 pub fn upload(app: &str, idle: Duration) -> Vec<OsString> {
     let idle = idle.as_secs().max(1);
     [
         "--recursive".to_owned(),
         "--links".to_owned(),
         "--perms".to_owned(),
-        "--chmod=Du=rwx,Dgo=,Fu=rwX,Fgo=".to_owned(),
+        "--chmod=Du=rwx,Dgo=,Fu=rwX,Fgo=,a-st".to_owned(),
         "--checksum".to_owned(),
         "--delete".to_owned(),
         "--compress".to_owned(),
@@ -52,7 +52,27 @@ pub fn upload(app: &str, idle: Duration) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn nothing_that_runs_as_its_owner_does_so_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+        std::fs::create_dir_all(from.join("dir")).unwrap();
+        std::fs::write(from.join("dir/program"), "").unwrap();
+        let mode = std::fs::Permissions::from_mode;
+        std::fs::set_permissions(from.join("dir/program"), mode(0o6755)).unwrap();
+        std::fs::set_permissions(from.join("dir"), mode(0o3777)).unwrap();
+        let ends = [from.join("dir"), to.clone()];
+        let copied =
+            std::process::Command::new("rsync").args(upload("/", Duration::from_mins(1))).args(ends).status();
+        assert!(copied.unwrap().success());
+        let modes = ["dir", "dir/program"]
+            .map(|path| to.join(path).metadata().unwrap().permissions().mode() & 0o7777);
+        assert_eq!(modes, [0o700; 2]);
+    }
 
     #[test]
     fn the_upload_takes_no_owner_and_no_time_from_the_laptop() {
