@@ -1,7 +1,7 @@
 //! A terminal of a given width, to see what a person sees.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::Command;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -35,6 +35,11 @@ impl Seen {
 
 /// Runs a command, of which program, arguments, environment and directory count, on a terminal of this width.
 pub fn run(command: &assert_cmd::Command, columns: u16) -> Seen {
+    typed(command, columns, "")
+}
+
+/// The same, with this typed meanwhile. It is the session's own terminal, which reads for those in its foreground only.
+pub fn typed(command: &assert_cmd::Command, columns: u16, keys: &str) -> Seen {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&terminal).expect("its other end");
     unlockpt(&terminal).expect("its other end");
@@ -44,7 +49,8 @@ pub fn run(command: &assert_cmd::Command, columns: u16) -> Seen {
     let end = File::options().read(true).write(true).open(name).expect("its other end");
     let stream = || end.try_clone().expect("a stream");
 
-    let mut copy = Command::new(command.get_program());
+    let mut copy = Command::new("setsid");
+    copy.args(["--ctty", "timeout", "--foreground", "60"]).arg(command.get_program());
     copy.env_clear().args(command.get_args()).stdin(stream()).stdout(stream()).stderr(stream());
     copy.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if let Some(dir) = command.get_current_dir() {
@@ -53,9 +59,11 @@ pub fn run(command: &assert_cmd::Command, columns: u16) -> Seen {
     let mut child = copy.spawn().expect("a running program");
     // Only the program has it open now, so that reading ends with it.
     drop((copy, end));
+    let mut terminal = File::from(terminal);
+    terminal.write_all(keys.as_bytes()).expect("a terminal that takes keys");
     let mut raw = Vec::new();
     // When nobody has the other end any more, that is an error and not the end of a file.
-    let _ended = File::from(terminal).read_to_end(&mut raw);
+    let _ended = terminal.read_to_end(&mut raw);
     let code = child.wait().expect("an ended program").code();
     Seen { code, raw: String::from_utf8_lossy(&raw).replace("\r\n", "\n") }
 }

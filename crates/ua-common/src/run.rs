@@ -89,8 +89,8 @@ impl Cmd {
         self.program.to_string_lossy().into_owned()
     }
 
-    fn expression(&self) -> duct::Expression {
-        let expression = self.without_stdin();
+    fn expression(&self, group: Group) -> duct::Expression {
+        let expression = self.without_stdin(group);
         if self.stdin.is_empty() {
             expression.stdin_null()
         } else {
@@ -98,7 +98,7 @@ impl Cmd {
         }
     }
 
-    fn without_stdin(&self) -> duct::Expression {
+    fn without_stdin(&self, group: Group) -> duct::Expression {
         let mut expression = duct::cmd(&self.program, &self.args).unchecked();
         for (name, value) in &self.env {
             expression = expression.env(name, value);
@@ -106,7 +106,10 @@ impl Cmd {
         if let Some(dir) = &self.dir {
             expression = expression.dir(dir);
         }
-        expression.before_spawn(own_group_and_death_signal)
+        match group {
+            Group::Own => expression.before_spawn(own_group_and_death_signal),
+            Group::Ours => expression.before_spawn(death_signal),
+        }
     }
 
     fn start(&self, expression: &duct::Expression) -> Result<duct::Handle, RunError> {
@@ -118,7 +121,7 @@ impl Cmd {
 
     /// Runs it to its end and captures what it says. A status other than 0 is not an error here.
     pub fn output(&self) -> Result<Finished, RunError> {
-        let handle = self.start(&self.expression().stdout_capture().stderr_capture())?;
+        let handle = self.start(&self.expression(Group::Own).stdout_capture().stderr_capture())?;
         self.wait(&handle)
     }
 
@@ -131,11 +134,11 @@ impl Cmd {
                 return Ok(Finished::new(output, start));
             }
             if interrupt::requested() {
-                end(handle);
+                end(handle, Group::Own);
                 return Err(RunError::Interrupted { program: self.name() });
             }
             if Instant::now() >= deadline {
-                let partial = end(handle);
+                let partial = end(handle, Group::Own);
                 return Err(RunError::Timeout { program: self.name(), limit: self.limit, partial });
             }
         }
@@ -147,7 +150,8 @@ impl Cmd {
         let spawn_error = |source| RunError::Spawn { program: self.name(), source };
         let (reader, mut writer) = io::pipe().map_err(spawn_error)?;
         let input = File::from(OwnedFd::from(reader));
-        let handle = self.start(&self.without_stdin().stdin_file(input).stdout_capture().stderr_capture())?;
+        let handle =
+            self.start(&self.without_stdin(Group::Own).stdin_file(input).stdout_capture().stderr_capture())?;
         let (rest, more) = mpsc::channel::<Vec<u8>>();
         let first = self.stdin.clone();
         // A child that does not read must not hold us.
@@ -166,8 +170,9 @@ impl Cmd {
         let start = Instant::now();
         let spawn_error = |source| RunError::Spawn { program: self.name(), source };
         let (reader, writer) = io::pipe().map_err(spawn_error)?;
-        let handle =
-            self.start(&self.expression().stdout_file(File::from(OwnedFd::from(writer))).stderr_capture())?;
+        let handle = self.start(
+            &self.expression(Group::Own).stdout_file(File::from(OwnedFd::from(writer))).stderr_capture(),
+        )?;
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
             let mut input = BufReader::new(reader);
@@ -188,19 +193,19 @@ impl Cmd {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if interrupt::requested() {
-                end(&handle);
+                end(&handle, Group::Own);
                 return Err(RunError::Interrupted { program: self.name() });
             }
             let limit = if heard.elapsed() >= idle { Some(idle) } else { None };
             if let Some(limit) = limit.or((start.elapsed() >= self.limit).then_some(self.limit)) {
-                let partial = end(&handle);
+                let partial = end(&handle, Group::Own);
                 return Err(RunError::Timeout { program: self.name(), limit, partial });
             }
         }
         if let Some(output) = handle.wait_timeout(GRACE).map_err(|source| self.lost(source))? {
             return Ok(Finished::new(output, start));
         }
-        let partial = end(&handle);
+        let partial = end(&handle, Group::Own);
         Err(RunError::Timeout { program: self.name(), limit: GRACE, partial })
     }
 
@@ -230,24 +235,29 @@ impl Cmd {
     }
 
     fn on_our_streams(&self) -> duct::Expression {
-        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
-        for (name, value) in &self.env {
-            expression = expression.env(name, value);
-        }
-        expression.before_spawn(death_signal)
+        self.without_stdin(Group::Ours)
     }
 
     fn wait_attached(&self, expression: &duct::Expression) -> Result<i32, RunError> {
         let handle = self.start(expression)?;
-        let output = handle.wait().map_err(|source| self.lost(source))?;
-        Ok(Finished::new(output, Instant::now()).code)
+        let start = Instant::now();
+        loop {
+            if let Some(output) = handle.wait_timeout(LOOK_UP).map_err(|source| self.lost(source))? {
+                return Ok(Finished::new(output, start).code);
+            }
+            // Ctrl-C reached it as well, and what is sent to us alone did not.
+            if interrupt::requested() {
+                let interrupted = || RunError::Interrupted { program: self.name() };
+                return end(&handle, Group::Ours).map(|ended| ended.code).ok_or_else(interrupted);
+            }
+        }
     }
 
     /// Starts it beside us; its stdout and stderr go to files. Call it from a thread that lives as long
     /// as the child may: the death signal follows the thread. It is ended when the handle is dropped.
-    pub fn background(&self, stdout: &Path, stderr: &Path) -> Result<Background, RunError> {
-        let expression = self.expression().stdout_path(stdout).stderr_path(stderr);
-        Ok(Background { handle: self.start(&expression)? })
+    pub fn background(&self, stdout: &Path, stderr: &Path, group: Group) -> Result<Background, RunError> {
+        let expression = self.expression(group).stdout_path(stdout).stderr_path(stderr);
+        Ok(Background { handle: self.start(&expression)?, group })
     }
 
     fn lost(&self, source: io::Error) -> RunError {
@@ -288,7 +298,7 @@ impl Ahead {
 impl Drop for Idle {
     fn drop(&mut self) {
         if let Ok(None) = self.0.try_wait() {
-            end_by(&self.0, &[Signal::KILL]);
+            end_by(&self.0, Group::Own, &[Signal::KILL]);
         }
     }
 }
@@ -296,6 +306,7 @@ impl Drop for Idle {
 /// A child that runs beside us.
 pub struct Background {
     handle: duct::Handle,
+    group: Group,
 }
 
 impl Background {
@@ -308,9 +319,19 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         if self.ended(Duration::ZERO).is_none() {
-            end(&self.handle);
+            end(&self.handle, self.group);
         }
     }
+}
+
+/// In which process group a child stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// It leads one of its own: Ctrl-C does not reach it, and it is ended with all that it started. A terminal stops it
+    /// when it reads from there.
+    Own,
+    /// In ours.
+    Ours,
 }
 
 /// How a program ended and what it said.
@@ -482,21 +503,24 @@ fn death_signal(command: &mut Command) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends a whole process group: SIGTERM, a moment, SIGKILL. Gives what it had said.
-fn end(handle: &duct::Handle) -> Option<Finished> {
-    end_by(handle, &[Signal::TERM, Signal::KILL])
+/// Ends a child, and all of a group of its own: SIGTERM, a moment, SIGKILL. Gives what it had said.
+fn end(handle: &duct::Handle, group: Group) -> Option<Finished> {
+    end_by(handle, group, &[Signal::TERM, Signal::KILL])
 }
 
-fn end_by(handle: &duct::Handle, signals: &[Signal]) -> Option<Finished> {
+fn end_by(handle: &duct::Handle, group: Group, signals: &[Signal]) -> Option<Finished> {
     let start = Instant::now();
-    let group = handle.pids().first().and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))?;
+    let leader = handle.pids().first().and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))?;
     for signal in signals {
         // An error means that the group is already gone, which is what is wanted.
-        let _gone = rustix::process::kill_process_group(group, *signal);
+        let _gone = match group {
+            Group::Own => rustix::process::kill_process_group(leader, *signal),
+            Group::Ours => rustix::process::kill_process(leader, *signal),
+        };
         let sent = Instant::now();
         while sent.elapsed() < GRACE {
             // Somebody else may hold its streams, such as the ssh that shares its connection: nobody waits for that.
-            let gone = rustix::process::test_kill_process_group(group).is_err();
+            let gone = group == Group::Own && rustix::process::test_kill_process_group(leader).is_err();
             if let Ok(Some(output)) = handle.wait_timeout(LOOK_UP) {
                 return Some(Finished::new(output, start));
             }

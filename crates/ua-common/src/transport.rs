@@ -17,7 +17,7 @@ use crate::interrupt;
 use crate::output::Printer;
 use crate::place;
 use crate::report::{Check, Verdict};
-use crate::run::{self, Background, Captured, Cmd, Finished, RunError};
+use crate::run::{self, Background, Captured, Cmd, Finished, Group, RunError};
 use crate::settings::value::{AuthMode, SshKey, Value as _};
 use crate::state::{self, RunDir};
 use crate::tool::ssh::{self, Evidence, SshError, Target, Use};
@@ -159,7 +159,19 @@ impl Transport {
     /// Opens the connection. Says where to approve a Tailscale SSH check and waits for that up to `check_wait`.
     /// A connection in mode `tailscale_ssh` counts only if it proves that mode.
     pub fn open(target: Target, check_wait: Duration, out: &Printer) -> anyhow::Result<Self> {
-        let login = Login::new(target, check_wait, out)?;
+        Self::open_in(Group::Own, target, check_wait, out)
+    }
+
+    /// The same, with the connection in this process group. What is typed for a line that is [`Transport::attached`] is
+    /// read by the connection itself, and a terminal stops whoever reads from another group than the one in its
+    /// foreground.
+    pub fn open_in(
+        group: Group,
+        target: Target,
+        check_wait: Duration,
+        out: &Printer,
+    ) -> anyhow::Result<Self> {
+        let login = Login { group, ..Login::new(target, check_wait, out)? };
         let (master, opening) = login.enter(None)?;
         Ok(Self { _master: master, opening, dir: login.dir })
     }
@@ -401,13 +413,14 @@ struct Login<'a> {
     dir: RunDir,
     host_keys: HostKeys,
     check_wait: Duration,
+    group: Group,
     out: &'a Printer,
 }
 
 impl<'a> Login<'a> {
     fn new(target: Target, check_wait: Duration, out: &'a Printer) -> anyhow::Result<Self> {
         let host_keys = prepare(&target)?;
-        Ok(Self { target, dir: RunDir::new()?, host_keys, check_wait, out })
+        Ok(Self { target, dir: RunDir::new()?, host_keys, check_wait, group: Group::Own, out })
     }
 
     /// What ssh itself logged.
@@ -484,7 +497,7 @@ impl<'a> Login<'a> {
             Some(text) => cmd.args(["-T", "--"]).arg(&target.name).arg("sh -s").stdin(text),
         };
         self.out.detail(&cmd.to_string());
-        let ssh = cmd.background(&in_dir("stdout"), &in_dir("stderr")).map_err(Failure::from)?;
+        let ssh = cmd.background(&in_dir("stdout"), &in_dir("stderr"), self.group).map_err(Failure::from)?;
         let mut waiting = Some(self.out.waiting(format!("connecting to {shown}")));
         let mut _approval = None;
         let start = Instant::now();
@@ -495,6 +508,9 @@ impl<'a> Login<'a> {
             let inside = if script.is_some() { Evidence::read(&log).is_some() } else { socket.exists() };
             if inside && (script.is_some() || !ended) {
                 return Ok(Some(ssh));
+            }
+            if interrupt::requested() {
+                return Err(Failure::from(RunError::Interrupted { program: "ssh".to_owned() }).into());
             }
             if ended {
                 return Err(Failure::from(self.judge(&log)).into());
@@ -507,9 +523,6 @@ impl<'a> Login<'a> {
                 waiting.take();
                 self.asked(&url);
                 _approval = Some(self.out.spinner(format!("waiting for the approval at {url}")));
-            }
-            if interrupt::requested() {
-                return Err(Failure::from(RunError::Interrupted { program: "ssh".to_owned() }).into());
             }
             if !answers && start.elapsed() > SILENCE {
                 answers = true;

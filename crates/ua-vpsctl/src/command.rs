@@ -12,6 +12,7 @@ use ua_common::exit::Exit;
 use ua_common::output::{Records, printable};
 use ua_common::profile::Profile;
 use ua_common::report::{Check, Lane, Report};
+use ua_common::run::Group;
 use ua_common::settings::table;
 use ua_common::tool::git::Repo;
 
@@ -333,7 +334,8 @@ fn work(
         }
         _ => None,
     };
-    let Some(session) = session::open(context, &profile, report)? else { return Ok(None) };
+    let group = if matches!(verb, "run" | "run-file") { Group::Ours } else { Group::Own };
+    let Some(session) = session::open(context, &profile, group, report)? else { return Ok(None) };
     if let Some(parcel) = parcel {
         pushed(&session, &parcel, matches, report)?;
         return Ok(None);

@@ -7,6 +7,7 @@ use ua_common::exit::Exit;
 use ua_common::output::printable;
 use ua_common::profile::Profile;
 use ua_common::report::Report;
+use ua_common::run::Group;
 use ua_common::transport::{Answer, Script, Transport};
 
 pub use ua_common::app::STATE;
@@ -21,17 +22,20 @@ pub struct Session<'a> {
     pub transport: Transport,
 }
 
-/// Sees that the VPS is there, and connects. Nothing if a check says why not.
+/// Sees that the VPS is there, and connects, in [`Group::Ours`] for what takes our own streams. Nothing if a check says why
+/// not.
 pub fn open<'a>(
     context: &'a Context,
     profile: &'a Profile,
+    group: Group,
     report: &mut Report,
 ) -> anyhow::Result<Option<Session<'a>>> {
     let settings = &context.settings;
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
     report.preflight(preflight.checks);
     let Some(place) = preflight.place else { return Ok(None) };
-    let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)?;
+    let (target, wait) = (place.ssh_target(settings), settings.ssh_check_wait.value);
+    let transport = Transport::open_in(group, target, wait, &context.out)?;
     report.checks.extend(transport.opening().checks());
     Ok(Some(Session { context, profile, transport }))
 }

@@ -492,6 +492,14 @@ fn the_shim_takes_the_old_words_and_finds_the_repository_by_its_own_path() {
 }
 
 #[test]
+fn what_runs_there_ends_when_we_are_asked_to_end() {
+    let vps = Vps::new();
+    let mut command = vps.place.run_with_vps("timeout", &vps.sshd);
+    command.args(["--foreground", "--kill-after=20", "1", BIN, "run", "--", "sleep", "60"]);
+    assert_eq!(command.output().unwrap().status.code(), Some(124), "137 is SIGKILL");
+}
+
+#[test]
 fn a_terminal_sees_what_was_asked_for_and_nothing_that_drives_it() {
     let vps = Vps::new();
     vps.write("logs/x.log", "a\u{1b}[2Jb\n");
@@ -500,7 +508,9 @@ fn a_terminal_sees_what_was_asked_for_and_nothing_that_drives_it() {
         let seen = ua_tests::terminal::run(&vps.command(&["read", "logs/x.log"]), columns);
         assert!(seen.code == Some(0) && seen.raw.starts_with("a\\u{1b}[2Jb\n"), "{:?}", seen.raw);
     }
-    let seen = ua_tests::terminal::run(&vps.command(&["run", "--shell", "echo said; exit 3"]), 80);
-    assert_eq!((seen.code, seen.lines()[0].as_str()), (Some(3), "said"), "{:?}", seen.raw);
+    let line = "read -r words; echo said $words; exit 3";
+    let seen = ua_tests::terminal::typed(&vps.command(&["run", "--shell", line]), 80, "what was typed\n");
+    assert!(seen.lines().iter().any(|line| line == "said what was typed"), "{:?}", seen.raw);
+    assert_eq!(seen.code, Some(3), "{:?}", seen.raw);
     assert!(!seen.raw.contains("closed"), "ssh has nothing to say: {:?}", seen.raw);
 }
