@@ -382,7 +382,9 @@ pub fn pong(name: &str, addresses: &[IpAddr], limit: Duration) -> Vec<Check> {
     let detail = format!("no pong from `{name}` ({ip}) in {TRIES} tries: {said}");
     let check = Check::fail("peer.reachable", Exit::PeerUnreachable, detail);
     vec![
-        check.hint("ua-preflight --wait 5m  # it stays away: runbooks/incident_tailnet_down.md").since(start),
+        check
+            .hint("ua-preflight --wait 5m  # if it stays away: the runbook incident_tailnet_down")
+            .since(start),
     ]
 }
 

@@ -87,7 +87,10 @@ impl Server {
                     line.escape_debug()
                 ),
             )
-            .hint(format!("sudo tailscale set --ssh  # on `{}`", place.label())),
+            .hint(format!(
+                "ua-preflight --ssh --auth-mode keys  # the runbook ssh_cutover_and_break_glass switches Tailscale SSH on for `{}`",
+                place.label()
+            )),
         };
         vec![port, server]
     }

@@ -103,8 +103,7 @@ pub fn halves(vps: &Vps<'_>, wanted: &[Route], checks: &[Check]) -> Result<Vec<C
             answer => {
                 let said = answer.map_or("does not answer".to_owned(), |code| format!("answers {code}"));
                 let detail = format!("{url} {said} on the VPS: what is broken is the app itself");
-                Check::fail(id, Exit::StagingUnhealthy, detail)
-                    .hint("systemctl --failed --no-pager  # on the VPS")
+                Check::fail(id, Exit::StagingUnhealthy, detail).hint("ua-vpsctl status")
             }
         }
     };

@@ -17,7 +17,7 @@ pub use ensure::Vps;
 use ua_common::error::{Fact as _, Failure};
 use ua_common::exit::Exit;
 use ua_common::output::Printer;
-use ua_common::report::Check;
+use ua_common::report::{Check, Verdict};
 use ua_common::settings::Settings;
 use ua_common::settings::value::StagingMode;
 
@@ -151,6 +151,14 @@ pub fn healthy(
         interval: settings.staging_health_interval.value,
     };
     let mut checks = health::health(&view.wanted, view.actual.node.name(), patience, out)?;
-    checks.extend(health::halves(vps, &view.wanted, &checks)?);
+    let halves = health::halves(vps, &view.wanted, &checks)?;
+    for check in &mut checks {
+        // To ask the route again tells nothing of an app that is broken itself.
+        let local = format!("{}.local", check.id);
+        if halves.iter().any(|half| half.id == local && half.verdict == Verdict::Fail) {
+            check.hint = None;
+        }
+    }
+    checks.extend(halves);
     Ok(checks)
 }

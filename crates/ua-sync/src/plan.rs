@@ -187,10 +187,15 @@ fn row(
         return with(State::Conflict, why, Some(ready));
     }
     let held = manifest.holds(id, &ready.signature);
+    let as_it_stands = ready::unmarked(listed).signature;
     let (state, why) = match copy {
         Some(_) if !known => (State::Pending, "the mirror has a directory of that name".to_owned()),
         // An index of an earlier run tells more than a line of the manifest.
         Some(Copy::Whole(signature)) if held && *signature == ready.signature => {
+            return with(State::Synced, String::new(), Some(ready));
+        }
+        // Copied whatever its marker said, and nothing was written there since.
+        Some(Copy::Whole(signature)) if *signature == as_it_stands && manifest.holds(id, signature) => {
             return with(State::Synced, String::new(), Some(ready));
         }
         Some(Copy::Unindexed) if held => (State::Unproved, "it is from the old script".to_owned()),
@@ -246,8 +251,17 @@ mod tests {
         let age = prop::sample::select(vec![0, 44, 45, 900]);
         let unreadable = prop::sample::select(vec![0, 0, 0, 2]);
         let listed = prop::option::of((mark, logs(), age, prop::sample::select(kinds), unreadable));
-        let lines = prop::collection::vec(prop::sample::select(vec!["", "this", "other"]), 0..3);
-        let copies = vec!["whole", "whole", "whole of another", "unindexed", "damaged", "no directory"];
+        let lines =
+            prop::collection::vec(prop::sample::select(vec!["", "this", "as it stands", "other"]), 0..3);
+        let copies = vec![
+            "whole",
+            "whole",
+            "whole as it stands",
+            "whole of another",
+            "unindexed",
+            "damaged",
+            "no directory",
+        ];
         let copy = prop::option::of(prop::sample::select(copies));
         (listed, lines, copy, any::<bool>(), any::<bool>()).prop_map(
             move |(listed, mut lines, copy, ours, failed)| {
@@ -273,11 +287,13 @@ mod tests {
             let mut signatures = BTreeMap::new();
             for one in &ones {
                 let mut signature = "1_completed".to_owned();
+                let mut plain = "plain_1.0000000000".to_owned();
                 if let Some((mark, log, age, kind, unreadable)) = one.listed {
                     let mut entry = listed(one.name, mark, log, age);
                     (entry.kind, entry.unreadable) = (kind, unreadable);
+                    plain = format!("plain_{}.0000000000", time(age));
                     match ready::judge(&entry, &policy, NOW) {
-                        _ if force => signature = format!("plain_{}.0000000000", time(age)),
+                        _ if force => signature = plain.clone(),
                         Readiness::Ready(ready) => signature = ready.signature,
                         _ => {}
                     }
@@ -290,11 +306,13 @@ mod tests {
                     text += &match *line {
                         "" => format!("{}\n", one.name),
                         "this" => format!("{}|{signature}\n", one.name),
+                        "as it stands" => format!("{}|{plain}\n", one.name),
                         _ => format!("{}|2_failed\n", one.name),
                     };
                 }
                 let copy = one.copy.map(|copy| match copy {
                     "whole" => Copy::Whole(signature.clone()),
+                    "whole as it stands" => Copy::Whole(plain.clone()),
                     "whole of another" => Copy::Whole("2_failed".to_owned()),
                     "unindexed" => Copy::Unindexed,
                     "damaged" => Copy::Damaged("it is damaged".to_owned()),
@@ -333,16 +351,19 @@ mod tests {
                 };
                 let row = row.unwrap();
                 let ready = supported && kind == Kind::Directory && signatures.contains_key(one.name);
-                let recorded = ready && one.lines.contains(&"this");
-                let bare = ready && signatures[one.name].starts_with("plain_")
-                    && !one.lines.is_empty() && one.lines.iter().all(|line| line.is_empty());
-                let held = recorded || bare;
+                let unmarked = ready && signatures[one.name].starts_with("plain_");
+                let says = |word: &str| one.lines.contains(&word);
+                let bare = !one.lines.is_empty() && one.lines.iter().all(|line| line.is_empty());
+                let held = ready && (says("this") || unmarked && (bare || says("as it stands")));
+                let stands = says("as it stands") || bare || unmarked && says("this");
+                let whole = held && (one.copy == Some("whole") || unmarked && one.copy == Some("whole as it stands"))
+                    || stands && one.copy == Some("whole as it stands");
                 let mirrored = ready && unreadable == 0;
                 let usable = mirrored && copy != Some(&Copy::NoDirectory);
                 prop_assert_eq!(row.ready.is_some(), ready, "{:?}", row);
                 prop_assert_eq!(
                     row.state == State::Synced,
-                    usable && held && one.copy == Some("whole"),
+                    usable && whole,
                     "{:?} of {:?}", row, one
                 );
                 prop_assert_eq!(

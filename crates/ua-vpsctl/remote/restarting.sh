@@ -3,7 +3,7 @@
 # set $work, a directory of the run, and see that no deploy is disturbed.
 
 # restart_units STABLE-SECONDS LIMIT [?]UNIT…; a unit with `?` before it is left alone where there is none, or it is stopped.
-# Out: lines about what is waited for, then "up|down|stopped|none<TAB>UNIT<TAB>WORDS"; 1 if one is down
+# Out: lines about what is waited for, then "up|down|absent|stopped|none<TAB>UNIT<TAB>WORDS"; 1 if one is down or absent
 restart_units() {
 	stable=$1 limit=$2
 	shift 2
@@ -86,6 +86,10 @@ judge() {
 	if [ "$active" = active ] && [ "$invocation" != "$(cat "$work/$1.before")" ] && [ "$pid" -gt 0 ] && [ "$age" -ge "$stable" ]; then
 		printf 'up\t%s\tprocess %s for %s s\n' "$1" "$pid" "$age" >>"$work/result"
 		return 0
+	fi
+	if [ "$(property "$1" LoadState)" = not-found ]; then
+		printf 'absent\t%s\t\n' "$1" >>"$work/result"
+		return 1
 	fi
 	printf 'down\t%s\t%s, process %s, restarted %s times by itself\n' "$1" "$active" "$pid" "$restarts" >>"$work/result"
 	return 1

@@ -120,9 +120,11 @@ fn inside(typed: &str) -> Result<&str, Failure> {
     if plain && !path.chars().any(char::is_control) {
         return Ok(path);
     }
-    Err(refuse(typed, "is not a path inside the repository, relative to its top")
-        .hint("git ls-files --full-name | head  # such paths; ua-deploy ships all of it"))
+    Err(refuse(typed, "is not a path inside the repository, relative to its top").hint(PATHS))
 }
+
+/// How to find one that is.
+const PATHS: &str = "git ls-files --full-name | head  # such paths; ua-deploy ships all of it";
 
 /// Takes together what these paths mean.
 pub fn gather(
@@ -146,8 +148,12 @@ pub fn gather(
             return Err(refuse(path, &format!("lies behind the symbolic link `{}`", link.display())));
         }
         let Ok(meta) = parcel.top.join(path).symlink_metadata() else {
-            let failure = refuse(path, &format!("does not exist in `{}`", parcel.top.display()))
-                .hint("a push takes nothing away; to deploy a deletion: ua-deploy");
+            let failure = refuse(path, &format!("does not exist in `{}`", parcel.top.display()));
+            let failure = failure.hint(if repo.files(path)?.is_empty() {
+                PATHS
+            } else {
+                "a push takes nothing away; to deploy a deletion: ua-deploy"
+            });
             return Err(from_the_top(failure, &parcel.top, cwd, typed));
         };
         let whole = meta.is_dir() && !force;
@@ -319,7 +325,7 @@ fn stale(profile: &Profile, running: &[String], changed: &[&str], dry_run: bool)
     if stale.is_empty() {
         return None;
     }
-    let still = if dry_run { "would go on" } else { "goes on" };
+    let still = if dry_run { "would go on" } else { "go on" };
     let detail =
         format!("these units read what was pushed, and {still} with the old code: {}", stale.join(", "));
     Some(Check::warn("push.restart", detail).hint(format!("ua-vpsctl restart {}", stale.join(" "))))
@@ -535,7 +541,7 @@ mod tests {
         let warned = |changed: &[&str], dry_run| stale(&profile, &running, changed, dry_run);
         let check = warned(&["src/universal_agent/api.py", "docs/a.md"], false).unwrap();
         assert_eq!((check.id.as_ref(), check.exit), ("push.restart", Exit::Ok));
-        assert!(check.detail.ends_with("goes on with the old code: universal-agent-api"), "{check:?}");
+        assert!(check.detail.ends_with("go on with the old code: universal-agent-api"), "{check:?}");
         assert_eq!(check.hint.as_deref(), Some("ua-vpsctl restart universal-agent-api"));
         let check = warned(&["src/universal_agent/api.py", "web-ui/app/x.mjs"], true).unwrap();
         assert_eq!(

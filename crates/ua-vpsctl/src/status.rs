@@ -65,7 +65,7 @@ impl Unit {
         self.active == "active"
     }
 
-    /// Did somebody stop it, which is fine for one that is optional?
+    /// Was it stopped, or not started? That is fine for one that is optional.
     fn is_stopped(&self) -> bool {
         self.active == "inactive" && matches!(self.load.as_str(), "loaded" | "masked")
     }
@@ -251,7 +251,9 @@ pub fn judge(seen: &Seen, asked: usize, profile: &Profile, report: &mut Report) 
         } else if !unit.is_up() {
             let detail = format!("{id} is {}/{} for {}", unit.active, unit.sub, age(unit.seconds));
             // Where nothing was ever deployed the journal has nothing to tell.
-            let hint = if seen.deployed() {
+            let hint = if unit.is_stopped() && seen.deployed() {
+                format!("ua-vpsctl restart {id}  # what it said last: ua-vpsctl logs {id} -n 50")
+            } else if seen.deployed() {
                 format!("ua-vpsctl logs {id} -n 50")
             } else {
                 "ua-deploy plan".to_owned()
@@ -324,7 +326,7 @@ impl<'a> Restart<'a> {
         }
         let fields: Vec<&str> = line.split('\t').collect();
         match fields[..] {
-            [verdict @ ("up" | "down" | "stopped" | "none"), unit, words] => {
+            [verdict @ ("up" | "down" | "absent" | "stopped" | "none"), unit, words] => {
                 self.verdicts.push([verdict, unit, words].map(str::to_owned));
             }
             _ => self.lines.push(line.to_owned()),
@@ -360,6 +362,8 @@ impl<'a> Restart<'a> {
                     Check::fail("restart", Exit::Failed, format!("{name} did not come up: {words}"))
                         .hint(hint)
                 }
+                "absent" => Check::fail("restart", Exit::Failed, format!("the VPS has no unit `{name}`"))
+                    .hint("ua-vpsctl status"),
                 "stopped" => Check::skip("restart", format!("{name} is optional, and stopped ({words})")),
                 // Not every VPS has it.
                 _ => continue,
@@ -526,14 +530,16 @@ mod tests {
     #[test]
     fn where_nothing_was_deployed_the_next_command_is_a_deploy() {
         let profile = Profile::built_in().unwrap();
-        let hints = |more: &str| -> Vec<String> {
+        let hints = |active: &str, more: &str| -> Vec<String> {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-            let text = format!("unit\ta.service\tloaded\tinactive\tdead\t0\t9\t0\t0\t\n{more}");
+            let text = format!("unit\ta.service\tloaded\t{active}\tdead\t0\t9\t0\t0\t\n{more}");
             judge(&parse(&text, &profile), 0, &profile, &mut report);
             report.checks.into_iter().filter_map(|check| check.hint).collect()
         };
-        assert_eq!(hints(""), ["ua-deploy plan"]);
-        assert_eq!(hints("served\tr1\n"), ["ua-vpsctl logs a -n 50"]);
+        assert_eq!(hints("inactive", ""), ["ua-deploy plan"]);
+        assert_eq!(hints("failed", "served\tr1\n"), ["ua-vpsctl logs a -n 50"]);
+        let stopped = "ua-vpsctl restart a  # what it said last: ua-vpsctl logs a -n 50";
+        assert_eq!(hints("inactive", "served\tr1\n"), [stopped]);
     }
 
     #[test]

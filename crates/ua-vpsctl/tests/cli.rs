@@ -443,7 +443,9 @@ fn a_path_of_the_working_directory_is_told_as_it_has_to_be_typed() {
         assert_eq!(hint(dir, typed), meant(path), "{dir}: {typed}");
     }
     // What is nowhere, or outside.
-    assert!(hint("src", "none.py").starts_with("a push takes nothing away"));
+    assert!(hint("src", "none.py").starts_with("git ls-files"));
+    fs::remove_file(top.join("top.txt")).unwrap();
+    assert!(hint("", "top.txt").starts_with("a push takes nothing away"));
     assert!(hint("src", "../../..").starts_with("git ls-files"));
     assert_eq!(vps.sshd.logins(), 0);
 }

@@ -71,6 +71,7 @@ case $1 in
         echo "$* lock=$lock app=$(cat "$ROOT/app/a.py") ledger=$(wc -l <"$ROOT/state/ledger.jsonl")" >>"$ROOT/restarts"
         for unit in "$@"; do
             case $unit in
+                gone*) ;;
                 bad*) echo "loaded failed $$ 0" >"$ROOT/units/$unit" ;;
                 *) echo "loaded active $$ $(now)" >"$ROOT/units/$unit" ;;
             esac
@@ -94,7 +95,7 @@ case $1 in
             unit=$4
             n=$(cat "$ROOT/looks" 2>/dev/null || echo 0)
             [ "$n" -eq 0 ] || echo "$((n - 1))" >"$ROOT/looks"
-            echo "LoadState=$(field 1)"
+            echo "LoadState=$(field 1 | grep . || echo not-found)"
             echo "ActiveState=$(field 2)"
             [ "$n" -eq 0 ] && echo Job= || echo Job=7
             [ "$n" -ne 1 ] || echo "loaded active $$ $(now)" >"$ROOT/units/$unit"
@@ -662,6 +663,8 @@ fn p63_a_restart_leaves_alone_what_is_optional_and_stopped_or_not_there() {
     assert_eq!(vps.restarts().lines().count(), 1);
     // Whoever names it means it.
     assert_eq!(restart(&["off.service"]).status.code(), Some(0));
+    let done = restart(&["gone.service"]);
+    assert_eq!((done.status.code(), lines(&done)), (Some(1), vec!["absent\tgone.service\t".to_owned()]));
     let done = restart(&["bad.service", "a.service"]);
     assert_eq!(done.status.code(), Some(1));
     assert!(lines(&done)[0].starts_with("down\tbad.service\tfailed"), "{done:?}");

@@ -199,7 +199,10 @@ impl Fact for SshError {
                 format!("name a login that `{}` has: --host USER@NAME", label(host))
             }
             Self::Denied { host, by: Denier::NoTailscaleSsh, .. } | Self::Unproved { host, .. } => {
-                format!("sudo tailscale set --ssh  # on `{}`; meanwhile: --auth-mode keys", label(host))
+                format!(
+                    "ua-ssh-auth check --mode keys  # the runbook ssh_cutover_and_break_glass switches Tailscale SSH on for `{}`",
+                    label(host)
+                )
             }
             Self::UnknownHostKey { host, .. } => format!(
                 "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub  # on the console of `{}`; if it shows the same: ua-ssh-auth known-hosts --accept",
