@@ -199,9 +199,11 @@ fn upload(lab: &Lab) -> Result<()> {
         let old = site.there()?;
         site.write(round)?;
         site.slow()?;
+        lab.vps().command(&["touch", "/run/ua-begun"]).run()?;
         let (output, took) = thread::scope(|scope| {
             let client = scope.spawn(|| anyhow::Ok((site.push(way).output()?, Instant::now())));
-            let sent = "find /var/lib/ua-deploy/incoming -name '.zbig.*' -size +1000k | grep -q .";
+            // What the other end of an earlier one has not given up yet is older.
+            let sent = "find /var/lib/ua-deploy/incoming -name '.zbig.*' -newer /run/ua-begun -size +1000k | grep -q .";
             until("much of the upload has come", || Ok(lab.vps().sh(sent)?.success()))?;
             let cut_at = Instant::now();
             let cut = lab.cut_link(Node::Vps);

@@ -266,9 +266,17 @@ impl Lab {
 
     /// Switches Tailscale SSH on the VPS on or off, and waits until the laptop knows.
     pub fn set_tailscale_ssh(&self, on: bool) -> Result<()> {
+        self.say_tailscale_ssh(on)?;
+        self.wait_tailscale_ssh(on, PATIENCE)
+    }
+
+    fn say_tailscale_ssh(&self, on: bool) -> Result<()> {
         let set = format!("--ssh={on}");
-        self.vps().command(&["tailscale", "set", &set, "--accept-risk=lose-ssh"]).run()?;
-        wait_until("the laptop knows", PATIENCE, || {
+        self.vps().command(&["tailscale", "set", &set, "--accept-risk=lose-ssh"]).run()
+    }
+
+    fn wait_tailscale_ssh(&self, on: bool, limit: Duration) -> Result<()> {
+        wait_until("the laptop knows whether Tailscale SSH is on", limit, || {
             let status = self.tailscale_status(Node::Laptop)?;
             Ok(status.peer(Node::Vps)?["sshHostKeys"].is_array() == on)
         })
@@ -318,6 +326,11 @@ impl Lab {
         }
         for node in Node::TAILNET {
             self.repair_rest(node)?;
+        }
+        // What is said right after a link was cut may be lost, and only a change is said again.
+        if self.wait_tailscale_ssh(false, Duration::from_secs(5)).is_err() {
+            self.say_tailscale_ssh(true)?;
+            self.set_tailscale_ssh(false)?;
         }
         if !self.servers().has_policy(SshPolicy::Accept)? {
             self.set_ssh_policy(SshPolicy::Accept)?;
