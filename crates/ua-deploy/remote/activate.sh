@@ -88,7 +88,8 @@ forward() {
     wait
     : >"$release/served"
     arm || undo 'the way back could not be scheduled'
-    finish unconfirmed 0 new "release $id serves; its client has not confirmed it yet"
+    finish unconfirmed 0 new "release $id serves; its client has not confirmed it yet" \
+        "release $id serves; to be confirmed over a fresh connection"
 }
 
 units_said() {
@@ -235,7 +236,7 @@ undo() {
     put_back "$1"
 }
 
-# VERDICT CODE WHAT-SERVES DETAIL
+# VERDICT CODE WHAT-SERVES DETAIL [TITLE]
 finish() {
     record "$@"
     # What can be lost comes after what must be known.
@@ -245,7 +246,7 @@ finish() {
         systemctl start --no-block "$(order watchdog)"
     fi
     rm -rf "$work"
-    echo "== $1: $4"
+    echo "== ${5:-$1: $4}"
     exit "$2"
 }
 

@@ -155,12 +155,23 @@ pub fn fold(lines: &str) -> Vec<Record> {
 
 /// The deploy that serves: the newest good one, unless a later one left things broken.
 pub fn serving(records: &[Record]) -> Option<&Record> {
+    decisive(records).filter(|record| record.verdict.serves())
+}
+
+/// The newest that decided anew what serves, after the deploy of this id.
+pub fn later<'a>(records: &'a [Record], id: &str) -> Option<&'a Record> {
+    let at = records.iter().position(|record| record.id == id)?;
+    decisive(&records[at + 1..])
+}
+
+/// The newest after which something else serves than before, or nobody knows what.
+fn decisive(records: &[Record]) -> Option<&Record> {
     // One that was cut off in the middle of the switch is broken as well.
     let cut_off =
         |record: &Record| record.verdict == Outcome::Activating && record.exit_code == Exit::Broken.code();
     let decisive =
         |record: &&Record| record.verdict.serves() || record.verdict == Outcome::Broken || cut_off(record);
-    records.iter().rfind(decisive).filter(|record| record.verdict.serves())
+    records.iter().rfind(decisive)
 }
 
 /// Why a commit is marked bad.
@@ -344,6 +355,21 @@ mod tests {
         let holder = Holder { text: deploy.to_owned(), step: Some("build".to_owned()) };
         assert!(holder.works_on("2026-c") && !holder.works_on("forward"));
         assert_eq!(holder.place(), ", at step `build`");
+    }
+
+    #[test]
+    fn only_what_came_after_a_deploy_and_decided_what_serves_is_later() {
+        let records = fold(
+            &["ok", "ok", "failed", "broken", "rolled-back"]
+                .iter()
+                .enumerate()
+                .fold(String::new(), |lines, (n, word)| lines + &line(&n.to_string(), word)),
+        );
+        let of = |records, id| later(records, id).map(|record| record.id.clone());
+        assert_eq!(of(&records[..3], "0").as_deref(), Some("1"));
+        assert_eq!(of(&records[..3], "1"), None);
+        assert_eq!(of(&records, "1").as_deref(), Some("3"));
+        assert_eq!(of(&records, "3"), None);
     }
 
     #[test]

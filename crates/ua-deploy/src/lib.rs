@@ -396,7 +396,7 @@ impl Rest<'_> {
         vps: &mut Report,
         public: &mut Report,
     ) -> Result<(), Stopped> {
-        if !told(activated, vps) {
+        if !told(activated, None, vps) {
             return Ok(());
         }
         // The way in is tried while staging is asked: neither needs the other. The connection is opened by this very
@@ -487,7 +487,7 @@ impl Rest<'_> {
             Ok(now) if !now.record.verdict.serves() => {
                 vps.checks.retain(|check| check.id != "deploy");
                 vps.push(Check::warn("confirm", refused.detail).since(start));
-                told(now, vps);
+                told(now, None, vps);
             }
             now => {
                 let within = now.ok().and_then(|now| now.record.confirm_within);
@@ -577,23 +577,33 @@ fn describe(wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report
     }
 }
 
-/// Puts what the VPS observed into the report; says whether the release serves.
-fn told(activated: Activated, vps: &mut Report) -> bool {
-    let Activated { checks, record } = activated;
-    let serving = match record.verdict {
+/// Puts what the VPS observed into the report, and what a later deploy made of that; says whether it ended well.
+fn told(activated: Activated, later: Option<&Record>, vps: &mut Report) -> bool {
+    let Activated { mut checks, record, .. } = activated;
+    let left = match record.verdict {
         Outcome::Ok | Outcome::Unconfirmed => "new",
         Outcome::Failed | Outcome::Busy | Outcome::RolledBack | Outcome::Begun => "old",
         Outcome::Activating if remote::exit_of(&record) == Exit::Failed => "old",
         _ => "unknown",
     };
+    let (serving, since) = later.map_or((left, String::new()), since);
     vps.data.insert("serving".to_owned(), serving.into());
+    if later.is_some() {
+        // What it found right was so then.
+        checks.retain(|check| check.verdict != Verdict::Pass);
+    }
     push(vps, checks);
     let exit = remote::exit_of(&record);
     if exit == Exit::Ok {
-        vps.push(Check::pass("deploy", format!("commit {} serves", record.commit)));
+        let detail = match later {
+            Some(_) => format!("ended well at {}, with commit {}; {since}", record.ended_at, record.commit),
+            None => format!("commit {} serves", record.commit),
+        };
+        vps.push(Check::pass("deploy", detail));
         return true;
     }
-    let after = match serving {
+    let after = match left {
+        _ if later.is_some() => &since,
         "old" if record.verdict == Outcome::RolledBack => "the old release was put back and serves",
         "old" => "the old release serves as before",
         _ => "nobody knows what serves: look at the units",
@@ -605,6 +615,15 @@ fn told(activated: Activated, vps: &mut Report) -> bool {
     let detail = format!("failed at step `{step}`{why}; {after}");
     vps.push(Check::fail("deploy", exit, detail).hint(next(&record)));
     false
+}
+
+/// What serves now that a later deploy decided that, as a word and in words.
+fn since(later: &Record) -> (&'static str, String) {
+    if later.verdict.serves() {
+        ("newer", format!("`{}` (commit {}) serves since", later.id, later.commit))
+    } else {
+        ("unknown", format!("nobody knows what serves since `{}` ({})", later.id, later.verdict.word()))
+    }
 }
 
 /// Is it trouble of staging alone, which says nothing about production? A port that is open to the internet is more than
@@ -680,7 +699,7 @@ fn staged(remote: &Remote<'_>, id: &str, checks: Vec<Check>, vps: &mut Report) -
         return Ok(false);
     }
     vps.push(Check::warn(cause.id.clone(), cause.detail.clone()));
-    told(restored, vps);
+    told(restored, None, vps);
     Ok(false)
 }
 
@@ -790,16 +809,22 @@ fn attached(
             if failure.exit == Exit::Failed
                 && !matches!(record.verdict, Outcome::Begun | Outcome::Activating | Outcome::Unconfirmed) =>
         {
-            Activated { checks: Vec::new(), record: record.clone() }
+            Activated { checks: Vec::new(), record: record.clone(), past: true }
         }
         Err(failure) => return Err(failure).step("attach"),
     };
+    if activated.past {
+        let Record { id, ended_at, verdict, .. } = &activated.record;
+        context.out.note(&format!("`{id}` ended at {ended_at} already, as {}", verdict.word()));
+    }
+    let later = history::later(&records, &record.id);
     if activated.record.verdict != Outcome::Unconfirmed {
-        told(activated, vps);
+        told(activated, later, vps);
         return Ok(());
     }
-    if let Some(newer) = serving.filter(|serving| serving.id > record.id) {
-        let detail = format!("`{}` was never confirmed, and `{}` serves since", record.id, newer.id);
+    if let Some((serving, since)) = later.map(since) {
+        vps.data.insert("serving".to_owned(), serving.into());
+        let detail = format!("`{}` was never confirmed, and {since}", record.id);
         vps.push(Check::fail("deploy", Exit::Failed, detail).hint("ua-deploy status"));
         return Ok(());
     }
@@ -1038,6 +1063,30 @@ mod tests {
         let mut busy = record("busy", "");
         busy.detail = "held by ua-deploy forward 2 by op@laptop, since T".to_owned();
         assert_eq!(next(&busy), "ua-deploy attach 2");
+    }
+
+    #[test]
+    fn how_a_deploy_ended_is_not_what_serves_now_that_a_later_one_decided_that() {
+        let end = |verdict: &str, later: Option<&str>| {
+            let later = later.map(|verdict| Record { id: "2".to_owned(), ..record(verdict, "") });
+            let checks = vec![Check::pass("health", "api runs c"), Check::warn("switch.left", "a.py")];
+            let record = record(verdict, ",\"exit_code\":1,\"step\":\"build\"");
+            let mut vps = report();
+            told(Activated { checks, record, past: true }, later.as_ref(), &mut vps);
+            let (serving, last) = (vps.data["serving"].clone(), vps.checks.last().unwrap());
+            (serving, vps.checks.len(), vps.exit(), last.detail.clone())
+        };
+        let is =
+            |serving: &str, checks, exit, detail: &str| (serving.into(), checks, exit, detail.to_owned());
+        let replaced = "ended well at T, with commit c; `2` (commit c) serves since";
+        assert_eq!(end("ok", None), is("new", 3, Exit::Ok, "commit c serves"));
+        assert_eq!(end("ok", Some("ok")), is("newer", 2, Exit::Ok, replaced));
+        let broken = "ended well at T, with commit c; nobody knows what serves since `2` (broken)";
+        assert_eq!(end("ok", Some("broken")), is("unknown", 2, Exit::Ok, broken));
+        let failed = "failed at step `build`: why; the old release serves as before";
+        assert_eq!(end("failed", None), is("old", 3, Exit::Failed, failed));
+        let failed = "failed at step `build`: why; `2` (commit c) serves since";
+        assert_eq!(end("failed", Some("ok")), is("newer", 2, Exit::Failed, failed));
     }
 
     #[test]

@@ -200,6 +200,8 @@ pub struct Activated {
     pub checks: Vec<Check>,
     /// Its record.
     pub record: Record,
+    /// Had it ended before anybody listened?
+    pub past: bool,
 }
 
 impl Remote<'_> {
@@ -391,13 +393,15 @@ struct Story<'a> {
     log: std::collections::VecDeque<String>,
     checks: Vec<Check>,
     record: Option<Record>,
+    /// Nothing was heard of it but what it had said before.
+    past: bool,
 }
 
 impl<'a> Story<'a> {
     fn new(out: &'a Printer) -> Self {
         let bar = out.spinner("activating");
         let log = std::collections::VecDeque::new();
-        Self { out, bar, step: None, log, checks: Vec::new(), record: None }
+        Self { out, bar, step: None, log, checks: Vec::new(), record: None, past: false }
     }
 
     /// On a terminal each step leaves a line with the time it took.
@@ -427,15 +431,33 @@ impl<'a> Story<'a> {
                     Some(title) => self.step(Some(title.to_owned())),
                     None => self.bar.suspend(|| self.out.detail(&text)),
                 }
-                if self.log.len() == TAIL {
-                    self.log.pop_front();
-                }
-                self.log.push_back(text);
+                self.keep(text);
+            }
+            // Nobody here can say how long these steps took.
+            "o" => {
+                let text = printable(text);
+                self.bar.suspend(|| self.out.detail(&text));
+                self.keep(text);
+                self.past = true;
+            }
+            "a" => {
+                let step = printable(text);
+                self.bar.set_message(step.clone());
+                self.bar.suspend(|| self.out.note(&format!("under way: {step}")));
+                self.past = false;
             }
             "c" => self.checks.extend(check(text)),
             "r" => self.record = serde_json::from_str(text).ok(),
             _ => {}
         }
+    }
+
+    /// Keeps the last lines of the log.
+    fn keep(&mut self, line: String) {
+        if self.log.len() == TAIL {
+            self.log.pop_front();
+        }
+        self.log.push_back(line);
     }
 
     fn end(mut self, id: &str) -> Result<Activated, Failure> {
@@ -460,7 +482,7 @@ impl<'a> Story<'a> {
                 check.exit = if check.id == "lock" { Exit::Busy } else { exit };
             }
         }
-        Ok(Activated { checks: self.checks, record })
+        Ok(Activated { checks: self.checks, record, past: self.past })
     }
 }
 
@@ -508,6 +530,25 @@ mod tests {
         story.hear(r#"r {"id":"1","commit":"c","verdict":"ok"}"#);
         let exits: Vec<Exit> = story.end("1").unwrap().checks.iter().map(|check| check.exit).collect();
         assert_eq!(exits, [Exit::Failed, Exit::Busy]);
+    }
+
+    #[test]
+    fn only_one_of_which_nothing_new_was_heard_had_ended_before() {
+        let out =
+            Printer::new(ua_common::output::Format::Human, true, false, ua_common::output::Color::Never);
+        let past = |lines: &[&str]| {
+            let mut story = Story::new(&out);
+            for line in lines {
+                story.hear(line);
+            }
+            // No step is left whose time somebody could ask for.
+            assert!(story.step.is_none() && story.log.len() == 1, "{lines:?}");
+            story.hear(r#"r {"id":"1","commit":"c","verdict":"ok"}"#);
+            story.end("1").unwrap().past
+        };
+        assert!(past(&["o == building"]));
+        assert!(!past(&["o == building", "a building"]));
+        assert!(!past(&["l == building"]));
     }
 
     #[test]

@@ -446,6 +446,9 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
     ];
     let (id, done) = vps.deploy(&files);
     done.is("unconfirmed", 0);
+    // What its client does next, and no trouble: only the record says what it is if that does not come.
+    let last = format!("== release {id} serves; to be confirmed over a fresh connection");
+    assert_eq!(done.log.lines().last(), Some(last.as_str()));
     assert_eq!(
         (vps.read("src/a b's.py"), vps.read("link"), vps.read("back\\slash")),
         ("a".into(), "dash".into(), "b".into())
@@ -1191,6 +1194,33 @@ esac
     fs::write(vps.path("bin/systemctl"), systemctl.replace("ID", &id)).unwrap();
     let told = String::from_utf8(vps.sh("follow", &[&vps.state(), &id, "forward"]).stdout).unwrap();
     assert!(told.contains("l late\n") && told.contains("\nr {"), "{told}");
+}
+
+#[test]
+fn what_was_written_before_anybody_listened_is_told_as_of_the_past() {
+    let mut vps = Vps::new();
+    let (id, done) = vps.deploy(&[("version", "1")]);
+    let follow = |vps: &Vps, verb: &str| {
+        let told = String::from_utf8(vps.sh("follow", &[&vps.state(), &id, verb]).stdout).unwrap();
+        let log = |line: &&str| ["l ", "o ", "a "].iter().any(|kind| line.starts_with(kind));
+        told.lines().filter(log).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let of = |kind: &str| done.log.lines().map(|line| format!("{kind} {line}")).collect::<Vec<_>>();
+    assert_eq!(follow(&vps, "forward"), of("l"));
+    assert_eq!(follow(&vps, "any"), of("o"));
+    // One that is still at it: the rest of its log comes as it is written.
+    let systemctl = r#"#!/bin/sh
+echo x >>"$ROOT/asked"
+case $*:$(wc -l <"$ROOT/asked") in
+    *restore* | *confirm*) echo inactive ;;
+    *:[1-4]) echo active ;;
+    *:5) echo '== next' >>"$ROOT/state/releases/ID/log"; echo active ;;
+    *) echo inactive ;;
+esac
+"#;
+    fs::write(vps.path("bin/systemctl"), systemctl.replace("ID", &id)).unwrap();
+    fs::write(vps.path("state/releases").join(&id).join("log"), "== building\nmade\n").unwrap();
+    assert_eq!(follow(&vps, "any"), ["o == building", "o made", "a building", "l == next"]);
 }
 
 #[test]
