@@ -27,7 +27,7 @@ Examples:
   ua-deploy run --staging required  restore the old release if staging is ill
   ua-deploy rollback                deploy what served before
   ua-deploy attach                  follow a deploy whose client is gone
-  ua-deploy status                  what runs now, and what was changed since
+  ua-deploy status                  what runs now, is it up, what was changed
   ua-deploy history                 what was deployed, by whom, how it ended";
 
 const RUN_EXAMPLES: &str = "\
@@ -121,7 +121,7 @@ pub fn tool() -> Tool {
         )
         .subcommand(
             Command::new("status")
-                .about("What runs now, since when, who holds the lock, what was changed on the VPS since")
+                .about("What runs now, since when, whether its units are up, who holds the lock, what was changed on the VPS since")
                 .after_help(STATUS_EXAMPLES)
                 .args(table::flags(&["host", "ssh", "preflight"])),
         )

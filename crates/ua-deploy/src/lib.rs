@@ -36,7 +36,7 @@ use crate::history::{Holder, Outcome, Record};
 use crate::plan::Plan;
 use crate::public::Smoke;
 use crate::release::{Dirty, Release};
-use crate::remote::{Activated, Direction, Remote, STATE};
+use crate::remote::{Activated, Direction, Drift, Remote, STATE};
 use crate::show::Shown;
 use crate::survey::Facts;
 use ua_common::profile::Profile;
@@ -915,8 +915,28 @@ fn unknown(records: &[Record], holder: Option<&Holder>) -> Check {
     Check::warn("serving", detail).hint("ua-vpsctl status")
 }
 
+/// Are the units of the release up? Those that are optional may be down at any time, and all while somebody is at work.
+fn running(units: &[(String, String)], optional: &[String], at_work: bool) -> Check {
+    let (up, down): (Vec<_>, Vec<_>) =
+        units.iter().partition(|(_, state)| matches!(state.as_str(), "active" | "reloading"));
+    let down: Vec<String> = down
+        .into_iter()
+        .filter(|(unit, _)| !optional.contains(unit))
+        .map(|(unit, state)| format!("{} is {state}", unit.trim_end_matches(".service")))
+        .collect();
+    let all = counted(up.len() + down.len(), "unit", "units");
+    if down.is_empty() {
+        return Check::pass("units", format!("{} of {all} are active", up.len()));
+    }
+    let detail = format!("{} of {all} are not active: {}", down.len(), listed(&down));
+    let check =
+        if at_work { Check::warn("units", detail) } else { Check::fail("units", Exit::Failed, detail) };
+    check.hint("ua-vpsctl status")
+}
+
 /// What runs now, since when, who holds the lock, and what others changed since.
 fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
+    let profile = Profile::load(&context.settings).map_err(Failure::from)?;
     let Some(transport) = connect(context, vps)? else { return Ok(()) };
     let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
     let (records, holder) = remote.state()?;
@@ -946,16 +966,17 @@ fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
     });
     vps.data.insert("serving".to_owned(), json!(record));
     let drift = {
-        let _waiting = context.out.waiting("comparing the app with the release");
+        let _waiting = context.out.waiting("comparing the VPS with the release");
         remote.drift(&record.id)
     };
-    let (drift, pushes) = match drift {
+    let Drift { paths: drift, pushes, units } = match drift {
         Ok(found) => found,
         Err(failure) => {
             vps.push(Check::failure("drift", failure));
             return Ok(());
         }
     };
+    vps.push(running(&units, &profile.optional_units(), holder.is_some()));
     vps.push(if drift.is_empty() {
         Check::pass("drift", "every file is as the release put it there")
     } else {
@@ -1095,6 +1116,26 @@ mod tests {
         assert_eq!(ended("ok"), "`1` ended as ok at T, and holds nothing");
         assert_eq!(ended("activating"), "`1` is not at work on the VPS any more: why");
         assert_eq!(ended_as("2", None), "there is no deploy `2`");
+    }
+
+    #[test]
+    fn a_release_with_a_unit_that_is_down_does_not_serve() {
+        let units = |states: &[&str]| {
+            let unit = |(n, state): (usize, &&str)| (format!("u{n}.service"), (*state).to_owned());
+            states.iter().enumerate().map(unit).collect::<Vec<_>>()
+        };
+        let optional = ["u1.service".to_owned()];
+        let said = |states: &[&str], at_work| {
+            let check = running(&units(states), &optional, at_work);
+            (check.verdict, check.exit, check.detail)
+        };
+        let pass = |text: &str| (Verdict::Pass, Exit::Ok, text.to_owned());
+        assert_eq!(said(&["active", "active", "reloading"], false), pass("3 of 3 units are active"));
+        assert_eq!(said(&["active", "inactive", "active"], false), pass("2 of 2 units are active"));
+        let down = "2 of 3 units are not active: u0 is inactive, u2 is failed".to_owned();
+        let states = ["inactive", "active", "failed"];
+        assert_eq!(said(&states, false), (Verdict::Fail, Exit::Failed, down.clone()));
+        assert_eq!(said(&states, true), (Verdict::Warn, Exit::Ok, down));
     }
 
     #[test]

@@ -204,6 +204,35 @@ pub struct Activated {
     pub past: bool,
 }
 
+/// What became of a release since it was put in place.
+#[derive(Debug, Default)]
+pub struct Drift {
+    /// Paths that are not as it put them there.
+    pub paths: Vec<String>,
+    /// What was pushed.
+    pub pushes: Vec<Push>,
+    /// Its units, and the state that systemd has each of them in.
+    pub units: Vec<(String, String)>,
+}
+
+impl Drift {
+    fn read(lines: &str) -> Self {
+        let mut drift = Self::default();
+        for line in lines.lines() {
+            if let Some(push) = line.strip_prefix("pushed\t") {
+                drift.pushes.extend(Push::read(push));
+            } else if let Some((unit, state)) =
+                line.strip_prefix("unit\t").and_then(|unit| unit.split_once('\t'))
+            {
+                drift.units.push((unit.to_owned(), state.to_owned()));
+            } else {
+                drift.paths.push(line.to_owned());
+            }
+        }
+        drift
+    }
+}
+
 impl Remote<'_> {
     /// Opens the record, or says who is busy. `from` is our address on the tailnet, where it is known.
     pub fn begin(&self, id: &str, commit: &str, base: &str, from: &str) -> Result<(), Failure> {
@@ -332,17 +361,9 @@ impl Remote<'_> {
         self.run(UNLOCK, &[STATE, id], self.limit()).map(drop)
     }
 
-    /// Paths that are not as a release put them there, and what was pushed.
-    pub fn drift(&self, id: &str) -> Result<(Vec<String>, Vec<Push>), Failure> {
-        let lines = self.run(DRIFT, &[STATE, id], Duration::from_mins(10))?;
-        let (mut paths, mut pushes) = (Vec::new(), Vec::new());
-        for line in lines.lines() {
-            match line.strip_prefix("pushed\t") {
-                Some(push) => pushes.extend(Push::read(push)),
-                None => paths.push(line.to_owned()),
-            }
-        }
-        Ok((paths, pushes))
+    /// What became of a release since.
+    pub fn drift(&self, id: &str) -> Result<Drift, Failure> {
+        Ok(Drift::read(&self.run(DRIFT, &[STATE, id], Duration::from_mins(10))?))
     }
 
     /// Longer than anything an activation may take on its own: build, two rounds of waiting forth, two back, and

@@ -324,8 +324,8 @@ impl Vps {
         let Some(served) = self.served() else { return String::new() };
         let id = served.file_name().unwrap().to_str().unwrap().to_owned();
         let text = String::from_utf8(self.sh("drift", &[&self.state(), &id]).stdout).unwrap();
-        let pushed = |line: &&str| line.starts_with("pushed\t{\"id\":");
-        text.lines().filter(|line| !pushed(line)).map(|line| format!("{line}\n")).collect()
+        let path = |line: &&str| !line.starts_with("pushed\t{\"id\":") && !line.starts_with("unit\t");
+        text.lines().filter(path).map(|line| format!("{line}\n")).collect()
     }
 
     /// Build steps that need not run again: what they made is there.
@@ -796,7 +796,7 @@ fn a_plan_that_another_deploy_overtook_is_void() {
 #[test]
 fn drift_is_what_others_changed_and_not_what_the_server_writes() {
     let mut vps = Vps::new();
-    vps.order("preserve\tmemory.md");
+    vps.order("preserve\tmemory.md").order("unit\tsecond.service");
     let files = [
         ("version", "1"),
         ("a b.py", "a"),
@@ -806,10 +806,12 @@ fn drift_is_what_others_changed_and_not_what_the_server_writes() {
         ("l2", "->a"),
     ];
     let (id, _) = vps.deploy(&files);
+    let units = "unit\tsecond.service\tactive\nunit\tapp.service\tactive\n".to_owned();
     let drift = |vps: &Vps| {
         let output = vps.sh("drift", &[&vps.state(), &id]);
         assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.strip_suffix(&units).unwrap_or_else(|| panic!("{text}")).to_owned()
     };
     assert_eq!(drift(&vps), "");
     vps.write("memory.md", "the server wrote");
@@ -820,6 +822,10 @@ fn drift_is_what_others_changed_and_not_what_the_server_writes() {
     // Opening it would wait for ever.
     assert!(Command::new("mkfifo").arg(vps.app("gone.py")).status().unwrap().success());
     assert_eq!(drift(&vps), "gone.py\nl2\na b.py\n");
+    // Units may be down, which the files do not show.
+    fs::remove_file(vps.path("start.second.service")).unwrap();
+    let told = String::from_utf8(vps.sh("drift", &[&vps.state(), &id]).stdout).unwrap();
+    assert!(told.ends_with("unit\tsecond.service\tinactive\nunit\tapp.service\tactive\n"), "{told}");
     // What cannot be compared is not without a difference.
     fs::remove_file(vps.path("state/releases").join(&id).join("orders")).unwrap();
     let output = vps.sh("drift", &[&vps.state(), &id]);
