@@ -1,5 +1,6 @@
 //! Records of deploys, as they lie on the VPS: JSON lines, of which the last one of an id counts.
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use ua_common::error::Fact;
 use ua_common::exit::Exit;
@@ -99,6 +100,18 @@ pub struct Record {
     /// When it ended.
     #[serde(default)]
     pub ended_at: String,
+}
+
+impl Record {
+    /// What the VPS does about it by itself if nobody confirms it, and when; nothing if that is nothing.
+    pub fn expires(&self, now: Timestamp) -> Option<String> {
+        let within = self.confirm_within.filter(|_| self.verdict == Outcome::Unconfirmed)?;
+        let since: Timestamp = self.ended_at.parse().ok()?;
+        let end = since.checked_add(SignedDuration::from_secs(within.try_into().ok()?)).ok()?;
+        let left = end.duration_since(now).as_secs();
+        let left = if left > 0 { format!("in {left} s") } else { "which is over".to_owned() };
+        Some(format!("unless it is confirmed, the VPS takes it back by itself at {end}, {left}"))
+    }
 }
 
 /// What to do where nothing was deployed yet.
@@ -291,6 +304,23 @@ mod tests {
         let records = fold(&lines);
         assert_eq!(records.iter().map(|it| it.verdict).collect::<Vec<_>>(), [Outcome::Ok, Outcome::Begun]);
         assert_eq!(serving(&records).unwrap().id, "1");
+    }
+
+    #[test]
+    fn one_that_has_to_be_confirmed_says_when_it_is_taken_back() {
+        let record = |verdict: &str, more: &str| {
+            let more = format!("\"ended_at\":\"2026-02-21T12:00:00Z\",{more}\"later\"");
+            fold(&line("1", verdict).replace("\"later\"", &more)).remove(0)
+        };
+        let at = |record: &Record, now: &str| record.expires(now.parse().unwrap());
+        let within = "\"confirm_within\":300,";
+        let waiting = record("unconfirmed", within);
+        let said = "unless it is confirmed, the VPS takes it back by itself at 2026-02-21T12:05:00Z, ";
+        assert_eq!(at(&waiting, "2026-02-21T12:04:18Z").unwrap(), format!("{said}in 42 s"));
+        assert_eq!(at(&waiting, "2026-02-21T12:05:00Z").unwrap(), format!("{said}which is over"));
+        for left in [record("unconfirmed", ""), record("ok", within), record("rolled-back", within)] {
+            assert_eq!(at(&left, "2026-02-21T12:04:18Z"), None);
+        }
     }
 
     #[test]

@@ -490,13 +490,10 @@ impl Rest<'_> {
                 told(now, None, vps);
             }
             now => {
-                let within = now.ok().and_then(|now| now.record.confirm_within);
-                let left = match within {
-                    Some(within) => {
-                        format!("unless it is confirmed, the VPS takes it back {within} s after it came up")
-                    }
-                    None => "the release is left as it is, unconfirmed".to_owned(),
-                };
+                let left = now
+                    .ok()
+                    .and_then(|now| now.record.expires(Timestamp::now()))
+                    .unwrap_or_else(|| "the release is left as it is, unconfirmed".to_owned());
                 let detail = format!("{}; {left}", refused.detail);
                 let hint = format!("ua-deploy attach {}", self.id);
                 vps.push(Check { detail, ..refused }.hint(hint).since(start));
@@ -958,10 +955,9 @@ fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
     vps.push(if record.verdict == Outcome::Ok {
         Check::pass("serving", detail)
     } else {
-        let within = record.confirm_within.map_or(String::new(), |within| {
-            format!(", and the VPS takes it back {within} s after it came up, unless it was rebooted since")
-        });
-        Check::warn("serving", format!("{detail}; nobody has confirmed it{within}"))
+        let expires =
+            record.expires(Timestamp::now()).map_or(String::new(), |expires| format!("; {expires}"));
+        Check::warn("serving", format!("{detail}; nobody has confirmed it{expires}"))
             .hint(format!("ua-deploy attach {}", record.id))
     });
     vps.data.insert("serving".to_owned(), json!(record));
