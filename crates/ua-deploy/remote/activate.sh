@@ -853,14 +853,15 @@ free() {
     return 1
 }
 
-# What the failing units said last, all of them.
+# What the failing units said last, all of them and no others.
 diagnose() {
-    [ -f "$work/seen" ] || return 0
-    awk -F '\t' '$4 != "up" { print $1 }' "$work/seen" >"$work/failing"
-    [ -s "$work/failing" ] || cp "$work/unit" "$work/failing"
+    case $step in
+        units) awk -F '\t' '$4 != "up" { print $1 }' "$work/seen" ;;
+        health) sort -u "$work"/failing.* ;;
+    esac >"$work/failing"
     while IFS= read -r unit; do
-        echo "== $unit said last:"
-        journalctl --unit="$unit" --lines=12 --no-pager --output=cat || :
+        said=$(journalctl --unit="$unit" --lines=12 --no-pager --output=cat)
+        [ -z "$said" ] || printf '%s said last:\n%s\n' "$unit" "$said"
     done <"$work/failing"
 }
 

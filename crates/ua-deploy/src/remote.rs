@@ -473,10 +473,11 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Keeps the last lines of the log.
+    /// Keeps the last lines of the log, and the one that says why it went wrong.
     fn keep(&mut self, line: String) {
         if self.log.len() == TAIL {
-            self.log.pop_front();
+            let reason = usize::from(self.log[0].starts_with("fail "));
+            self.log.remove(reason);
         }
         self.log.push_back(line);
     }
@@ -570,6 +571,21 @@ mod tests {
         assert!(past(&["o == building"]));
         assert!(!past(&["o == building", "a building"]));
         assert!(!past(&["l == building"]));
+    }
+
+    #[test]
+    fn the_reason_is_not_pushed_out_of_view_by_what_came_after_it() {
+        let out =
+            Printer::new(ua_common::output::Format::Human, true, false, ua_common::output::Color::Never);
+        let mut story = Story::new(&out);
+        story.hear("l long before");
+        story.hear("l fail health: api answers 500");
+        for line in 0..2 * TAIL {
+            story.hear(&format!("l {line}"));
+        }
+        assert_eq!(story.log.len(), TAIL);
+        assert_eq!((&*story.log[0], &*story.log[1]), ("fail health: api answers 500", "41"));
+        assert_eq!(story.log.back().unwrap(), "79");
     }
 
     #[test]

@@ -997,6 +997,42 @@ fn p23_p33_every_unit_that_fails_is_told_with_what_it_said() {
 }
 
 #[test]
+fn only_the_unit_that_is_not_healthy_is_told_with_what_it_said() {
+    let mut vps = Vps::new();
+    vps.order("unit\tsecond.service").order("unit\tsilent.service");
+    for (name, unit) in [("api", "second"), ("web", "silent"), ("app", "app")] {
+        vps.order(&format!("version\t{name}\t{unit}.service\tversion\thttp://127.0.0.1:1/{name}/version"));
+    }
+    // The second release runs, but for the health of two units, and of one that is of no unit.
+    let curl = r#"#!/bin/sh
+for arg in "$@"; do
+    [ "$before" != --output ] || body=$arg
+    before=$arg
+done
+version=$(cat "$ROOT/app/version")
+printf '{"version":"commit%s"}' "$version" >"$body"
+case $version:$* in
+    2:*/ill) printf 500 ;;
+    *) printf 200 ;;
+esac
+"#;
+    fs::write(vps.path("bin/curl"), curl).unwrap();
+    for (name, path) in [("api", "ill"), ("web", "ill"), ("other", "ill"), ("app", "well")] {
+        vps.order(&format!("health\t{name}\t200\thttp://127.0.0.1:1/{name}/{path}"));
+    }
+    let journal = "#!/bin/sh\ncase $* in *silent*) ;; *) echo \"journal of $*\" ;; esac\n";
+    fs::write(vps.path("bin/journalctl"), journal).unwrap();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(done.is("rolled-back", 33).checks.contains("other answers 500 at"), "{}", done.checks);
+    let told = |line: &&str| line.contains("said last") || line.contains("journal of");
+    let lines: Vec<&str> = done.log.lines().filter(told).collect();
+    assert_eq!(lines.len(), 2, "{}", done.log);
+    assert_eq!(lines[0], "second.service said last:");
+    assert!(lines[1].contains("--unit=second.service"), "{lines:?}");
+}
+
+#[test]
 fn p25_an_answer_that_comes_late_is_asked_for_again() {
     let mut vps = Vps::new();
     vps.order("health\tapi\t200\thttp://127.0.0.1:1/");
