@@ -15,6 +15,8 @@ mod remote;
 mod show;
 mod survey;
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::json;
@@ -26,6 +28,7 @@ use ua_common::output::listed;
 use ua_common::report::{Check, Lane, Report, Verdict};
 use ua_common::settings::Settings;
 use ua_common::settings::value::StagingMode;
+use ua_common::state::RunDir;
 use ua_common::tool::git::Repo;
 use ua_common::transport::Transport;
 use ua_staging::{Conflict, View, Vps};
@@ -104,7 +107,9 @@ impl<T, E: Into<Failure>> Step<T> for Result<T, E> {
 
 /// The whole deploy.
 fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
-    let wish = prepare(context, options)?;
+    // Not in `/tmp`: what a killed run leaves of the commit is removed by the next one.
+    let dir = RunDir::new()?;
+    let wish = prepare(context, options, dir.path())?;
     let mut vps = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     let mut public = Report::new(NAME, Lane::Public, context.settings.public_app_url.0.clone());
     if let Err(Stopped { step, error }) = deploy(context, wish, &mut vps, &mut public) {
@@ -117,17 +122,18 @@ fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
     Ok(context.finish(&reports))
 }
 
-/// The commit, before anything is contacted: what is wrong here is exit 2.
-fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
+/// The commit, laid out in `dir` before anything is contacted: what is wrong here is exit 2.
+fn prepare(context: &Context, options: &Options, dir: &Path) -> anyhow::Result<Wish> {
     let settings = &context.settings;
     let profile = Profile::load(settings).map_err(Failure::from)?;
     app::dir(settings)?;
-    let dir = settings.repo(&context.around).map_err(Failure::from)?;
-    let repo = Repo::open(&dir).map_err(Failure::from)?;
+    let repo = settings.repo(&context.around).map_err(Failure::from)?;
+    let repo = Repo::open(&repo).map_err(Failure::from)?;
     let _waiting = context.out.waiting("taking the commit out of git");
     // A plan only looks: it is made of the commit, and says what that lacks.
     let dirty = if options.dry_run { Dirty::LeaveOut } else { options.dirty };
-    let release = Release::take(&repo, &options.rev, dirty, &settings.deploy_include.0, &profile)?;
+    let include = &settings.deploy_include.0;
+    let release = Release::take(&repo, &options.rev, dirty, include, &profile, dir)?;
     let rollback_from = options.rollback_from.clone();
     let (dry_run, force_restart) = (options.dry_run, options.force_restart);
     let strict = options.dirty == Dirty::Refuse;
