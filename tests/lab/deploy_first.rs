@@ -659,7 +659,12 @@ fn knows(lab: &Lab) -> Result<()> {
     let nothing = lab.laptop().command(&["ua-deploy", "history"]).user(OPERATOR).output()?;
     ensure!(nothing.stdout.is_empty() && nothing.stderr.contains("nothing was deployed yet"), "{nothing:?}");
     let commit = app.good()?;
-    status()?.exit(0)?.says("serving", "pass", &commit)?.says("drift", "pass", "as the release put it")?;
+    let said = status()?;
+    said.exit(0)?.says("serving", "pass", &commit)?.says("units", "pass", "units are active")?;
+    said.says("drift", "pass", "as the release put it")?;
+    lab.vps().sh("systemctl stop universal-agent-api")?;
+    status()?.exit(1)?.says("units", "fail", "universal-agent-api is inactive")?;
+    lab.vps().sh("systemctl start universal-agent-api")?;
     lab.vps().sh("echo '# hot fix' >>/opt/universal_agent/src/universal_agent/__init__.py")?;
     status()?.exit(0)?.says("drift", "warn", "src/universal_agent/__init__.py")?;
     // It is overwritten by the next one, and can be found again.

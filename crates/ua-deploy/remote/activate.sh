@@ -88,7 +88,8 @@ forward() {
     wait
     : >"$release/served"
     arm || undo 'the way back could not be scheduled'
-    finish unconfirmed 0 new "release $id serves; its client has not confirmed it yet"
+    finish unconfirmed 0 new "release $id serves; its client has not confirmed it yet" \
+        "release $id serves; to be confirmed over a fresh connection"
 }
 
 units_said() {
@@ -235,7 +236,7 @@ undo() {
     put_back "$1"
 }
 
-# VERDICT CODE WHAT-SERVES DETAIL
+# VERDICT CODE WHAT-SERVES DETAIL [TITLE]
 finish() {
     record "$@"
     # What can be lost comes after what must be known.
@@ -245,7 +246,7 @@ finish() {
         systemctl start --no-block "$(order watchdog)"
     fi
     rm -rf "$work"
-    echo "== $1: $4"
+    echo "== ${5:-$1: $4}"
     exit "$2"
 }
 
@@ -852,14 +853,15 @@ free() {
     return 1
 }
 
-# What the failing units said last, all of them.
+# What the failing units said last, all of them and no others.
 diagnose() {
-    [ -f "$work/seen" ] || return 0
-    awk -F '\t' '$4 != "up" { print $1 }' "$work/seen" >"$work/failing"
-    [ -s "$work/failing" ] || cp "$work/unit" "$work/failing"
+    case $step in
+        units) awk -F '\t' '$4 != "up" { print $1 }' "$work/seen" ;;
+        health) sort -u "$work"/failing.* ;;
+    esac >"$work/failing"
     while IFS= read -r unit; do
-        echo "== $unit said last:"
-        journalctl --unit="$unit" --lines=12 --no-pager --output=cat || :
+        said=$(journalctl --unit="$unit" --lines=12 --no-pager --output=cat)
+        [ -z "$said" ] || printf '%s said last:\n%s\n' "$unit" "$said"
     done <"$work/failing"
 }
 

@@ -1,5 +1,7 @@
 # Tells how an activation goes, until its unit has ended:
 #   l LINE    of its log          . still alive
+#   o LINE    of its log, written before anybody listened
+#   a STEP    that was under way then
 #   c CHECK   when it has ended   r RECORD, last
 # usage: follow STATE ID {forward|restore|any} …
 
@@ -10,14 +12,15 @@ follow() {
     if [ "$verb" = any ]; then verb=$(running "$2"); fi
     unit=ua-deploy-$verb-$2.service
     [ "$verb" != recover ] || unit=ua-deploy-recover.service
-    sent=${ua_sent:-0} quiet=0 unknown=0
+    sent=${ua_sent:-0} quiet=0 unknown=0 kind=l
+    [ "$3" != any ] || kind=o
     while :; do
         # Asked before the log is read, so that nothing is missed at the end.
         active=$(systemctl show --property=ActiveState --value "$unit")
         lines=0
         [ ! -f "$release/log" ] || lines=$(wc -l <"$release/log")
         if [ "$lines" -gt "$sent" ]; then
-            sed -n "$((sent + 1)),${lines}s/^/l /p" "$release/log"
+            sed -n "$((sent + 1)),${lines}s/^/$kind /p" "$release/log"
             sent=$lines quiet=0
         fi
         case $active in
@@ -29,6 +32,10 @@ follow() {
                 ;;
             *) unknown=0 ;;
         esac
+        if [ "$kind" = o ]; then
+            echo "a $(sed -n "1,${lines}s/^== //p" "$release/log" | tail -n 1)"
+            kind=l
+        fi
         quiet=$((quiet + 1))
         if [ "$quiet" -ge 40 ]; then
             echo .

@@ -53,14 +53,17 @@ unit_states() {
         '
 }
 
-# What PART of the proof found.
+# What PART of the proof found; what is wrong with the unit that it is about, where that is known.
 right() { echo "$1" >>"$work/right.$part"; }
-wrong() { echo "$1" >>"$work/wrong.$part"; }
+wrong() {
+    echo "$1" >>"$work/wrong.$part"
+    [ -z "${2-}" ] || echo "$2" >>"$work/failing.$part"
+}
 
 # Everything that is asked must be right in one pass. The parts have nothing to do with each other.
 prove_once() {
     for part in health versions sessions; do
-        : >"$work/right.$part" && : >"$work/wrong.$part" || return 1
+        : >"$work/right.$part" && : >"$work/wrong.$part" && : >"$work/failing.$part" || return 1
         (prove_"$part" || wrong "the proof of $part could not be carried out") &
     done
     wait
@@ -82,7 +85,8 @@ prove_health() {
         if among "$got" "$statuses"; then
             right "$name $got"
         else
-            wrong "$name answers $got at $url"
+            # What answers by the same name is told apart by its version.
+            wrong "$name answers $got at $url" "$(awk -F '\t' -v name="$name" '$1 == name { print $2; exit }' "$work/version")"
         fi
     done <"$work/health"
 }
@@ -106,7 +110,7 @@ prove_versions() {
             "SELECT json_extract(CAST(readfile('$work/body.$part') AS TEXT), '\$.$field')" 2>/dev/null)
         case ",$commits," in
             *",${got:--},"*) right "$name runs $(short "$got")" ;;
-            *) wrong "$name runs $(short "$(plain "${got:-an unknown version}")"), not $(short "${commits##*,}")" ;;
+            *) wrong "$name runs $(short "$(plain "${got:-an unknown version}")"), not $(short "${commits##*,}")" "$unit" ;;
         esac
     done <"$work/version"
 }
@@ -144,7 +148,7 @@ prove_sessions() {
             right "$session is ready"
         else
             row=$(query "SELECT $status${fresh:+" || ' at ' || $fresh"} FROM $table WHERE $column = '$session'")
-            wrong "$session has no row that is ready${newer:+ and younger than the restart} (${row:-none at all})"
+            wrong "$session has no row that is ready${newer:+ and younger than the restart} (${row:-none at all})" "$unit"
         fi
     done <"$work/session"
 }

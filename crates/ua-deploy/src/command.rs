@@ -2,6 +2,7 @@
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use jiff::Timestamp;
 use serde_json::json;
 use ua_common::cli::{Context, Tool};
 use ua_common::error::Failure;
@@ -27,7 +28,7 @@ Examples:
   ua-deploy run --staging required  restore the old release if staging is ill
   ua-deploy rollback                deploy what served before
   ua-deploy attach                  follow a deploy whose client is gone
-  ua-deploy status                  what runs now, and what was changed since
+  ua-deploy status                  what runs now, is it up, what was changed
   ua-deploy history                 what was deployed, by whom, how it ended";
 
 const RUN_EXAMPLES: &str = "\
@@ -121,7 +122,7 @@ pub fn tool() -> Tool {
         )
         .subcommand(
             Command::new("status")
-                .about("What runs now, since when, who holds the lock, what was changed on the VPS since")
+                .about("What runs now, since when, whether its units are up, who holds the lock, what was changed on the VPS since")
                 .after_help(STATUS_EXAMPLES)
                 .args(table::flags(&["host", "ssh", "preflight"])),
         )
@@ -313,6 +314,7 @@ impl Told<'_> {
             (None, Outcome::Begun) => "uploading, or the upload was cut off".to_owned(),
             (None, _) => record.detail.clone(),
         });
+        parts.extend(record.expires(Timestamp::now()));
         parts.join("; ")
     }
 }
@@ -389,6 +391,12 @@ mod tests {
         assert_eq!(rows[1].json()["bad"]["why"], "op rolled back from it");
         let confirming = Holder { text: "ua-deploy confirm 2 by op, since T6".to_owned(), step: holder.step };
         assert_eq!(told(&records, Some(&confirming))[1].at, None);
+        let waiting = r#"{"id":"7","commit":"e","verdict":"unconfirmed","ended_at":"2026-02-21T12:00:00Z","confirm_within":60,"detail":"serves"}"#;
+        let said = told(&history::fold(waiting), None)[0].detail();
+        assert!(
+            said.starts_with("serves; unless it is confirmed, the VPS takes it back by itself at 2026"),
+            "{said}"
+        );
         // With nobody at work it is as it was written.
         assert_eq!(told(&records, None)[4].detail(), "the activation ended before the switch");
     }

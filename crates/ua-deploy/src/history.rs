@@ -1,5 +1,6 @@
 //! Records of deploys, as they lie on the VPS: JSON lines, of which the last one of an id counts.
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use ua_common::error::Fact;
 use ua_common::exit::Exit;
@@ -101,6 +102,18 @@ pub struct Record {
     pub ended_at: String,
 }
 
+impl Record {
+    /// What the VPS does about it by itself if nobody confirms it, and when; nothing if that is nothing.
+    pub fn expires(&self, now: Timestamp) -> Option<String> {
+        let within = self.confirm_within.filter(|_| self.verdict == Outcome::Unconfirmed)?;
+        let since: Timestamp = self.ended_at.parse().ok()?;
+        let end = since.checked_add(SignedDuration::from_secs(within.try_into().ok()?)).ok()?;
+        let left = end.duration_since(now).as_secs();
+        let left = if left > 0 { format!("in {left} s") } else { "which is over".to_owned() };
+        Some(format!("unless it is confirmed, the VPS takes it back by itself at {end}, {left}"))
+    }
+}
+
 /// What to do where nothing was deployed yet.
 pub const NOT_YET: &str = "ua-deploy plan";
 
@@ -155,12 +168,23 @@ pub fn fold(lines: &str) -> Vec<Record> {
 
 /// The deploy that serves: the newest good one, unless a later one left things broken.
 pub fn serving(records: &[Record]) -> Option<&Record> {
+    decisive(records).filter(|record| record.verdict.serves())
+}
+
+/// The newest that decided anew what serves, after the deploy of this id.
+pub fn later<'a>(records: &'a [Record], id: &str) -> Option<&'a Record> {
+    let at = records.iter().position(|record| record.id == id)?;
+    decisive(&records[at + 1..])
+}
+
+/// The newest after which something else serves than before, or nobody knows what.
+fn decisive(records: &[Record]) -> Option<&Record> {
     // One that was cut off in the middle of the switch is broken as well.
     let cut_off =
         |record: &Record| record.verdict == Outcome::Activating && record.exit_code == Exit::Broken.code();
     let decisive =
         |record: &&Record| record.verdict.serves() || record.verdict == Outcome::Broken || cut_off(record);
-    records.iter().rfind(decisive).filter(|record| record.verdict.serves())
+    records.iter().rfind(decisive)
 }
 
 /// Why a commit is marked bad.
@@ -283,6 +307,23 @@ mod tests {
     }
 
     #[test]
+    fn one_that_has_to_be_confirmed_says_when_it_is_taken_back() {
+        let record = |verdict: &str, more: &str| {
+            let more = format!("\"ended_at\":\"2026-02-21T12:00:00Z\",{more}\"later\"");
+            fold(&line("1", verdict).replace("\"later\"", &more)).remove(0)
+        };
+        let at = |record: &Record, now: &str| record.expires(now.parse().unwrap());
+        let within = "\"confirm_within\":300,";
+        let waiting = record("unconfirmed", within);
+        let said = "unless it is confirmed, the VPS takes it back by itself at 2026-02-21T12:05:00Z, ";
+        assert_eq!(at(&waiting, "2026-02-21T12:04:18Z").unwrap(), format!("{said}in 42 s"));
+        assert_eq!(at(&waiting, "2026-02-21T12:05:00Z").unwrap(), format!("{said}which is over"));
+        for left in [record("unconfirmed", ""), record("ok", within), record("rolled-back", within)] {
+            assert_eq!(at(&left, "2026-02-21T12:04:18Z"), None);
+        }
+    }
+
+    #[test]
     fn a_rollback_goes_to_the_newest_good_release_of_another_commit() {
         let deploy = |id: &str, commit: &str, verdict: &str, from: &str| {
             let from = if from.is_empty() { String::new() } else { format!(",\"rollback_from\":\"{from}\"") };
@@ -344,6 +385,21 @@ mod tests {
         let holder = Holder { text: deploy.to_owned(), step: Some("build".to_owned()) };
         assert!(holder.works_on("2026-c") && !holder.works_on("forward"));
         assert_eq!(holder.place(), ", at step `build`");
+    }
+
+    #[test]
+    fn only_what_came_after_a_deploy_and_decided_what_serves_is_later() {
+        let records = fold(
+            &["ok", "ok", "failed", "broken", "rolled-back"]
+                .iter()
+                .enumerate()
+                .fold(String::new(), |lines, (n, word)| lines + &line(&n.to_string(), word)),
+        );
+        let of = |records, id| later(records, id).map(|record| record.id.clone());
+        assert_eq!(of(&records[..3], "0").as_deref(), Some("1"));
+        assert_eq!(of(&records[..3], "1"), None);
+        assert_eq!(of(&records, "1").as_deref(), Some("3"));
+        assert_eq!(of(&records, "3"), None);
     }
 
     #[test]

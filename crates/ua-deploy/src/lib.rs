@@ -15,6 +15,8 @@ mod remote;
 mod show;
 mod survey;
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::json;
@@ -26,6 +28,7 @@ use ua_common::output::listed;
 use ua_common::report::{Check, Lane, Report, Verdict};
 use ua_common::settings::Settings;
 use ua_common::settings::value::StagingMode;
+use ua_common::state::RunDir;
 use ua_common::tool::git::Repo;
 use ua_common::transport::Transport;
 use ua_staging::{Conflict, View, Vps};
@@ -36,7 +39,7 @@ use crate::history::{Holder, Outcome, Record};
 use crate::plan::Plan;
 use crate::public::Smoke;
 use crate::release::{Dirty, Release};
-use crate::remote::{Activated, Direction, Remote, STATE};
+use crate::remote::{Activated, Direction, Drift, Remote, STATE};
 use crate::show::Shown;
 use crate::survey::Facts;
 use ua_common::profile::Profile;
@@ -104,7 +107,9 @@ impl<T, E: Into<Failure>> Step<T> for Result<T, E> {
 
 /// The whole deploy.
 fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
-    let wish = prepare(context, options)?;
+    // Not in `/tmp`: what a killed run leaves of the commit is removed by the next one.
+    let dir = RunDir::new()?;
+    let wish = prepare(context, options, dir.path())?;
     let mut vps = Report::new(NAME, Lane::Vps, context.settings.host_vps.to_string());
     let mut public = Report::new(NAME, Lane::Public, context.settings.public_app_url.0.clone());
     if let Err(Stopped { step, error }) = deploy(context, wish, &mut vps, &mut public) {
@@ -117,17 +122,18 @@ fn run(context: &Context, options: &Options) -> anyhow::Result<Exit> {
     Ok(context.finish(&reports))
 }
 
-/// The commit, before anything is contacted: what is wrong here is exit 2.
-fn prepare(context: &Context, options: &Options) -> anyhow::Result<Wish> {
+/// The commit, laid out in `dir` before anything is contacted: what is wrong here is exit 2.
+fn prepare(context: &Context, options: &Options, dir: &Path) -> anyhow::Result<Wish> {
     let settings = &context.settings;
     let profile = Profile::load(settings).map_err(Failure::from)?;
     app::dir(settings)?;
-    let dir = settings.repo(&context.around).map_err(Failure::from)?;
-    let repo = Repo::open(&dir).map_err(Failure::from)?;
+    let repo = settings.repo(&context.around).map_err(Failure::from)?;
+    let repo = Repo::open(&repo).map_err(Failure::from)?;
     let _waiting = context.out.waiting("taking the commit out of git");
     // A plan only looks: it is made of the commit, and says what that lacks.
     let dirty = if options.dry_run { Dirty::LeaveOut } else { options.dirty };
-    let release = Release::take(&repo, &options.rev, dirty, &settings.deploy_include.0, &profile)?;
+    let include = &settings.deploy_include.0;
+    let release = Release::take(&repo, &options.rev, dirty, include, &profile, dir)?;
     let rollback_from = options.rollback_from.clone();
     let (dry_run, force_restart) = (options.dry_run, options.force_restart);
     let strict = options.dirty == Dirty::Refuse;
@@ -396,7 +402,7 @@ impl Rest<'_> {
         vps: &mut Report,
         public: &mut Report,
     ) -> Result<(), Stopped> {
-        if !told(activated, vps) {
+        if !told(activated, None, vps) {
             return Ok(());
         }
         // The way in is tried while staging is asked: neither needs the other. The connection is opened by this very
@@ -487,16 +493,13 @@ impl Rest<'_> {
             Ok(now) if !now.record.verdict.serves() => {
                 vps.checks.retain(|check| check.id != "deploy");
                 vps.push(Check::warn("confirm", refused.detail).since(start));
-                told(now, vps);
+                told(now, None, vps);
             }
             now => {
-                let within = now.ok().and_then(|now| now.record.confirm_within);
-                let left = match within {
-                    Some(within) => {
-                        format!("unless it is confirmed, the VPS takes it back {within} s after it came up")
-                    }
-                    None => "the release is left as it is, unconfirmed".to_owned(),
-                };
+                let left = now
+                    .ok()
+                    .and_then(|now| now.record.expires(Timestamp::now()))
+                    .unwrap_or_else(|| "the release is left as it is, unconfirmed".to_owned());
                 let detail = format!("{}; {left}", refused.detail);
                 let hint = format!("ua-deploy attach {}", self.id);
                 vps.push(Check { detail, ..refused }.hint(hint).since(start));
@@ -577,23 +580,33 @@ fn describe(wish: &Wish, facts: &Facts, staging: Option<&View>, vps: &mut Report
     }
 }
 
-/// Puts what the VPS observed into the report; says whether the release serves.
-fn told(activated: Activated, vps: &mut Report) -> bool {
-    let Activated { checks, record } = activated;
-    let serving = match record.verdict {
+/// Puts what the VPS observed into the report, and what a later deploy made of that; says whether it ended well.
+fn told(activated: Activated, later: Option<&Record>, vps: &mut Report) -> bool {
+    let Activated { mut checks, record, .. } = activated;
+    let left = match record.verdict {
         Outcome::Ok | Outcome::Unconfirmed => "new",
         Outcome::Failed | Outcome::Busy | Outcome::RolledBack | Outcome::Begun => "old",
         Outcome::Activating if remote::exit_of(&record) == Exit::Failed => "old",
         _ => "unknown",
     };
+    let (serving, since) = later.map_or((left, String::new()), since);
     vps.data.insert("serving".to_owned(), serving.into());
+    if later.is_some() {
+        // What it found right was so then.
+        checks.retain(|check| check.verdict != Verdict::Pass);
+    }
     push(vps, checks);
     let exit = remote::exit_of(&record);
     if exit == Exit::Ok {
-        vps.push(Check::pass("deploy", format!("commit {} serves", record.commit)));
+        let detail = match later {
+            Some(_) => format!("ended well at {}, with commit {}; {since}", record.ended_at, record.commit),
+            None => format!("commit {} serves", record.commit),
+        };
+        vps.push(Check::pass("deploy", detail));
         return true;
     }
-    let after = match serving {
+    let after = match left {
+        _ if later.is_some() => &since,
         "old" if record.verdict == Outcome::RolledBack => "the old release was put back and serves",
         "old" => "the old release serves as before",
         _ => "nobody knows what serves: look at the units",
@@ -605,6 +618,15 @@ fn told(activated: Activated, vps: &mut Report) -> bool {
     let detail = format!("failed at step `{step}`{why}; {after}");
     vps.push(Check::fail("deploy", exit, detail).hint(next(&record)));
     false
+}
+
+/// What serves now that a later deploy decided that, as a word and in words.
+fn since(later: &Record) -> (&'static str, String) {
+    if later.verdict.serves() {
+        ("newer", format!("`{}` (commit {}) serves since", later.id, later.commit))
+    } else {
+        ("unknown", format!("nobody knows what serves since `{}` ({})", later.id, later.verdict.word()))
+    }
 }
 
 /// Is it trouble of staging alone, which says nothing about production? A port that is open to the internet is more than
@@ -680,7 +702,7 @@ fn staged(remote: &Remote<'_>, id: &str, checks: Vec<Check>, vps: &mut Report) -
         return Ok(false);
     }
     vps.push(Check::warn(cause.id.clone(), cause.detail.clone()));
-    told(restored, vps);
+    told(restored, None, vps);
     Ok(false)
 }
 
@@ -790,16 +812,22 @@ fn attached(
             if failure.exit == Exit::Failed
                 && !matches!(record.verdict, Outcome::Begun | Outcome::Activating | Outcome::Unconfirmed) =>
         {
-            Activated { checks: Vec::new(), record: record.clone() }
+            Activated { checks: Vec::new(), record: record.clone(), past: true }
         }
         Err(failure) => return Err(failure).step("attach"),
     };
+    if activated.past {
+        let Record { id, ended_at, verdict, .. } = &activated.record;
+        context.out.note(&format!("`{id}` ended at {ended_at} already, as {}", verdict.word()));
+    }
+    let later = history::later(&records, &record.id);
     if activated.record.verdict != Outcome::Unconfirmed {
-        told(activated, vps);
+        told(activated, later, vps);
         return Ok(());
     }
-    if let Some(newer) = serving.filter(|serving| serving.id > record.id) {
-        let detail = format!("`{}` was never confirmed, and `{}` serves since", record.id, newer.id);
+    if let Some((serving, since)) = later.map(since) {
+        vps.data.insert("serving".to_owned(), serving.into());
+        let detail = format!("`{}` was never confirmed, and {since}", record.id);
         vps.push(Check::fail("deploy", Exit::Failed, detail).hint("ua-deploy status"));
         return Ok(());
     }
@@ -890,8 +918,28 @@ fn unknown(records: &[Record], holder: Option<&Holder>) -> Check {
     Check::warn("serving", detail).hint("ua-vpsctl status")
 }
 
+/// Are the units of the release up? Those that are optional may be down at any time, and all while somebody is at work.
+fn running(units: &[(String, String)], optional: &[String], at_work: bool) -> Check {
+    let (up, down): (Vec<_>, Vec<_>) =
+        units.iter().partition(|(_, state)| matches!(state.as_str(), "active" | "reloading"));
+    let down: Vec<String> = down
+        .into_iter()
+        .filter(|(unit, _)| !optional.contains(unit))
+        .map(|(unit, state)| format!("{} is {state}", unit.trim_end_matches(".service")))
+        .collect();
+    let all = counted(up.len() + down.len(), "unit", "units");
+    if down.is_empty() {
+        return Check::pass("units", format!("{} of {all} are active", up.len()));
+    }
+    let detail = format!("{} of {all} are not active: {}", down.len(), listed(&down));
+    let check =
+        if at_work { Check::warn("units", detail) } else { Check::fail("units", Exit::Failed, detail) };
+    check.hint("ua-vpsctl status")
+}
+
 /// What runs now, since when, who holds the lock, and what others changed since.
 fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
+    let profile = Profile::load(&context.settings).map_err(Failure::from)?;
     let Some(transport) = connect(context, vps)? else { return Ok(()) };
     let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
     let (records, holder) = remote.state()?;
@@ -913,24 +961,24 @@ fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
     vps.push(if record.verdict == Outcome::Ok {
         Check::pass("serving", detail)
     } else {
-        let within = record.confirm_within.map_or(String::new(), |within| {
-            format!(", and the VPS takes it back {within} s after it came up, unless it was rebooted since")
-        });
-        Check::warn("serving", format!("{detail}; nobody has confirmed it{within}"))
+        let expires =
+            record.expires(Timestamp::now()).map_or(String::new(), |expires| format!("; {expires}"));
+        Check::warn("serving", format!("{detail}; nobody has confirmed it{expires}"))
             .hint(format!("ua-deploy attach {}", record.id))
     });
     vps.data.insert("serving".to_owned(), json!(record));
     let drift = {
-        let _waiting = context.out.waiting("comparing the app with the release");
+        let _waiting = context.out.waiting("comparing the VPS with the release");
         remote.drift(&record.id)
     };
-    let (drift, pushes) = match drift {
+    let Drift { paths: drift, pushes, units } = match drift {
         Ok(found) => found,
         Err(failure) => {
             vps.push(Check::failure("drift", failure));
             return Ok(());
         }
     };
+    vps.push(running(&units, &profile.optional_units(), holder.is_some()));
     vps.push(if drift.is_empty() {
         Check::pass("drift", "every file is as the release put it there")
     } else {
@@ -1041,11 +1089,55 @@ mod tests {
     }
 
     #[test]
+    fn how_a_deploy_ended_is_not_what_serves_now_that_a_later_one_decided_that() {
+        let end = |verdict: &str, later: Option<&str>| {
+            let later = later.map(|verdict| Record { id: "2".to_owned(), ..record(verdict, "") });
+            let checks = vec![Check::pass("health", "api runs c"), Check::warn("switch.left", "a.py")];
+            let record = record(verdict, ",\"exit_code\":1,\"step\":\"build\"");
+            let mut vps = report();
+            told(Activated { checks, record, past: true }, later.as_ref(), &mut vps);
+            let (serving, last) = (vps.data["serving"].clone(), vps.checks.last().unwrap());
+            (serving, vps.checks.len(), vps.exit(), last.detail.clone())
+        };
+        let is =
+            |serving: &str, checks, exit, detail: &str| (serving.into(), checks, exit, detail.to_owned());
+        let replaced = "ended well at T, with commit c; `2` (commit c) serves since";
+        assert_eq!(end("ok", None), is("new", 3, Exit::Ok, "commit c serves"));
+        assert_eq!(end("ok", Some("ok")), is("newer", 2, Exit::Ok, replaced));
+        let broken = "ended well at T, with commit c; nobody knows what serves since `2` (broken)";
+        assert_eq!(end("ok", Some("broken")), is("unknown", 2, Exit::Ok, broken));
+        let failed = "failed at step `build`: why; the old release serves as before";
+        assert_eq!(end("failed", None), is("old", 3, Exit::Failed, failed));
+        let failed = "failed at step `build`: why; `2` (commit c) serves since";
+        assert_eq!(end("failed", Some("ok")), is("newer", 2, Exit::Failed, failed));
+    }
+
+    #[test]
     fn who_does_not_hold_the_lock_is_told_why() {
         let ended = |verdict: &str| ended_as("1", Some(&record(verdict, "")));
         assert_eq!(ended("ok"), "`1` ended as ok at T, and holds nothing");
         assert_eq!(ended("activating"), "`1` is not at work on the VPS any more: why");
         assert_eq!(ended_as("2", None), "there is no deploy `2`");
+    }
+
+    #[test]
+    fn a_release_with_a_unit_that_is_down_does_not_serve() {
+        let units = |states: &[&str]| {
+            let unit = |(n, state): (usize, &&str)| (format!("u{n}.service"), (*state).to_owned());
+            states.iter().enumerate().map(unit).collect::<Vec<_>>()
+        };
+        let optional = ["u1.service".to_owned()];
+        let said = |states: &[&str], at_work| {
+            let check = running(&units(states), &optional, at_work);
+            (check.verdict, check.exit, check.detail)
+        };
+        let pass = |text: &str| (Verdict::Pass, Exit::Ok, text.to_owned());
+        assert_eq!(said(&["active", "active", "reloading"], false), pass("3 of 3 units are active"));
+        assert_eq!(said(&["active", "inactive", "active"], false), pass("2 of 2 units are active"));
+        let down = "2 of 3 units are not active: u0 is inactive, u2 is failed".to_owned();
+        let states = ["inactive", "active", "failed"];
+        assert_eq!(said(&states, false), (Verdict::Fail, Exit::Failed, down.clone()));
+        assert_eq!(said(&states, true), (Verdict::Warn, Exit::Ok, down));
     }
 
     #[test]

@@ -6,10 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use fs_err as fs;
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
 use ua_common::glob;
@@ -128,7 +126,8 @@ impl Fact for ReleaseError {
 /// A commit, ready to be uploaded.
 #[derive(Debug)]
 pub struct Release {
-    dir: TempDir,
+    /// Where it is laid out.
+    dir: PathBuf,
     /// Its full id.
     pub commit: String,
     /// What is checked out, if it is a branch.
@@ -153,13 +152,14 @@ pub enum Dirty {
 }
 
 impl Release {
-    /// Takes `rev` of the repository out of git.
+    /// Takes `rev` of the repository out of git, into a directory that nobody else sees.
     pub fn take(
         repo: &Repo,
         rev: &str,
         dirty: Dirty,
         include: &[String],
         profile: &Profile,
+        dir: &Path,
     ) -> anyhow::Result<Self> {
         let commit = repo.commit(rev).map_err(Failure::from)?;
         let left_out = repo.uncommitted().map_err(Failure::from)?;
@@ -170,13 +170,9 @@ impl Release {
         let entries = repo.entries(&commit).map_err(Failure::from)?;
         let (kept, mut skipped) = sort_out(entries, profile)?;
 
-        let dir = tempfile::Builder::new()
-            .prefix("ua-deploy-")
-            .tempdir()
-            .context("cannot make a private directory")?;
-        let tree = dir.path().join("tree");
+        let tree = dir.join("tree");
         fs::create_dir(&tree)?;
-        extract(repo, &commit, dir.path(), &tree)?;
+        extract(repo, &commit, dir, &tree)?;
         let mut items = Vec::new();
         let mut bytes = 0;
         for Entry { kind, path } in kept {
@@ -209,7 +205,7 @@ impl Release {
         // Another commit than the one that is checked out is of no branch that we know.
         let checked_out = repo.commit("HEAD").map_err(Failure::from)? == commit;
         let branch = if checked_out { repo.branch().map_err(Failure::from)? } else { None };
-        Ok(Self { dir, commit, branch, items, skipped, left_out, bytes })
+        Ok(Self { dir: dir.to_owned(), commit, branch, items, skipped, left_out, bytes })
     }
 
     /// One that only a manifest tells of.
@@ -220,7 +216,7 @@ impl Release {
             path: (*path).to_owned(),
         };
         Self {
-            dir: TempDir::new().unwrap(),
+            dir: PathBuf::new(),
             commit: "new".to_owned(),
             branch: None,
             items: paths.iter().map(item).collect(),
@@ -232,7 +228,7 @@ impl Release {
 
     /// The directory to upload.
     pub fn tree(&self) -> PathBuf {
-        self.dir.path().join("tree")
+        self.dir.join("tree")
     }
 
     /// The manifest, a line per file or link.
@@ -425,16 +421,20 @@ fn sweep(dir: &Path, listed: &BTreeSet<PathBuf>) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
     /// A repository with everything in it that must not travel.
     struct Checkout {
         dir: TempDir,
+        /// Where it is laid out, each time in a directory of its own.
+        out: TempDir,
     }
 
     impl Checkout {
         fn new() -> Self {
-            let checkout = Self { dir: TempDir::new().unwrap() };
+            let checkout = Self { dir: TempDir::new().unwrap(), out: TempDir::new().unwrap() };
             checkout.git(&["init", "--quiet", "--initial-branch=main", "--template="]);
             checkout.write("deployment/systemd/universal-agent-vp-worker@.service", "[Unit]\n");
             checkout.write("src/universal_agent/artifacts/__init__.py", "");
@@ -464,9 +464,14 @@ mod tests {
         }
 
         fn take(&self, dirty: Dirty, include: &[&str]) -> anyhow::Result<Release> {
+            self.take_rev("HEAD", dirty, include)
+        }
+
+        fn take_rev(&self, rev: &str, dirty: Dirty, include: &[&str]) -> anyhow::Result<Release> {
             let repo = Repo::open(self.dir.path()).unwrap();
             let include: Vec<String> = include.iter().map(|path| (*path).to_owned()).collect();
-            Release::take(&repo, "HEAD", dirty, &include, &Profile::built_in().unwrap())
+            let out = TempDir::new_in(self.out.path()).unwrap().keep();
+            Release::take(&repo, rev, dirty, &include, &Profile::built_in().unwrap(), &out)
         }
     }
 
@@ -547,8 +552,8 @@ mod tests {
         checkout.git(&["worktree", "add", "--quiet", worktree.to_str().unwrap(), "-b", "other"]);
         assert!(worktree.join(".git").is_file());
         let repo = Repo::open(&worktree).unwrap();
-        let release =
-            Release::take(&repo, "HEAD", Dirty::Refuse, &[], &Profile::built_in().unwrap()).unwrap();
+        let (profile, out) = (Profile::built_in().unwrap(), checkout.out.path());
+        let release = Release::take(&repo, "HEAD", Dirty::Refuse, &[], &profile, out).unwrap();
         assert!(!tree(&release).iter().any(|path| path.starts_with(".git/") || path == ".git"));
         assert_eq!(release.branch.as_deref(), Some("other"));
     }
@@ -660,8 +665,7 @@ mod tests {
         checkout.commit();
         assert_ne!(digest(&checkout), empty);
         let repo = Repo::open(checkout.dir.path()).unwrap();
-        let older =
-            Release::take(&repo, "HEAD~1", Dirty::Refuse, &[], &Profile::built_in().unwrap()).unwrap();
+        let older = checkout.take_rev("HEAD~1", Dirty::Refuse, &[]).unwrap();
         assert_eq!((older.branch, older.commit), (None, repo.commit("HEAD~1").unwrap()));
     }
 }

@@ -200,6 +200,37 @@ pub struct Activated {
     pub checks: Vec<Check>,
     /// Its record.
     pub record: Record,
+    /// Had it ended before anybody listened?
+    pub past: bool,
+}
+
+/// What became of a release since it was put in place.
+#[derive(Debug, Default)]
+pub struct Drift {
+    /// Paths that are not as it put them there.
+    pub paths: Vec<String>,
+    /// What was pushed.
+    pub pushes: Vec<Push>,
+    /// Its units, and the state that systemd has each of them in.
+    pub units: Vec<(String, String)>,
+}
+
+impl Drift {
+    fn read(lines: &str) -> Self {
+        let mut drift = Self::default();
+        for line in lines.lines() {
+            if let Some(push) = line.strip_prefix("pushed\t") {
+                drift.pushes.extend(Push::read(push));
+            } else if let Some((unit, state)) =
+                line.strip_prefix("unit\t").and_then(|unit| unit.split_once('\t'))
+            {
+                drift.units.push((unit.to_owned(), state.to_owned()));
+            } else {
+                drift.paths.push(line.to_owned());
+            }
+        }
+        drift
+    }
 }
 
 impl Remote<'_> {
@@ -330,17 +361,9 @@ impl Remote<'_> {
         self.run(UNLOCK, &[STATE, id], self.limit()).map(drop)
     }
 
-    /// Paths that are not as a release put them there, and what was pushed.
-    pub fn drift(&self, id: &str) -> Result<(Vec<String>, Vec<Push>), Failure> {
-        let lines = self.run(DRIFT, &[STATE, id], Duration::from_mins(10))?;
-        let (mut paths, mut pushes) = (Vec::new(), Vec::new());
-        for line in lines.lines() {
-            match line.strip_prefix("pushed\t") {
-                Some(push) => pushes.extend(Push::read(push)),
-                None => paths.push(line.to_owned()),
-            }
-        }
-        Ok((paths, pushes))
+    /// What became of a release since.
+    pub fn drift(&self, id: &str) -> Result<Drift, Failure> {
+        Ok(Drift::read(&self.run(DRIFT, &[STATE, id], Duration::from_mins(10))?))
     }
 
     /// Longer than anything an activation may take on its own: build, two rounds of waiting forth, two back, and
@@ -391,13 +414,15 @@ struct Story<'a> {
     log: std::collections::VecDeque<String>,
     checks: Vec<Check>,
     record: Option<Record>,
+    /// Nothing was heard of it but what it had said before.
+    past: bool,
 }
 
 impl<'a> Story<'a> {
     fn new(out: &'a Printer) -> Self {
         let bar = out.spinner("activating");
         let log = std::collections::VecDeque::new();
-        Self { out, bar, step: None, log, checks: Vec::new(), record: None }
+        Self { out, bar, step: None, log, checks: Vec::new(), record: None, past: false }
     }
 
     /// On a terminal each step leaves a line with the time it took.
@@ -427,15 +452,34 @@ impl<'a> Story<'a> {
                     Some(title) => self.step(Some(title.to_owned())),
                     None => self.bar.suspend(|| self.out.detail(&text)),
                 }
-                if self.log.len() == TAIL {
-                    self.log.pop_front();
-                }
-                self.log.push_back(text);
+                self.keep(text);
+            }
+            // Nobody here can say how long these steps took.
+            "o" => {
+                let text = printable(text);
+                self.bar.suspend(|| self.out.detail(&text));
+                self.keep(text);
+                self.past = true;
+            }
+            "a" => {
+                let step = printable(text);
+                self.bar.set_message(step.clone());
+                self.bar.suspend(|| self.out.note(&format!("under way: {step}")));
+                self.past = false;
             }
             "c" => self.checks.extend(check(text)),
             "r" => self.record = serde_json::from_str(text).ok(),
             _ => {}
         }
+    }
+
+    /// Keeps the last lines of the log, and the one that says why it went wrong.
+    fn keep(&mut self, line: String) {
+        if self.log.len() == TAIL {
+            let reason = usize::from(self.log[0].starts_with("fail "));
+            self.log.remove(reason);
+        }
+        self.log.push_back(line);
     }
 
     fn end(mut self, id: &str) -> Result<Activated, Failure> {
@@ -460,7 +504,7 @@ impl<'a> Story<'a> {
                 check.exit = if check.id == "lock" { Exit::Busy } else { exit };
             }
         }
-        Ok(Activated { checks: self.checks, record })
+        Ok(Activated { checks: self.checks, record, past: self.past })
     }
 }
 
@@ -508,6 +552,40 @@ mod tests {
         story.hear(r#"r {"id":"1","commit":"c","verdict":"ok"}"#);
         let exits: Vec<Exit> = story.end("1").unwrap().checks.iter().map(|check| check.exit).collect();
         assert_eq!(exits, [Exit::Failed, Exit::Busy]);
+    }
+
+    #[test]
+    fn only_one_of_which_nothing_new_was_heard_had_ended_before() {
+        let out =
+            Printer::new(ua_common::output::Format::Human, true, false, ua_common::output::Color::Never);
+        let past = |lines: &[&str]| {
+            let mut story = Story::new(&out);
+            for line in lines {
+                story.hear(line);
+            }
+            // No step is left whose time somebody could ask for.
+            assert!(story.step.is_none() && story.log.len() == 1, "{lines:?}");
+            story.hear(r#"r {"id":"1","commit":"c","verdict":"ok"}"#);
+            story.end("1").unwrap().past
+        };
+        assert!(past(&["o == building"]));
+        assert!(!past(&["o == building", "a building"]));
+        assert!(!past(&["l == building"]));
+    }
+
+    #[test]
+    fn the_reason_is_not_pushed_out_of_view_by_what_came_after_it() {
+        let out =
+            Printer::new(ua_common::output::Format::Human, true, false, ua_common::output::Color::Never);
+        let mut story = Story::new(&out);
+        story.hear("l long before");
+        story.hear("l fail health: api answers 500");
+        for line in 0..2 * TAIL {
+            story.hear(&format!("l {line}"));
+        }
+        assert_eq!(story.log.len(), TAIL);
+        assert_eq!((&*story.log[0], &*story.log[1]), ("fail health: api answers 500", "41"));
+        assert_eq!(story.log.back().unwrap(), "79");
     }
 
     #[test]

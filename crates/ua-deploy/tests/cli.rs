@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use ua_tests::Place;
@@ -147,6 +148,22 @@ fn a_flag_that_means_nothing_to_a_verb_is_refused_before_it_as_well() {
         assert!(said.contains(&format!("`{flag}` means nothing to `ua-deploy {verb}`")), "{said}");
         assert!(said.contains(&format!("hint: ua-deploy {verb} --help")), "{said}");
     }
+}
+
+#[test]
+fn what_a_killed_run_left_of_the_commit_is_removed_by_the_next() {
+    let place = place("healthy");
+    let runs = place.home().join(".local/state/ua/run");
+    let left = || {
+        // Nothing of it is put where it would stay.
+        let output = run(&place, &[], &[NOBODY, ("TMPDIR", "/nowhere")]);
+        assert_eq!(output.status.code(), Some(12), "{}", place.shown(&output));
+        std::fs::read_dir(&runs).unwrap().count()
+    };
+    assert_eq!(left(), 0);
+    assert_eq!(std::fs::metadata(&runs).unwrap().permissions().mode() & 0o077, 0);
+    std::fs::create_dir_all(runs.join("rdead/tree")).unwrap();
+    assert_eq!(left(), 0);
 }
 
 #[test]

@@ -324,8 +324,8 @@ impl Vps {
         let Some(served) = self.served() else { return String::new() };
         let id = served.file_name().unwrap().to_str().unwrap().to_owned();
         let text = String::from_utf8(self.sh("drift", &[&self.state(), &id]).stdout).unwrap();
-        let pushed = |line: &&str| line.starts_with("pushed\t{\"id\":");
-        text.lines().filter(|line| !pushed(line)).map(|line| format!("{line}\n")).collect()
+        let path = |line: &&str| !line.starts_with("pushed\t{\"id\":") && !line.starts_with("unit\t");
+        text.lines().filter(path).map(|line| format!("{line}\n")).collect()
     }
 
     /// Build steps that need not run again: what they made is there.
@@ -446,6 +446,9 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
     ];
     let (id, done) = vps.deploy(&files);
     done.is("unconfirmed", 0);
+    // What its client does next, and no trouble: only the record says what it is if that does not come.
+    let last = format!("== release {id} serves; to be confirmed over a fresh connection");
+    assert_eq!(done.log.lines().last(), Some(last.as_str()));
     assert_eq!(
         (vps.read("src/a b's.py"), vps.read("link"), vps.read("back\\slash")),
         ("a".into(), "dash".into(), "b".into())
@@ -793,7 +796,7 @@ fn a_plan_that_another_deploy_overtook_is_void() {
 #[test]
 fn drift_is_what_others_changed_and_not_what_the_server_writes() {
     let mut vps = Vps::new();
-    vps.order("preserve\tmemory.md");
+    vps.order("preserve\tmemory.md").order("unit\tsecond.service");
     let files = [
         ("version", "1"),
         ("a b.py", "a"),
@@ -803,10 +806,12 @@ fn drift_is_what_others_changed_and_not_what_the_server_writes() {
         ("l2", "->a"),
     ];
     let (id, _) = vps.deploy(&files);
+    let units = "unit\tsecond.service\tactive\nunit\tapp.service\tactive\n".to_owned();
     let drift = |vps: &Vps| {
         let output = vps.sh("drift", &[&vps.state(), &id]);
         assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.strip_suffix(&units).unwrap_or_else(|| panic!("{text}")).to_owned()
     };
     assert_eq!(drift(&vps), "");
     vps.write("memory.md", "the server wrote");
@@ -817,6 +822,10 @@ fn drift_is_what_others_changed_and_not_what_the_server_writes() {
     // Opening it would wait for ever.
     assert!(Command::new("mkfifo").arg(vps.app("gone.py")).status().unwrap().success());
     assert_eq!(drift(&vps), "gone.py\nl2\na b.py\n");
+    // Units may be down, which the files do not show.
+    fs::remove_file(vps.path("start.second.service")).unwrap();
+    let told = String::from_utf8(vps.sh("drift", &[&vps.state(), &id]).stdout).unwrap();
+    assert!(told.ends_with("unit\tsecond.service\tinactive\nunit\tapp.service\tactive\n"), "{told}");
     // What cannot be compared is not without a difference.
     fs::remove_file(vps.path("state/releases").join(&id).join("orders")).unwrap();
     let output = vps.sh("drift", &[&vps.state(), &id]);
@@ -985,6 +994,42 @@ fn p23_p33_every_unit_that_fails_is_told_with_what_it_said() {
         assert!(done.log.contains(&format!("journal of --unit={unit}.service")), "{unit}: {}", done.log);
         assert!(done.checks.contains(&format!("{unit} (activating/x)")), "{unit}: {}", done.checks);
     }
+}
+
+#[test]
+fn only_the_unit_that_is_not_healthy_is_told_with_what_it_said() {
+    let mut vps = Vps::new();
+    vps.order("unit\tsecond.service").order("unit\tsilent.service");
+    for (name, unit) in [("api", "second"), ("web", "silent"), ("app", "app")] {
+        vps.order(&format!("version\t{name}\t{unit}.service\tversion\thttp://127.0.0.1:1/{name}/version"));
+    }
+    // The second release runs, but for the health of two units, and of one that is of no unit.
+    let curl = r#"#!/bin/sh
+for arg in "$@"; do
+    [ "$before" != --output ] || body=$arg
+    before=$arg
+done
+version=$(cat "$ROOT/app/version")
+printf '{"version":"commit%s"}' "$version" >"$body"
+case $version:$* in
+    2:*/ill) printf 500 ;;
+    *) printf 200 ;;
+esac
+"#;
+    fs::write(vps.path("bin/curl"), curl).unwrap();
+    for (name, path) in [("api", "ill"), ("web", "ill"), ("other", "ill"), ("app", "well")] {
+        vps.order(&format!("health\t{name}\t200\thttp://127.0.0.1:1/{name}/{path}"));
+    }
+    let journal = "#!/bin/sh\ncase $* in *silent*) ;; *) echo \"journal of $*\" ;; esac\n";
+    fs::write(vps.path("bin/journalctl"), journal).unwrap();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(done.is("rolled-back", 33).checks.contains("other answers 500 at"), "{}", done.checks);
+    let told = |line: &&str| line.contains("said last") || line.contains("journal of");
+    let lines: Vec<&str> = done.log.lines().filter(told).collect();
+    assert_eq!(lines.len(), 2, "{}", done.log);
+    assert_eq!(lines[0], "second.service said last:");
+    assert!(lines[1].contains("--unit=second.service"), "{lines:?}");
 }
 
 #[test]
@@ -1191,6 +1236,33 @@ esac
     fs::write(vps.path("bin/systemctl"), systemctl.replace("ID", &id)).unwrap();
     let told = String::from_utf8(vps.sh("follow", &[&vps.state(), &id, "forward"]).stdout).unwrap();
     assert!(told.contains("l late\n") && told.contains("\nr {"), "{told}");
+}
+
+#[test]
+fn what_was_written_before_anybody_listened_is_told_as_of_the_past() {
+    let mut vps = Vps::new();
+    let (id, done) = vps.deploy(&[("version", "1")]);
+    let follow = |vps: &Vps, verb: &str| {
+        let told = String::from_utf8(vps.sh("follow", &[&vps.state(), &id, verb]).stdout).unwrap();
+        let log = |line: &&str| ["l ", "o ", "a "].iter().any(|kind| line.starts_with(kind));
+        told.lines().filter(log).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let of = |kind: &str| done.log.lines().map(|line| format!("{kind} {line}")).collect::<Vec<_>>();
+    assert_eq!(follow(&vps, "forward"), of("l"));
+    assert_eq!(follow(&vps, "any"), of("o"));
+    // One that is still at it: the rest of its log comes as it is written.
+    let systemctl = r#"#!/bin/sh
+echo x >>"$ROOT/asked"
+case $*:$(wc -l <"$ROOT/asked") in
+    *restore* | *confirm*) echo inactive ;;
+    *:[1-4]) echo active ;;
+    *:5) echo '== next' >>"$ROOT/state/releases/ID/log"; echo active ;;
+    *) echo inactive ;;
+esac
+"#;
+    fs::write(vps.path("bin/systemctl"), systemctl.replace("ID", &id)).unwrap();
+    fs::write(vps.path("state/releases").join(&id).join("log"), "== building\nmade\n").unwrap();
+    assert_eq!(follow(&vps, "any"), ["o == building", "o made", "a building", "l == next"]);
 }
 
 #[test]
