@@ -920,6 +920,10 @@ fn unknown(records: &[Record], holder: Option<&Holder>) -> Check {
 
 /// Are the units of the release up? Those that are optional may be down at any time, and all while somebody is at work.
 fn running(units: &[(String, String)], optional: &[String], at_work: bool) -> Check {
+    if units.is_empty() {
+        let detail = "systemd of the VPS told nothing of the units";
+        return Check::fail("units", Exit::Failed, detail).hint("ua-vpsctl status");
+    }
     let (up, down): (Vec<_>, Vec<_>) =
         units.iter().partition(|(_, state)| matches!(state.as_str(), "active" | "reloading"));
     let down: Vec<String> = down
@@ -1138,6 +1142,7 @@ mod tests {
         let states = ["inactive", "active", "failed"];
         assert_eq!(said(&states, false), (Verdict::Fail, Exit::Failed, down.clone()));
         assert_eq!(said(&states, true), (Verdict::Warn, Exit::Ok, down));
+        assert_eq!(said(&[], false).0, Verdict::Fail, "silence is no pass");
     }
 
     #[test]

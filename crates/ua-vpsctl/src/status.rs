@@ -282,7 +282,7 @@ pub fn judge(seen: &Seen, asked: usize, profile: &Profile, report: &mut Report) 
             format!("nobody knows: `{release}` was put in place last, and neither proved nor taken back");
         report.push(Check::warn("release", detail).hint("ua-deploy status"));
     } else if let Some(release) = seen.served.as_ref().filter(|_| !seen.deploying) {
-        report.push(Check::pass("release", format!("`{release}` serves")));
+        report.push(Check::pass("release", format!("`{release}` was put in place last, and proved")));
     }
     if let Some(holder) = &seen.busy {
         report.push(Check::warn("lock", app::busy(holder)).hint("ua-deploy status"));
