@@ -266,11 +266,15 @@ struct Told<'a> {
     at: Option<&'a str>,
     /// Why its commit is marked bad.
     bad: Option<Bad>,
+    /// Is it the one that was put in place last, and proved?
+    in_place: bool,
 }
 
 fn told<'a>(records: &'a [Record], holder: Option<&'a Holder>) -> Vec<Told<'a>> {
+    let serving = history::serving(records).map(|record| record.id.as_str());
     let of = |record: &'a Record| Told {
         record,
+        in_place: serving == Some(&record.id),
         at: holder
             // Who confirms one that serves holds the lock for a moment, too.
             .filter(|_| matches!(record.verdict, Outcome::Begun | Outcome::Activating))
@@ -307,13 +311,18 @@ impl Told<'_> {
         if let Some(bad) = self.bad.as_ref().filter(|bad| bad.id != record.id) {
             parts.push(format!("marked bad since {} ({})", bad.at, bad.id));
         }
+        if self.in_place {
+            parts.push("in place now".to_owned());
+        }
         // It is written beforehand what it comes to if it is cut off.
-        parts.push(match (self.at, record.verdict) {
-            (Some(""), _) => "under way".to_owned(),
-            (Some(step), _) => format!("under way, at step `{step}`"),
-            (None, Outcome::Begun) => "uploading, or the upload was cut off".to_owned(),
-            (None, _) => record.detail.clone(),
-        });
+        match (self.at, record.verdict) {
+            (Some(""), _) => parts.push("under way".to_owned()),
+            (Some(step), _) => parts.push(format!("under way, at step `{step}`")),
+            (None, Outcome::Begun) => parts.push("uploading, or the upload was cut off".to_owned()),
+            // The other columns say all of it.
+            (None, Outcome::Ok) => {}
+            (None, _) => parts.push(record.detail.clone()),
+        }
         parts.extend(record.expires(Timestamp::now()));
         parts.join("; ")
     }
@@ -380,8 +389,8 @@ mod tests {
         assert_eq!(
             said[1..],
             [
-                "marked bad since T3 (3); serves",
-                "rollback from 2; serves",
+                "marked bad since T3 (3)",
+                "rollback from 2; in place now",
                 "api answers 500",
                 "under way, at step `build`",
                 "uploading, or the upload was cut off",
@@ -394,7 +403,9 @@ mod tests {
         let waiting = r#"{"id":"7","commit":"e","verdict":"unconfirmed","ended_at":"2026-02-21T12:00:00Z","confirm_within":60,"detail":"serves"}"#;
         let said = told(&history::fold(waiting), None)[0].detail();
         assert!(
-            said.starts_with("serves; unless it is confirmed, the VPS takes it back by itself at 2026"),
+            said.starts_with(
+                "in place now; serves; unless it is confirmed, the VPS takes it back by itself at 2026"
+            ),
             "{said}"
         );
         // With nobody at work it is as it was written.
