@@ -1,7 +1,6 @@
 //! The report: what was checked or done, and the one verdict of the one lane it speaks for.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -62,11 +61,14 @@ pub struct Check {
     /// What the run's exit code becomes if this check fails.
     #[serde(skip)]
     pub exit: Exit,
+    /// The stage that it is one observation of.
+    #[serde(skip)]
+    pub stage: Option<&'static str>,
 }
 
 impl Check {
     fn new(id: impl Into<Cow<'static, str>>, verdict: Verdict, exit: Exit, detail: String) -> Self {
-        Self { id: id.into(), verdict, detail, hint: None, duration_ms: 0, exit }
+        Self { id: id.into(), verdict, detail, hint: None, duration_ms: 0, exit, stage: None }
     }
 
     /// Observed to be right.
@@ -136,7 +138,6 @@ pub struct Report {
     target: String,
     started_at: Timestamp,
     started: Instant,
-    preflight: Range<usize>,
     /// What was observed, in order.
     pub checks: Vec<Check>,
     /// What is particular to the tool.
@@ -152,7 +153,6 @@ impl Report {
             target: target.into(),
             started_at: Timestamp::now(),
             started: Instant::now(),
-            preflight: 0..0,
             checks: Vec::new(),
             data: serde_json::Map::new(),
         }
@@ -175,25 +175,26 @@ impl Report {
         go_on
     }
 
-    /// Adds what was observed of the way to the target before the verb's own work.
-    pub fn preflight(&mut self, checks: Vec<Check>) {
-        let start = self.checks.len();
-        self.checks.extend(checks);
-        self.preflight = start..self.checks.len();
+    /// Adds the observations of one stage, such as the preflight. For a person those that are right are one line.
+    pub fn stage(&mut self, name: &'static str, checks: impl IntoIterator<Item = Check>) {
+        self.checks.extend(checks.into_iter().map(|check| Check { stage: Some(name), ..check }));
     }
 
-    /// The checks as a person wants to see them: what the preflight found to be right is one line.
+    /// The checks as a person wants to see them: what one stage found to be right is one line.
     pub fn brief(&self) -> Vec<Cow<'_, Check>> {
-        let right =
-            |(at, check): &(usize, &Check)| self.preflight.contains(at) && check.verdict == Verdict::Pass;
-        let passed = self.checks.iter().enumerate().filter(right).count();
-        if passed < 2 {
-            return self.checks.iter().map(Cow::Borrowed).collect();
+        let mut brief = Vec::new();
+        for checks in self.checks.chunk_by(|a, b| a.stage.is_some() && a.stage == b.stage) {
+            let right = |check: &&Check| check.verdict == Verdict::Pass;
+            let passed = checks.iter().filter(right).count();
+            match checks[0].stage.filter(|_| passed > 1) {
+                Some(stage) => {
+                    let line = Check::pass(stage, format!("{passed} checks passed (-v shows them)"));
+                    brief.push(Cow::Owned(line));
+                    brief.extend(checks.iter().filter(|check| !right(check)).map(Cow::Borrowed));
+                }
+                None => brief.extend(checks.iter().map(Cow::Borrowed)),
+            }
         }
-        let line = Check::pass("preflight", format!("{passed} checks passed (-v shows them)"));
-        let rest = self.checks.iter().enumerate().filter(|check| !right(check));
-        let mut brief: Vec<Cow<'_, Check>> = rest.map(|(_, check)| Cow::Borrowed(check)).collect();
-        brief.insert(self.preflight.start, Cow::Owned(line));
         brief
     }
 
@@ -309,21 +310,22 @@ mod tests {
     }
 
     #[test]
-    fn of_the_preflight_a_person_sees_one_line_and_what_is_not_right() {
+    fn of_a_stage_a_person_sees_one_line_and_what_is_not_right() {
         let mut report = Report::new("t", Lane::Vps, "x");
         report.push(Check::pass("source", ""));
         let preflight =
             [Check::pass("a", ""), Check::warn("b", ""), Check::pass("c", ""), Check::pass("d", "")];
-        report.preflight(preflight.to_vec());
+        report.stage("preflight", preflight);
+        report.stage("contract", [Check::pass("e", ""), Check::pass("f", "")]);
         report.push(Check::pass("ssh", ""));
         let ids =
             |report: &Report| report.brief().iter().map(|check| check.id.to_string()).collect::<Vec<_>>();
-        assert_eq!(ids(&report), ["source", "preflight", "b", "ssh"]);
+        assert_eq!(ids(&report), ["source", "preflight", "b", "contract", "ssh"]);
         assert!(report.brief()[1].detail.starts_with("3 checks"));
-        assert_eq!(report.checks.len(), 6, "a program gets all of them");
+        assert_eq!(report.checks.len(), 8, "a program gets all of them");
 
         let mut one = Report::new("t", Lane::Vps, "x");
-        one.preflight(vec![Check::pass("a", ""), Check::fail("b", Exit::Dns, "")]);
+        one.stage("preflight", [Check::pass("a", ""), Check::fail("b", Exit::Dns, "")]);
         assert_eq!(ids(&one), ["a", "b"]);
     }
 

@@ -146,7 +146,7 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     source(&wish, &settings.deploy_include.0, vps);
 
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
-    vps.preflight(preflight.checks);
+    vps.stage("preflight", preflight.checks);
     let Some(place) = preflight.place else { return Ok(()) };
     let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)
         .map_err(|error| Stopped { step: "ssh", error })?;
@@ -169,9 +169,10 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     let release = &wish.release;
     let target = contract::Target { ssh: &ssh, app };
     let mut plan = Plan::new(&wish.profile, release, &facts);
-    push(vps, contract::judge(&wish.profile, &facts, target));
-    push(vps, contract::optional(&wish.profile, &facts));
-    vps.push(plan.space(target));
+    let mut contract = contract::judge(&wish.profile, &facts, target);
+    contract.extend(contract::optional(&wish.profile, &facts));
+    contract.push(plan.space(target));
+    vps.stage("contract", contract);
     if let Some(holder) = &facts.holder {
         vps.push(Check::fail("lock", Exit::Busy, app::busy(holder)).hint(history::follow(holder)));
     }
@@ -753,7 +754,7 @@ fn base(context: &Context, wish: &Wish, id: &str) -> serde_json::Value {
 fn connect(context: &Context, report: &mut Report) -> anyhow::Result<Option<Transport>> {
     let settings = &context.settings;
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
-    report.preflight(preflight.checks);
+    report.stage("preflight", preflight.checks);
     let Some(place) = preflight.place else { return Ok(None) };
     let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, &context.out)?;
     push(report, transport.opening().checks());

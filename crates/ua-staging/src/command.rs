@@ -150,7 +150,7 @@ fn work(verb: &str, matches: &ArgMatches, context: &Context, report: &mut Report
     let mut transport = None;
     if !matches.get_flag("local") {
         let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
-        report.preflight(preflight.checks);
+        report.stage("preflight", preflight.checks);
         let Some(place) = preflight.place else { return Ok(()) };
         if verb == "url" && place.in_tailnet {
             // The tailnet's word for the name is as good as the node's own.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
 use ua_common::interrupt;
-use ua_common::run::{Cmd, RunError};
+use ua_common::run::Cmd;
 use ua_common::transport::{Script, Transport};
 
 use crate::Conflict;
@@ -411,11 +411,6 @@ fn enable_url(said: &str) -> Option<String> {
     rest.split_whitespace()
         .find(|word| word.starts_with("https://") || word.starts_with("http://"))
         .map(str::to_owned)
-}
-
-/// The interruption that ends a wait.
-pub(crate) fn interrupted(what: &str) -> Failure {
-    RunError::Interrupted { program: what.to_owned() }.into()
 }
 
 #[cfg(test)]

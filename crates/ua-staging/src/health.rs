@@ -10,7 +10,7 @@ use ua_common::output::Printer;
 use ua_common::report::Check;
 use ua_common::settings::value::Value;
 
-use crate::ensure::{Vps, interrupted, loopback};
+use crate::ensure::{Vps, loopback};
 use crate::plan::Route;
 
 /// What one request may take: a first https request makes the node fetch its certificate.
@@ -115,7 +115,7 @@ pub fn pause(length: Duration) -> Result<(), Failure> {
     let end = Instant::now() + length;
     loop {
         if interrupt::requested() {
-            return Err(interrupted("the wait"));
+            return Err(Failure::new(Exit::Interrupted, "interrupted between two attempts"));
         }
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -13,7 +13,7 @@ use crate::config::Config;
 pub fn open(config: &Config, out: &Printer, report: &mut Report) -> anyhow::Result<Option<Transport>> {
     let settings = &config.settings;
     let preflight = ua_preflight::check(settings, out, ua_preflight::Options::default());
-    report.preflight(preflight.checks);
+    report.stage("preflight", preflight.checks);
     let Some(place) = preflight.place else { return Ok(None) };
     config.apart(&place)?;
     let transport = Transport::open(place.ssh_target(settings), settings.ssh_check_wait.value, out)?;

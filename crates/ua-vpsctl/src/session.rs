@@ -32,7 +32,7 @@ pub fn open<'a>(
 ) -> anyhow::Result<Option<Session<'a>>> {
     let settings = &context.settings;
     let preflight = ua_preflight::check(settings, &context.out, ua_preflight::Options::default());
-    report.preflight(preflight.checks);
+    report.stage("preflight", preflight.checks);
     let Some(place) = preflight.place else { return Ok(None) };
     let (target, wait) = (place.ssh_target(settings), settings.ssh_check_wait.value);
     let transport = Transport::open_in(group, target, wait, &context.out)?;
