@@ -528,7 +528,7 @@ fn broken_half(lab: &Lab) -> Result<()> {
             )?;
             said.says(&format!("staging.{down}.local"), "fail", app)?;
             said.says(&format!("staging.{other}"), "pass", "answers 200")?;
-            hint(&said, "curl -sv")?;
+            hint(&said, "ua-vpsctl status")?;
         }
         backends.up(port)?;
     }
@@ -543,6 +543,7 @@ fn broken_half(lab: &Lab) -> Result<()> {
         said.says(&format!("staging.{part}"), "fail", "(1 attempt)")?;
         said.says(&format!("staging.{part}.local"), "pass", "what is broken is the way to it")?;
     }
+    hint(&said, "curl -sv")?;
     Ok(())
 }
 
