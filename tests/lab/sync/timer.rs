@@ -103,7 +103,7 @@ fn timer(lab: &Lab) -> Result<()> {
     said.exit(0)?.says("timer.plan", "pass", "nothing was changed")?;
     ensure!(!site.exists(UNITS)?, "a dry run left units");
     let said = timers.run(&[&on[..], &prefixes].concat())?;
-    said.exit(0)?.says("timer.state", "pass", "is on, 2 s after each run")?;
+    said.exit(0)?.says("timer.state", "pass", "is on, 2s after each run")?;
 
     // A real run, which reads its settings exactly as they were typed.
     let arrives = |id: &str| {
@@ -131,7 +131,7 @@ fn timer(lab: &Lab) -> Result<()> {
     site.make(&[ended("run_5")])?;
     thread::sleep(Duration::from_secs(4));
     ensure!(!site.exists(&format!("{mirror}/run_5"))?, "something still runs");
-    timers.run(&["toggle"])?.exit(0)?.says("timer.state", "pass", "is on, 2 s after each run")?;
+    timers.run(&["toggle"])?.exit(0)?.says("timer.state", "pass", "is on, 2s after each run")?;
     ensure!(timers.status()?["exec_start"] == command, "{} was {command}", timers.status()?);
     arrives("run_5")?;
 
