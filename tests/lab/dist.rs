@@ -110,7 +110,7 @@ fn installed(lab: &Lab) -> Result<()> {
     }
     operator(lab, &["ua-preflight"]).run()?;
     let said = operator(lab, &["ua-vpsctl", "settings", "--format", "tsv"]).read()?;
-    ensure!(said.contains("preflight.timeout\t5\t"), "{said}");
+    ensure!(said.contains("preflight.timeout\t5s\t"), "{said}");
     units(lab)?;
     // The example that it brings is a file of settings.
     let example = format!("/usr/share/doc/{PACKAGE}/examples/ua.toml");
