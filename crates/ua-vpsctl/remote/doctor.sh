@@ -90,8 +90,12 @@ watchdog_facts() {
 changer() {
 	for at in "$1" "$(readlink -m -- "$1")"; do
 		while [ -n "$at" ]; do
-			who=$(find -H "$at" -maxdepth 0 \( ! -user root -printf %u -o -perm /002 -printf everybody -o \
-				-perm /020 ! -group root -printf 'group %g' \) 2>/dev/null)
+			# What is not there can be made by whoever can change the directory; what cannot be looked at is no pass.
+			who=''
+			if [ -e "$at" ]; then
+				who=$(find -H "$at" -maxdepth 0 \( ! -user root -printf %u -o -perm /002 -printf everybody -o \
+					-perm /020 ! -group root -printf 'group %g' \)) || who=somebody
+			fi
 			[ -z "$who" ] || break 2
 			[ "$at" != "$app" ] || break
 			at=${at%/*}
