@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::Fact;
 use crate::exit::Exit;
 use crate::settings::Settings;
 use crate::settings::value::{Base, StatusSet, Value as _};
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
 use crate::glob::{self, Pattern};
 
@@ -329,6 +331,66 @@ checked! {
     };
 }
 
+/// Duration that limits something: whole seconds from 1 s to 24 h, written as `15m` or as a number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limit(Duration);
+
+impl Limit {
+    const TAKES: &str = "a duration of whole seconds from 1s to 24h, such as 90s, 15m or 2h";
+    const MAX: Duration = Duration::from_hours(24);
+
+    /// Returns the limit in seconds.
+    pub fn seconds(self) -> u64 {
+        self.0.as_secs()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let base = Base { dir: Path::new("/"), home: None };
+        let limit = Duration::parse_text(text, &base).ok()?;
+        let whole = limit.subsec_nanos() == 0 && !limit.is_zero() && limit <= Self::MAX;
+        whole.then_some(Self(limit))
+    }
+}
+
+impl From<Limit> for Duration {
+    fn from(limit: Limit) -> Self {
+        limit.0
+    }
+}
+
+impl std::fmt::Display for Limit {
+    /// Writes the limit as a profile may have it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.show())
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LimitVisitor)
+    }
+}
+
+/// Reads a limit from a string or an integer; an untagged enum would lose the reason of a refusal.
+struct LimitVisitor;
+
+impl Visitor<'_> for LimitVisitor {
+    type Value = Limit;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(Limit::TAKES)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Limit, E> {
+        let refused = || E::custom(format!("`{}` is not {}", text.escape_debug(), Limit::TAKES));
+        Limit::parse(text).ok_or_else(refused)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Limit, E> {
+        self.visit_str(&seconds.to_string())
+    }
+}
+
 /// Why the profile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
@@ -554,6 +616,36 @@ mod tests {
         }
         let said = wrong("{ equals = \"db_pull\" }", "{ is = \"db_pull\" }");
         assert!(said.contains("unknown variant `is`"), "{said}");
+    }
+
+    #[test]
+    fn limit_in_profile_is_read_or_refused() {
+        #[derive(Debug, Deserialize)]
+        struct Doc {
+            within: Limit,
+        }
+        let read = |value: &str| {
+            let doc = toml::from_str::<Doc>(&format!("within = {value}"));
+            doc.map(|doc| doc.within).map_err(|error| (error.span().unwrap().start, error.to_string()))
+        };
+        for (value, seconds, shown) in [
+            ("\"90s\"", 90, "90s"),
+            ("\"15m\"", 900, "15m"),
+            ("\"2h\"", 7200, "2h"),
+            ("\"24h\"", 86_400, "1d"),
+            ("600", 600, "10m"),
+            ("\"600\"", 600, "10m"),
+        ] {
+            let limit = read(value).unwrap();
+            assert_eq!((limit.seconds(), limit.to_string().as_str()), (seconds, shown), "{value}");
+        }
+        let refused =
+            ["0", "-5", "\"0s\"", "\"1.5s\"", "\"500ms\"", "\"25h\"", "86401", "\"15 m\"", "\"off\"", "true"];
+        for value in refused {
+            let (at, why) = read(value).unwrap_err();
+            assert_eq!(at, "within = ".len(), "{value}");
+            assert!(why.contains("a duration of whole seconds from 1s to 24h"), "{value}: {why}");
+        }
     }
 
     #[test]
