@@ -7,6 +7,7 @@ use ua_common::env_file::{self, Assignment};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::ledger::Push;
+use ua_common::output::printable;
 use ua_common::transport::{Script, Transport};
 
 use crate::history::{self, Record};
@@ -41,7 +42,9 @@ pub struct Facts {
     pub group: bool,
     /// Program → where it is, if it is.
     pub programs: BTreeMap<String, Option<String>>,
-    /// The same for those that root needs.
+    /// Program of which the profile asks for a version → the answer to `--version`.
+    pub versions: BTreeMap<String, VersionAnswer>,
+    /// The same as `programs` for those that root needs.
     pub tools: BTreeMap<String, Option<String>>,
     /// How each unit is.
     pub units: BTreeMap<String, Unit>,
@@ -69,6 +72,15 @@ pub struct Facts {
     pub holder: Option<String>,
     /// Every deploy, oldest first.
     pub history: Vec<Record>,
+}
+
+/// Answer of a program to `--version`, which it gave the app's owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionAnswer {
+    /// Its exit code; 124 where it was ended.
+    pub code: String,
+    /// Beginning of its output, as one line.
+    pub output: String,
 }
 
 /// A unit, as systemd shows it.
@@ -159,7 +171,12 @@ fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Ve
         release.manifest_digest(),
     ];
     let mut ask = |what: &str, name: &str| args.extend([what.to_owned(), name.to_owned()]);
-    profile.programs().iter().for_each(|name| ask("program", name));
+    for (name, at_least) in profile.programs() {
+        ask("program", name);
+        if at_least.is_some() {
+            ask("version", name);
+        }
+    }
     profile.tools().iter().for_each(|name| ask("tool", name));
     profile.all_units().iter().for_each(|name| ask("unit", name));
     profile.template_names().for_each(|(_, name)| ask("template", name));
@@ -193,6 +210,11 @@ fn parse(text: &str) -> Facts {
             "user" => facts.user = rest == "yes",
             "group" => facts.group = rest == "yes",
             "program" => drop(facts.programs.insert(found().0, found().1)),
+            "version" => {
+                let (code, output) = value.split_once('\t').unwrap_or((value, ""));
+                let answer = VersionAnswer { code: code.to_owned(), output: printable(output.trim()) };
+                facts.versions.insert(name.to_owned(), answer);
+            }
             "tool" => drop(facts.tools.insert(found().0, found().1)),
             "unit" => drop(facts.units.insert(name.to_owned(), unit(value))),
             "installed" => drop(facts.installed.insert(name.to_owned(), value.to_owned())),

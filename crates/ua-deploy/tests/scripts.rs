@@ -201,9 +201,14 @@ impl Vps {
     }
 
     fn sh(&self, name: &str, args: &[&str]) -> Output {
+        self.sh_text(name, &self.script(name), args)
+    }
+
+    /// Runs this text as a script called `name`.
+    fn sh_text(&self, name: &str, text: &str, args: &[&str]) -> Output {
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display());
         Command::new("sh")
-            .args(["-c", &self.script(name), name])
+            .args(["-c", text, name])
             .args(args)
             .env_clear()
             .env("PATH", path)
@@ -1363,6 +1368,70 @@ fn p48_the_survey_hands_lines_over_as_they_are_and_secrets_not_at_all() {
     assert!(found.ends_with("/bin/sh"), "{found}");
     // Nothing was made.
     assert_eq!(fs::read_dir(vps.path("state")).unwrap().count(), 0);
+}
+
+/// The survey's answer about the version of `programs`, which lie in a directory that everybody can read.
+fn versions(vps: &Vps, user: &str, programs: &[(&str, &str)]) -> String {
+    let dir = TempDir::with_prefix("ua-versions").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, text) in programs {
+        fs::write(dir.path().join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (state, app) = (vps.state(), vps.path("app").display().to_string());
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let mut args = vec![state.as_str(), &app, user, "root", ".env", &path, "digest"];
+    args.extend(programs.iter().flat_map(|(name, _)| ["version", name]));
+    // Less patience than on a VPS.
+    let script =
+        vps.script("survey").replace("as_owner 10 ", "as_owner 1 ").replace("timeout 12 ", "timeout 2 ");
+    let output = vps.sh_text("survey", &script, &args);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().filter(|line| line.starts_with("version\t")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn survey_version_answer_is_bounded() {
+    let vps = Vps::new();
+    let started = std::time::Instant::now();
+    let text = versions(
+        &vps,
+        "root",
+        &[
+            ("good", "[ \"$*\" = --version ] && echo v20.20.2"),
+            ("spoken", "echo 'warn\t1' >&2; echo 'two 2.0\nlines'; exit 7"),
+            ("silent", ""),
+            ("endless", "exec yes 1234567890"),
+            ("slow", "echo 'v1.2 soon'; exec sleep 60"),
+            ("daemon", "echo v3.4; sleep 60 & exit 0"),
+        ],
+    );
+    let one = |name: &str| text.lines().find(|line| line.starts_with(&format!("version\t{name}\t"))).unwrap();
+    assert_eq!(one("good"), "version\tgood\t000\tv20.20.2 ");
+    assert_eq!(one("spoken"), "version\tspoken\t007\twarn 1 two 2.0 lines ");
+    assert_eq!(one("silent"), "version\tsilent\t000\t");
+    assert!(one("endless").starts_with("version\tendless\t"), "{text}");
+    assert!(one("endless").len() < 450, "{text}");
+    assert_eq!(one("slow"), "version\tslow\t124\tv1.2 soon ");
+    assert!(one("daemon").starts_with("version\tdaemon\t"), "{text}");
+    assert!(started.elapsed().as_secs() < 10, "they are asked at once, and not waited for");
+}
+
+#[test]
+fn survey_asks_versions_as_the_owner() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("skipped: only root can run a program as another user");
+        return;
+    }
+    let vps = Vps::new();
+    // The real one.
+    fs::remove_file(vps.path("bin/runuser")).unwrap();
+    let text = versions(&vps, "nobody", &[("who", "echo \"$(id -un) $HOME ${ROOT-unset} $PWD 1.0\"")]);
+    let home = Command::new("sh").args(["-c", "getent passwd nobody | cut -d : -f 6"]).output().unwrap();
+    let home = String::from_utf8(home.stdout).unwrap();
+    assert_eq!(text, format!("version\twho\t000\tnobody {} unset / 1.0 \n", home.trim()));
+    // Without that user nothing is run.
+    assert_eq!(versions(&vps, "no-such-user", &[("who", "echo 1.0")]), "");
 }
 
 /// The fields of `running`, as the release that serves left them.
