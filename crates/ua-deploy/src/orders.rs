@@ -39,7 +39,6 @@ pub fn orders(
     say(&["group", &profile.owner.group]);
     say(&["modes", &profile.owner.modes]);
     say(&["build_path", &profile.build.path]);
-    say(&["build_timeout", &settings.deploy_build_timeout.0.as_secs().max(1).to_string()]);
     say(&["ready_timeout", &settings.deploy_ready_timeout.0.as_secs().max(1).to_string()]);
     say(&["stable", &profile.units.stable_seconds.to_string()]);
     say(&["unit_dir", UNIT_DIR]);
@@ -59,7 +58,9 @@ pub fn orders(
     plan.restarts.iter().for_each(|restart| say(&["restart", &restart.what]));
     for step in &profile.build.steps {
         let dir = step.dir.as_deref().unwrap_or(".");
-        say(&["step", &step.name, dir, &digest(profile, release, step), &step.run]);
+        let (limit, origin) = step_limit(settings, step);
+        let digest = digest(profile, release, step);
+        say(&["step", &step.name, dir, &digest, &limit.to_string(), origin, &step.run]);
         for output in &step.outputs {
             say(&["output", &step.name, output]);
         }
@@ -109,6 +110,14 @@ pub fn orders(
     text
 }
 
+/// Returns how many seconds a build step may take, and where that is set.
+fn step_limit(settings: &Settings, step: &Step) -> (u64, &'static str) {
+    match step.within {
+        Some(within) => (within.seconds(), "`within` of the step in the profile"),
+        None => (settings.deploy_build_timeout.0.as_secs().max(1), "`deploy.build_timeout`"),
+    }
+}
+
 /// What a build step is made from: its inputs, and how it is run. Another command, place or PATH is another step, though
 /// it reads the same files.
 pub fn digest(profile: &Profile, release: &Release, step: &Step) -> String {
@@ -132,6 +141,24 @@ fn database(app: &str, sessions: &Sessions, facts: &Facts) -> String {
 mod tests {
     use super::*;
     use crate::tests::settings;
+
+    #[test]
+    fn build_step_has_its_own_limit_or_the_setting() {
+        let settings = settings("auto");
+        let mut profile = Profile::built_in().unwrap();
+        profile.build.steps[0].within = Some(toml::Value::from("15m").try_into().unwrap());
+        profile.build.steps[1].within = None;
+        let (facts, plan) = (Facts::default(), Plan::default());
+        let text =
+            orders(&settings, &profile, &Release::of(&[("a", "1")]), &facts, &plan, "op@laptop", false);
+        let limits: Vec<Vec<&str>> = text
+            .lines()
+            .filter(|line| line.starts_with("step\t"))
+            .map(|line| line.split('\t').skip(4).collect())
+            .collect();
+        assert_eq!(limits[0], ["900", "`within` of the step in the profile", "uv sync --frozen"]);
+        assert_eq!(limits[1][..2], ["1200", "`deploy.build_timeout`"]);
+    }
 
     #[test]
     fn a_unit_is_waited_for_or_has_to_stay_idle() {
