@@ -253,6 +253,13 @@ impl Sessions {
     }
 }
 
+/// Returns the line of a profile that excludes `paths`, whatever characters they have.
+pub fn exclude_line<'a>(paths: impl IntoIterator<Item = &'a str>) -> String {
+    let patterns = paths.into_iter().map(|path| toml::Value::from(Pattern::for_path(path).to_string()));
+    let list = toml::Value::Array(patterns.collect());
+    format!("exclude = {list}  # in [source] of the profile, beside what is there")
+}
+
 /// A unit's whole name.
 pub fn full(unit: &str) -> String {
     if unit.ends_with(".service") { unit.to_owned() } else { format!("{unit}.service") }

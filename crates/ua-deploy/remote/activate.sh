@@ -213,7 +213,8 @@ begin() {
 
 check() {
     printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$(($(date +%s%3N) - began))" "$(plain "$3")" >>"$release/checks"
-    echo "$1 $2: $3"
+    # `echo` would give a backslash of a path or a command a meaning.
+    printf '%s %s: %s\n' "$1" "$2" "$3"
 }
 
 pass() { check pass "$1" "$2"; }
@@ -252,7 +253,7 @@ finish() {
         systemctl start --no-block "$(order watchdog)"
     fi
     rm -rf "$work"
-    echo "== ${5:-$1: $4}"
+    printf '== %s\n' "${5:-$1: $4}"
     exit "$2"
 }
 
@@ -366,7 +367,7 @@ build() {
             done_steps="$done_steps $name (unchanged)"
             continue
         fi
-        echo "== build $name: $command"
+        printf '== build %s: %s\n' "$name" "$command"
         build_step "$name" "$dir" "$limit" "$command" || fail 1 "build step $name $(step_failure $? "$limit" "$origin")"
         awk -F '\t' -v name="$name" '$1 == name { print $2 }' "$work/output" >>"$work/fresh"
         done_steps="$done_steps $name"

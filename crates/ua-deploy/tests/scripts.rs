@@ -499,6 +499,42 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
 }
 
 #[test]
+fn unusual_path_survives_switch_and_restore() {
+    let names =
+        ["-rf", "end ", " start", "docs /-n", "docs /end ", "a\\nb\\c", "it's \"so\" [1]*", "caf\u{e9}"];
+    let mut vps = Vps::new();
+    let mut first = vec![("version", "1")];
+    first.extend(names.map(|name| (name, "first")));
+    vps.deploy(&first).1.is("unconfirmed", 0);
+    assert_eq!(vps.drift(), "");
+    // Each other one changes, the rest is gone.
+    let mut second = vec![("version", "2")];
+    second.extend(names.iter().step_by(2).map(|name| (*name, "second")));
+    let (id, done) = vps.deploy(&second);
+    done.is("unconfirmed", 0);
+    for (nth, name) in names.iter().enumerate() {
+        let there = nth % 2 == 0;
+        assert_eq!(vps.app(name).exists(), there, "{name}");
+        assert!(!there || vps.read(name) == "second", "{name}");
+    }
+    vps.activate(&id, "restore").1.is("rolled-back", 33);
+    for name in names {
+        assert_eq!(vps.read(name), "first", "{name}");
+    }
+    assert_eq!(vps.drift(), "");
+}
+
+#[test]
+fn log_shows_a_command_as_it_is() {
+    let mut vps = Vps::new();
+    vps.order(
+        r"step\tone\t.\td1\t20\tits profile\tprintf 'a\nb\c' >out; exit 3".replace("\\t", "\t").as_str(),
+    );
+    let (_, done) = vps.deploy(&[("version", "1")]);
+    assert!(done.log.contains(r"== build one: printf 'a\nb\c' >out; exit 3"), "{}", done.log);
+}
+
+#[test]
 fn p14_modes_of_the_laptop_never_reach_the_app() {
     let mut vps = Vps::new();
     // The upload is private to root, down to its own top directory.
