@@ -1,6 +1,15 @@
 # shellcheck shell=sh disable=SC2154
 # The lines of $env that the contract of a deploy speaks of. Sent together with the scripts that ask.
 
+# as_owner SECONDS PROGRAM ARGUMENT… runs a program as $user with $path as its PATH, and with nothing else of ours. What the
+# owner can write is never run by root.
+as_owner() {
+    seconds=$1
+    shift
+    timeout --kill-after=2 "$seconds" runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d : -f 6)" \
+        USER="$user" LOGNAME="$user" PATH="$path" LC_ALL=C.UTF-8 "$@" </dev/null
+}
+
 # env_lines KEYS SECRETS WORDS, lists with blanks between. Prints line<TAB>LINE for each that assigns one of them:
 #   KEYS     as it is
 #   SECRETS  only the shape of the value: whether something is there

@@ -7,12 +7,12 @@ use ua_common::env_file::{self, Assignment};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::ledger::Push;
+use ua_common::output::printable;
 use ua_common::transport::{Script, Transport};
 
 use crate::history::{self, Record};
 use crate::orders;
 use crate::release::Release;
-use ua_common::output::printable;
 use ua_common::profile::{Profile, Rule};
 use ua_common::tool::systemd;
 
@@ -43,7 +43,9 @@ pub struct Facts {
     pub group: bool,
     /// Program → where it is, if it is.
     pub programs: BTreeMap<String, Option<String>>,
-    /// The same for those that root needs.
+    /// Program of which the profile asks for a version → the answer to `--version`.
+    pub versions: BTreeMap<String, VersionAnswer>,
+    /// The same as `programs` for those that root needs.
     pub tools: BTreeMap<String, Option<String>>,
     /// How each unit is.
     pub units: BTreeMap<String, Unit>,
@@ -54,7 +56,7 @@ pub struct Facts {
     /// The lines of `.env` that the contract speaks of.
     pub env: Vec<Assignment>,
     /// What each endpoint that tells a commit answered, by its name in the profile.
-    pub versions: BTreeMap<String, Told>,
+    pub endpoints: BTreeMap<String, Told>,
     /// Room where we need it.
     pub free: Vec<Free>,
     /// The newest release that was proved to run.
@@ -73,6 +75,15 @@ pub struct Facts {
     pub holder: Option<String>,
     /// Every deploy, oldest first.
     pub history: Vec<Record>,
+}
+
+/// Answer of a program to `--version`, which it gave the app's owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionAnswer {
+    /// Its exit code; 124 where it was ended.
+    pub code: String,
+    /// Beginning of its output, as one line.
+    pub output: String,
 }
 
 /// A unit, as systemd shows it.
@@ -185,7 +196,12 @@ fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Ve
         release.manifest_digest(),
     ];
     let mut ask = |what: &str, name: &str| args.extend([what.to_owned(), name.to_owned()]);
-    profile.programs().iter().for_each(|name| ask("program", name));
+    for (name, at_least) in profile.programs() {
+        ask("program", name);
+        if at_least.is_some() {
+            ask("version", name);
+        }
+    }
     profile.tools().iter().for_each(|name| ask("tool", name));
     profile.all_units().iter().for_each(|name| ask("unit", name));
     profile.template_names().for_each(|(_, name)| ask("template", name));
@@ -201,7 +217,7 @@ fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Ve
         ask("key", key);
     }
     for version in &profile.versions {
-        ask("version", &format!("{}={}", &*version.name, &*version.url));
+        ask("endpoint", &format!("{}={}", &*version.name, &*version.url));
     }
     args
 }
@@ -222,11 +238,16 @@ fn parse(profile: &Profile, text: &str) -> Facts {
             "user" => facts.user = rest == "yes",
             "group" => facts.group = rest == "yes",
             "program" => drop(facts.programs.insert(found().0, found().1)),
+            "version" => {
+                let (code, output) = value.split_once('\t').unwrap_or((value, ""));
+                let answer = VersionAnswer { code: code.to_owned(), output: printable(output.trim()) };
+                facts.versions.insert(name.to_owned(), answer);
+            }
             "tool" => drop(facts.tools.insert(found().0, found().1)),
             "unit" => drop(facts.units.insert(name.to_owned(), unit(value))),
             "input" => drop(facts.units.entry(name.to_owned()).or_default().inputs.insert(value.to_owned())),
             "stale" => drop(facts.units.entry(name.to_owned()).or_default().stale.insert(value.to_owned())),
-            "version" => drop(facts.versions.insert(name.to_owned(), told(profile, name, value))),
+            "endpoint" => drop(facts.endpoints.insert(name.to_owned(), told(profile, name, value))),
             "installed" => drop(facts.installed.insert(name.to_owned(), value.to_owned())),
             "env" => facts.env_file = Some((name.to_owned(), value.to_owned())),
             "line" => {
@@ -327,8 +348,8 @@ mod tests {
             ("000\t", "000", None),
             ("200\tnot JSON", "200", None),
         ] {
-            let facts = parse(&profile, &format!("version\tgateway\t{answer}\n"));
-            let told = &facts.versions["gateway"];
+            let facts = parse(&profile, &format!("endpoint\tgateway\t{answer}\n"));
+            let told = &facts.endpoints["gateway"];
             assert_eq!((told.status.as_str(), told.commit.as_deref()), (status, commit), "{answer}");
         }
     }

@@ -119,7 +119,7 @@ settings! {
     "transfer.idle_timeout" transfer_idle_timeout: Limit, "UA_TRANSFER_IDLE_TIMEOUT", Some("idle-timeout"), Is("60"), "a transfer without a byte for this long has failed";
     "deploy.app_dir" deploy_app_dir: RemotePath, "UA_VPS_APP_DIR", Some("app-dir"), Is("/opt/universal_agent"), "the app's directory on the VPS";
     "deploy.include" deploy_include: List, "UA_DEPLOY_INCLUDE", None, Is(""), "extra paths outside the commit (secrets refused)";
-    "deploy.build_timeout" deploy_build_timeout: Limit, "UA_DEPLOY_BUILD_TIMEOUT", Some("build-timeout"), Is("1200"), "limit for the build on the VPS";
+    "deploy.build_timeout" deploy_build_timeout: Limit, "UA_DEPLOY_BUILD_TIMEOUT", Some("build-timeout"), Is("1200"), "limit for a build step on the VPS that has none of its own in the profile";
     "deploy.ready_timeout" deploy_ready_timeout: Limit, "UA_DEPLOY_READY_TIMEOUT", Some("ready-timeout"), Is("60"), "limit for all units to be up and stable";
     "deploy.drain_timeout" deploy_drain_timeout: Limit, "UA_DEPLOY_DRAIN_TIMEOUT", Some("drain-timeout"), Is("600"), "how long busy workers are waited for before a restart";
     "deploy.require_confirm" deploy_require_confirm: Optional, "UA_DEPLOY_REQUIRE_CONFIRM", Some("require-confirm"), Is("off"), "the VPS takes a release back unless its client confirms it within this";
