@@ -17,6 +17,7 @@ use crate::ui::Progress;
 const PACKAGES: &[&str] = &[
     "ca-certificates",
     "debootstrap",
+    "e2fsprogs",
     "fish",
     "git",
     "iproute2",
