@@ -7,7 +7,7 @@ set -eu
 replace_disk() {
     umount "$node/root"
     mkdir "$node/new-disk"
-    mount -o loop,discard "$1" "$node/new-disk"
+    mount -o loop,discard=async,compress-force=zstd:1 "$1" "$node/new-disk"
     # Without a name the file takes no space once nothing mounts it, however the lab ends.
     rm "$1"
     cp -a "$node/disk/upper" "$node/new-disk/upper"

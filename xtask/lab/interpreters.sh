@@ -3,9 +3,13 @@
 # usage: interpreters.sh PYTHON_DIRECTORY NODE_DIRECTORY, as the node sees them; either may be absent
 set -eu
 
-# Links a program, if it exists.
-link() {
-    [ ! -x "$1" ] || ln -sfn "$1" "/usr/local/bin/${1##*/}"
+# A link would do for Python itself, but an environment made by way of one looks for the library beside the link.
+wrap() {
+    program=/usr/local/bin/${1##*/}
+    # What is there may be a link to the host's.
+    rm -f "$program"
+    printf '#!/bin/sh\nexec %s "$@"\n' "$1" >"$program"
+    chmod 0755 "$program"
 }
 
 main() {
@@ -13,7 +17,7 @@ main() {
     for python in "$1"/bin/python3.*; do
         case ${python##*/} in
             python3.*[!0-9]*) ;;
-            *) link "$python" ;;
+            *) wrap "$python" ;;
         esac
     done
     if [ -d "$1/lib" ]; then
@@ -22,7 +26,7 @@ main() {
         ldconfig
     fi
     for program in node npm npx; do
-        link "$2/bin/$program"
+        [ ! -x "$2/bin/$program" ] || ln -sfn "$2/bin/$program" /usr/local/bin/
     done
 }
 

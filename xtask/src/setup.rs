@@ -15,9 +15,9 @@ use crate::ui::Progress;
 
 /// Debian packages that the lab and the tests call programs of.
 const PACKAGES: &[&str] = &[
+    "btrfs-progs",
     "ca-certificates",
     "debootstrap",
-    "e2fsprogs",
     "fish",
     "git",
     "iproute2",
