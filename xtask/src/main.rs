@@ -103,10 +103,10 @@ enum LabChore {
         /// Where they were built; without it, the place of `cargo build --profile lab`
         dir: Option<Utf8PathBuf>,
     },
-    /// Put an app's repository on the laptop, as `~/app` of its operator `op`; nothing of an app is on the VPS.
+    /// Put an app's repository on the laptop, as `~/app` of its operator `op`, and clear the VPS of any app.
     ///
-    /// Without a repository it is the sample app. The other options equip the VPS for an app that is larger: it restarts,
-    /// and keeps its equipment until the lab goes down. Only committed files of the repository reach the laptop.
+    /// Without a repository it is the sample app. Only committed files reach the laptop. The options equip the VPS for a
+    /// larger app: it restarts, and keeps its equipment until `lab up` or `lab down`.
     App {
         /// The app's git repository; its `HEAD` must be complete
         #[arg(value_parser = repo::parse)]
