@@ -202,6 +202,7 @@ mod tests {
         run(&sandbox.dir, &clone);
         let dest = sandbox.dir.join("copy");
         copy(&borrower, &dest).unwrap();
+        assert!(!dest.join(".git/objects/info/alternates").exists());
         fs::remove_dir_all(&sandbox.repo).unwrap();
         fs::remove_dir_all(&borrower).unwrap();
         run(&dest, &["fsck", "--no-progress"]);
