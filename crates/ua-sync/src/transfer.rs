@@ -1,6 +1,6 @@
 //! rsync over the one connection: copies into the staging place, and compares contents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use ua_common::run::RunError;
 use ua_common::tool::rsync;
 use ua_common::transport::{Transport, TransportError};
 
+use crate::id;
+use crate::listing::escaped;
 use crate::mirror::{DATABASES, local};
 use crate::staging::Staging;
 
@@ -143,18 +145,27 @@ impl Source<'_> {
         args.push(joined("--filter=merge ", rules.path()));
         args.push(self.transport.remote(&format!("{}/", self.root)));
         args.push(mirror.into());
+        let wanted: BTreeSet<&str> = ids.iter().copied().collect();
+        let containers: BTreeSet<&str> = ids.iter().filter_map(|id| id::container(id)).collect();
         let mut differing = BTreeMap::new();
         let mut unclear = false;
         let complaint = self.run(args, &mut |line| {
             let Some((change, name)) = line.split_once(' ') else { return };
-            if change.starts_with('.') || name == "./" {
+            // A directory of workspaces is nobody's content.
+            if change.starts_with('.')
+                || name == "./"
+                || name.strip_suffix('/').is_some_and(|name| containers.contains(name))
+            {
                 return;
             }
-            let (id, path) = name.split_once('/').unwrap_or((name, ""));
-            if ids.contains(&id) {
-                differing.entry(id.to_owned()).or_insert_with(|| path.to_owned());
-            } else {
-                unclear = true;
+            // A name of a workspace may be that of a directory of workspaces in none of these.
+            let slashes = name.match_indices('/').take(2).map(|(at, _)| at).chain([name.len()]);
+            match slashes.map(|at| name.split_at(at)).find(|(id, _)| wanted.contains(id)) {
+                Some((id, path)) => {
+                    let path = path.strip_prefix('/').unwrap_or_default();
+                    differing.entry(id.to_owned()).or_insert_with(|| path.to_owned());
+                }
+                None => unclear = true,
             }
         })?;
         // What could not be read or attributed may be anything.
@@ -249,9 +260,20 @@ fn rules(ids: &[&str], database: bool) -> Vec<u8> {
             rule(&format!("- {name}"));
         }
     }
+    let containers: BTreeSet<&str> = ids.iter().filter_map(|id| id::container(id)).collect();
+    if !containers.is_empty() {
+        // Most of all lies so deep that it is settled above, and is not to be compared with every id.
+        rule("+ /*/*/**");
+    }
+    for id in ids.iter().filter(|id| id::container(id).is_some()) {
+        rule(&format!("+ /{}", pattern(id)));
+    }
+    for container in &containers {
+        rule(&format!("- /{}/*", escaped(container)));
+    }
     // Whatever lies deeper is settled by its workspace.
     rule("+ /*/**");
-    for id in ids {
+    for id in containers.iter().chain(ids.iter().filter(|id| id::container(id).is_none())) {
         rule(&format!("+ /{}", pattern(id)));
     }
     rule("- /*");
@@ -263,5 +285,5 @@ fn pattern(name: &str) -> String {
     if !name.contains(['*', '?', '[']) {
         return name.to_owned();
     }
-    crate::listing::escaped(name)
+    escaped(name)
 }

@@ -431,6 +431,14 @@ impl Value for List {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct States(pub Vec<String>);
 
+impl States {
+    /// Returns whether a word can be a state: it is part of a line of the manifest.
+    pub fn is_one(word: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        !word.is_empty() && word.bytes().all(plain)
+    }
+}
+
 impl Value for States {
     fn takes() -> String {
         "states separated by commas, such as completed,failed".to_owned()
@@ -443,9 +451,7 @@ impl Value for States {
         if states.is_empty() {
             return Err("without a state no run has ended".to_owned());
         }
-        // A state is part of a line of the manifest.
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-        match states.iter().find(|state| !state.bytes().all(plain)) {
+        match states.iter().find(|state| !Self::is_one(state)) {
             Some(state) => {
                 Err(format!("`{}` has more than lower-case letters, digits, _ and -", state.escape_debug()))
             }
