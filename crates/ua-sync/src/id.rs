@@ -99,7 +99,11 @@ pub fn of_file_name(name: &str) -> String {
 pub fn nearest<'a>(id: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let likeness = |other: &str| {
         let whole = strsim::normalized_damerau_levenshtein(id, other);
-        if id.contains('/') { whole } else { whole.max(strsim::normalized_damerau_levenshtein(id, leaf(other))) }
+        if id.contains('/') {
+            whole
+        } else {
+            whole.max(strsim::normalized_damerau_levenshtein(id, leaf(other)))
+        }
     };
     let mut near: Vec<(f64, &str)> = known.map(|other| (likeness(other), other)).collect();
     near.retain(|(likeness, _)| *likeness > 0.5);
@@ -117,7 +121,9 @@ mod tests {
             assert_eq!(judge(name), Name::Workspace, "{name}");
             assert_eq!(judge(&format!("vp_external/{name}")), Name::Workspace, "{name}");
         }
-        for name in [".", "..", ".git", "remote_vps_workspaces", ".a|b", "../x", "./x", "a/..", "a/.git", ".a/b"] {
+        for name in
+            [".", "..", ".git", "remote_vps_workspaces", ".a|b", "../x", "./x", "a/..", "a/.git", ".a/b"]
+        {
             assert_eq!(judge(name), Name::Never, "{name}");
         }
         let (long, half) = ("y".repeat(256), "y".repeat(128));
@@ -154,7 +160,14 @@ mod tests {
         for id in ["session_1", "vp_x_external/m", "vp_x_external_archive"] {
             assert_eq!(refuse(id, &nested), None, "{id}");
         }
-        for id in ["vp_x_external", "session_1/x", "vp_x_external/m/n", "vp_x_external/..", "../m", "vp_x_external/"] {
+        for id in [
+            "vp_x_external",
+            "session_1/x",
+            "vp_x_external/m/n",
+            "vp_x_external/..",
+            "../m",
+            "vp_x_external/",
+        ] {
             assert!(refuse(id, &nested).is_some(), "{id}");
         }
         let none = Patterns::default();
@@ -174,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_mistyped_id_has_neighbours() {
-        let known = ["session_20260221_abc", "cron_1", "session_20260221_abd", "vp_coder_primary_external/m_17"];
+        let known =
+            ["session_20260221_abc", "cron_1", "session_20260221_abd", "vp_coder_primary_external/m_17"];
         assert_eq!(
             nearest("session_2026022_abc", known.into_iter()),
             ["session_20260221_abc", "session_20260221_abd"]

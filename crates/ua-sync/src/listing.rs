@@ -278,10 +278,8 @@ fn parse(bytes: &[u8], marker: &str) -> Result<Listing, ListingError> {
         .map_err(|error| garbled(&format!("the markers: {error}")))?;
     for entry in &mut listing.entries {
         if let Entry::File { .. } = entry.marker {
-            entry.marker_bytes = match entry.inner {
-                true => markers.remove(&format!("{}/{}", entry.id, id::leaf(&entry.id))),
-                false => markers.remove(&entry.id),
-            };
+            let inner = entry.inner.then(|| format!("{}/{}", entry.id, id::leaf(&entry.id)));
+            entry.marker_bytes = markers.remove(inner.as_ref().unwrap_or(&entry.id));
         }
     }
     listing.entries.sort_by(|a, b| a.id.cmp(&b.id));
@@ -422,7 +420,9 @@ pub(crate) mod tests {
     fn missions_are_listed_one_by_one() {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path);
-        for id in ["session_1", "vp_a_external/m1", "vp_a_external/two words", "_archive/m1", "vp_b_external/-x"] {
+        for id in
+            ["session_1", "vp_a_external/m1", "vp_a_external/two words", "_archive/m1", "vp_b_external/-x"]
+        {
             write(at(id).join("sync_ready.json"), id.as_bytes());
             write(at(id).join("deep/er/sync_ready.json"), b"12345");
         }
@@ -454,11 +454,13 @@ pub(crate) mod tests {
         ];
         expected.sort_unstable();
         assert_eq!(ids(&listing), expected);
-        for id in ["session_1", "vp_a_external/m1", "vp_a_external/two words", "_archive/m1", "vp_b_external/-x"] {
+        for id in
+            ["session_1", "vp_a_external/m1", "vp_a_external/two words", "_archive/m1", "vp_b_external/-x"]
+        {
             let entry = listing.get(id).unwrap();
             assert_eq!(entry.marker_bytes.as_deref(), Some(id.as_bytes()));
             assert!(!entry.inner);
-            let other = if id == "session_1" { 1 } else { 0 };
+            let other = u64::from(id == "session_1");
             assert_eq!((entry.kind, entry.sum.files), (Kind::Directory, 2 + other), "{id}");
         }
         assert_eq!(listing.get("vp_a_external/running").unwrap().marker, Entry::None);

@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn lines_with_any_state_are_ours() {
-        let (_dir, manifest) = manifest(b"run_1|1771650000_dispatch_interrupted\nrun_2|1771650000_no such state\n");
+        let (_dir, manifest) =
+            manifest(b"run_1|1771650000_dispatch_interrupted\nrun_2|1771650000_no such state\n");
         assert!(manifest.holds("run_1", "1771650000_dispatch_interrupted"));
         assert_eq!(manifest.foreign, ["run_2|1771650000_no such state"]);
     }

@@ -230,7 +230,8 @@ impl Mirror {
             let id = format!("{container}/{name}");
             let rest = parts.as_path();
             // A file beside the workspaces belongs to none.
-            if id::judge(&id) != Name::Workspace || (rest.as_os_str().is_empty() && thing != Thing::Directory) {
+            if id::judge(&id) != Name::Workspace || (rest.as_os_str().is_empty() && thing != Thing::Directory)
+            {
                 continue;
             }
             let (_, Tree(its)) = split.entry(id).or_insert_with(|| (signature.clone(), Tree::default()));

@@ -64,7 +64,9 @@ fn workspace<'a>(path: &'a str, nested: &Patterns) -> &'a str {
     let mut parts = path.splitn(3, '/');
     match (parts.next(), parts.next()) {
         (Some(container), Some("")) if nested.matches(container) => "",
-        (Some(container), Some(name)) if nested.matches(container) => &path[..container.len() + 1 + name.len()],
+        (Some(container), Some(name)) if nested.matches(container) => {
+            &path[..container.len() + 1 + name.len()]
+        }
         (Some(name), _) => name,
         (None, _) => "",
     }

@@ -303,7 +303,8 @@ pub(crate) mod tests {
         let state = || prop::sample::select(ENDING.to_vec());
         let kinds = vec![Kind::Directory, Kind::Link, Kind::Other];
         let garbled = ["", "{", "[]", "null", "{\"ready\":true,\"ready\":true}", "\u{feff}{}"];
-        let states = ["\"running\"", "\"cancelled\"", "\"Completed\"", "\"\"", "null", "7", "[\"completed\"]"];
+        let states =
+            ["\"running\"", "\"cancelled\"", "\"Completed\"", "\"\"", "null", "7", "[\"completed\"]"];
         prop_oneof![
             Just(Mark::None),
             (ages(), state()).prop_map(|(age, state)| Mark::Ended(age, state)),

@@ -697,7 +697,10 @@ mod tests {
             nested("a second turn of a mission", Some(old), busy, new),
             nested("only removed there in a mission", Some(old), busy, fewer),
             nested("nothing there yet, nor its directory", None, |_| {}, new),
-            Case { indexed: false, ..nested("mission of the old script", Some(old), |root| mine(root, "note"), new) },
+            Case {
+                indexed: false,
+                ..nested("mission of the old script", Some(old), |root| mine(root, "note"), new)
+            },
         ]
     }
 
@@ -775,7 +778,8 @@ mod tests {
                 plant(&to, old, None);
                 if case.indexed {
                     let tree = Tree::walk(&to).unwrap();
-                    fs::write(mirror.indexes().join(id::file_name(case.id)), tree.bytes("1_completed", 0)).unwrap();
+                    fs::write(mirror.indexes().join(id::file_name(case.id)), tree.bytes("1_completed", 0))
+                        .unwrap();
                 }
             }
             if to.exists() {
@@ -852,7 +856,9 @@ mod tests {
             let container = id::container(case.id).map(Path::new);
             let mut left = Tree::walk(&dir).unwrap();
             let copies = dir == mirror.root;
-            left.0.retain(|path, _| Some(path.as_path()) != container && !(copies && path.starts_with(case.id)));
+            left.0.retain(|path, _| {
+                Some(path.as_path()) != container && !(copies && path.starts_with(case.id))
+            });
             assert!(left.0.is_empty(), "{what}: {left:?} is left in {}", dir.display());
         }
         staging.clear(&[]).unwrap();
@@ -957,7 +963,8 @@ mod tests {
                 let (_, staged) = Tree::parse(&fs::read(staging.journal(case.id)).unwrap()).unwrap();
                 cut(&staging, &staged, &case);
                 // Somebody goes on with the old copy, wherever it is by now, until it is gone.
-                let copies = [staging.gone(case.id), staging.stage().join(case.id), mirror.root.join(case.id)];
+                let copies =
+                    [staging.gone(case.id), staging.stage().join(case.id), mirror.root.join(case.id)];
                 let numbers: Vec<_> = copies.iter().map(|copy| number(copy).unwrap()).collect();
                 let exchanged = numbers[0].is_none() && when.starts_with("exchanged");
                 let busy = if numbers[0].is_some() {
@@ -1028,6 +1035,70 @@ mod tests {
             assert_eq!(unused(dir.path(), "t"), dir.path().join(name));
             fs::create_dir(dir.path().join(name)).unwrap();
         }
+    }
+
+    #[test]
+    fn clear_keeps_what_failed_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = Mirror::at(&dir.path().join("mirror"), &dir.path().join("state"), &nested()).unwrap();
+        let (staging, _) = Staging::open(&mirror).unwrap();
+        for id in ["session_1", "session_2", "vp_a_external/m1", "vp_a_external/m2", "vp_b_external/m1"] {
+            fs::create_dir_all(staging.stage().join(id).join("sub")).unwrap();
+        }
+        fs::write(staging.stage().join("vp_a_external/loose"), "").unwrap();
+        let left = || {
+            let tree = Tree::walk(&staging.stage()).unwrap();
+            tree.0.into_keys().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        staging.clear(&["session_2", "vp_a_external/m1"]).unwrap();
+        let kept =
+            ["session_2", "session_2/sub", "vp_a_external", "vp_a_external/m1", "vp_a_external/m1/sub"];
+        assert_eq!(left(), kept);
+        assert!(staging.partial().exists());
+        staging.clear(&[]).unwrap();
+        assert!(left().is_empty() && !staging.partial().exists());
+    }
+
+    #[test]
+    fn index_of_one_workspace_is_split_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = Mirror::at(&dir.path().join("mirror"), &dir.path().join("state"), &nested()).unwrap();
+        mirror.make().unwrap();
+        let file = |size| Thing::File { size, seconds: 1, nanos: 2 };
+        let tree = |things: &[(&str, Thing)]| {
+            Tree(things.iter().map(|(path, thing)| (PathBuf::from(path), thing.clone())).collect())
+        };
+        let whole = tree(&[
+            ("loose", file(1)),
+            ("link", Thing::Link("m1".into())),
+            (".hidden", Thing::Directory),
+            (".hidden/f", file(1)),
+            ("empty", Thing::Directory),
+            ("m1", Thing::Directory),
+            ("m1/a", Thing::Directory),
+            ("m1/a/f", file(3)),
+            ("m1.more", Thing::Directory),
+            ("m1.more/f", file(4)),
+        ]);
+        let own = tree(&[("f", file(5))]);
+        let write = |id: &str, tree: &Tree, signature: &str| {
+            fs::write(mirror.indexes().join(id::file_name(id)), tree.bytes(signature, 7)).unwrap();
+        };
+        write("vp_a_external", &whole, "plain_1");
+        // What a run that was cut off had divided already, and what has come since.
+        write("vp_a_external/m1.more", &own, "9_completed");
+        write("vp_a_external_archive", &whole, "plain_1");
+        mirror.only_here("vp_a_external").unwrap();
+        drop(Staging::open(&mirror).unwrap());
+        let m1 = tree(&[("a", Thing::Directory), ("a/f", file(3))]);
+        assert_eq!(mirror.index("vp_a_external/m1"), Some(("plain_1".to_owned(), m1)));
+        assert_eq!(mirror.index("vp_a_external/m1.more"), Some(("9_completed".to_owned(), own)));
+        assert_eq!(mirror.index("vp_a_external/empty"), Some(("plain_1".to_owned(), Tree::default())));
+        assert_eq!(mirror.index("vp_a_external_archive"), Some(("plain_1".to_owned(), whole)));
+        assert_eq!(mirror.index("vp_a_external"), None);
+        assert!(mirror.is_only_here("vp_a_external/m1") && !mirror.is_only_here("vp_a_external"));
+        let names = fs::read_dir(mirror.indexes()).unwrap().count();
+        assert_eq!(names, 4);
     }
 
     #[test]

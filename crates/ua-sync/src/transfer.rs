@@ -146,19 +146,14 @@ impl Source<'_> {
         args.push(self.transport.remote(&format!("{}/", self.root)));
         args.push(mirror.into());
         let wanted: BTreeSet<&str> = ids.iter().copied().collect();
-        let containers: BTreeSet<&str> = ids.iter().filter_map(|id| id::container(id)).collect();
         let mut differing = BTreeMap::new();
         let mut unclear = false;
         let complaint = self.run(args, &mut |line| {
             let Some((change, name)) = line.split_once(' ') else { return };
-            // A directory of workspaces is nobody's content.
-            if change.starts_with('.')
-                || name == "./"
-                || name.strip_suffix('/').is_some_and(|name| containers.contains(name))
-            {
+            if change.starts_with('.') || name == "./" {
                 return;
             }
-            // A name of a workspace may be that of a directory of workspaces in none of these.
+            // An id has one part or two.
             let slashes = name.match_indices('/').take(2).map(|(at, _)| at).chain([name.len()]);
             match slashes.map(|at| name.split_at(at)).find(|(id, _)| wanted.contains(id)) {
                 Some((id, path)) => {
@@ -286,4 +281,63 @@ fn pattern(name: &str) -> String {
         return name.to_owned();
     }
     escaped(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::tree::Tree;
+
+    #[test]
+    fn rules_choose_workspaces_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        for path in [
+            "session_1/sub/f",
+            "session_1/runtime_state.db",
+            "session_2/f",
+            "s*[1]/x/y/f",
+            "s1/f",
+            "vp_a/m1/sub/er/f",
+            "vp_a/m1/runtime_state.db",
+            "vp_a/m10/f",
+            "vp_a/m*/sub/f",
+            "vp_a/loose",
+            "vp_b\\*/m1/f",
+            "vp_b\\*/m2/f",
+            "vp_c/m1/f",
+            "m1/f",
+        ] {
+            std::fs::create_dir_all(from.join(path).parent().unwrap()).unwrap();
+            std::fs::write(from.join(path), path).unwrap();
+        }
+        // What another run has staged is not deleted.
+        for path in ["vp_a/m10/staged", "session_2/staged", "vp_a/m1/gone"] {
+            std::fs::create_dir_all(to.join(path).parent().unwrap()).unwrap();
+            std::fs::write(to.join(path), path).unwrap();
+        }
+        let file = root.path().join("rules");
+        let ids = ["s*[1]", "session_1", "vp_a/m*", "vp_a/m1", "vp_b\\*/m1"];
+        std::fs::write(&file, rules(&ids, false)).unwrap();
+        let mut command = Command::new("rsync");
+        command.args(["--recursive", "--from0", "--delete"]).arg(joined("--filter=merge ", &file));
+        assert!(command.arg(from.join("")).arg(&to).status().unwrap().success());
+        let files = Tree::walk(&to).unwrap().0.into_iter();
+        let files = files.filter(|(_, thing)| matches!(thing, crate::tree::Thing::File { .. }));
+        let found: Vec<String> = files.map(|(path, _)| path.display().to_string()).collect();
+        assert_eq!(
+            found,
+            [
+                "s*[1]/x/y/f",
+                "session_1/sub/f",
+                "session_2/staged",
+                "vp_a/m*/sub/f",
+                "vp_a/m1/sub/er/f",
+                "vp_a/m10/staged",
+                "vp_b\\*/m1/f",
+            ]
+        );
+    }
 }

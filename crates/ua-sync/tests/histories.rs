@@ -36,8 +36,15 @@ const IDS: [&str; 12] = [
     "it's $(x) \"8\"",
     "#9;\\",
 ];
-const NEVER: [&str; 7] =
-    ["session_a|b", "-x", ".hidden", "remote_vps_x", "vp_a_external/a|b", "vp_a_external/-x", "vp_b_external/.hidden"];
+const NEVER: [&str; 7] = [
+    "session_a|b",
+    "-x",
+    ".hidden",
+    "remote_vps_x",
+    "vp_a_external/a|b",
+    "vp_a_external/-x",
+    "vp_b_external/.hidden",
+];
 /// Paths in a workspace: some lie where others are directories.
 const PATHS: [&[u8]; 14] = [
     b"a",
@@ -448,8 +455,9 @@ impl World {
                 path.file_name() == Some(OsStr::new(&file))
                     || (container.is_some() && path.iter().count() == 2 && path.file_name() == container)
             };
-            let staged =
-                incoming.keys().any(|path| path.ends_with(id) && path.iter().nth(1) == Some(OsStr::new("stage")));
+            let staged = incoming
+                .keys()
+                .any(|path| path.ends_with(id) && path.iter().nth(1) == Some(OsStr::new("stage")));
             // A journal of what is still staged is about nothing that is in the mirror.
             index.keys().any(named)
                 || (journals.keys().any(named) && !staged)

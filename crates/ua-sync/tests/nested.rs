@@ -67,7 +67,9 @@ fn missions_are_mirrored_one_by_one() {
     let (out, _) = vps.ends(&["once"], 0);
     assert!(out.contains("copied 0, unchanged 4, running 2, failed 0"), "{out}");
     let (out, _) = vps.ends(&["list", "--format", "tsv"], 0);
-    for (id, state) in [("running", "running"), ("young", "too-young"), ("loose.txt", "not-a-directory"), ("m1", "synced")] {
+    for (id, state) in
+        [("running", "running"), ("young", "too-young"), ("loose.txt", "not-a-directory"), ("m1", "synced")]
+    {
         assert!(out.contains(&format!("{}\t{state}\t", mission(id))), "{id}: {out}");
     }
     assert!(!out.contains(".hidden") && !out.contains(&format!("{CODER}\t")), "{out}");
@@ -121,7 +123,9 @@ fn states_and_prefixes_are_settings() {
     assert!(out.contains("unchanged 1, running 2") && !out.contains("sync.manifest"), "{out}");
     let (out, _) = vps.ends(&["once", "--ready-session-prefix", "session_"], 0);
     assert!(vps.mirror("run_2").exists(), "{out}");
-    for (flag, value) in [("--ready-states", ""), ("--ready-states", "Done"), ("--nested", "*"), ("--nested", "a/b")] {
+    for (flag, value) in
+        [("--ready-states", ""), ("--ready-states", "Done"), ("--nested", "*"), ("--nested", "a/b")]
+    {
         let logins = vps.sshd.logins();
         let (_, err) = vps.ends(&["once", flag, value], 2);
         assert!(err.contains(flag) && vps.sshd.logins() == logins, "{err}");
@@ -144,7 +148,10 @@ fn nested_ids_are_typed_and_read_from_stdin() {
     exits(&output, 0);
     assert!(vps.mirror(&mission("m3")).is_dir());
     let (_, err) = vps.ends(&["pull", &mission("running")], 50);
-    assert!(err.contains(&format!("hint: ua-sync pull --ignore-ready-marker {}", mission("running"))), "{err}");
+    assert!(
+        err.contains(&format!("hint: ua-sync pull --ignore-ready-marker {}", mission("running"))),
+        "{err}"
+    );
     vps.ends(&["pull", "--ignore-ready-marker", &mission("running")], 0);
     assert_eq!(read(vps.mirror(&mission("running/f"))), "x");
     for id in ["m1", "vp_coder_external/m1"] {
@@ -152,7 +159,9 @@ fn nested_ids_are_typed_and_read_from_stdin() {
         assert!(err.contains("the nearest are") && err.contains(&mission("m1")), "{err}");
     }
     let logins = vps.sshd.logins();
-    for id in [CODER, "session_1/x", "vp_a_external/..", "vp_a_external/m/n", "../vp_a_external", "vp_a_external/"] {
+    for id in
+        [CODER, "session_1/x", "vp_a_external/..", "vp_a_external/m/n", "../vp_a_external", "vp_a_external/"]
+    {
         let (_, err) = vps.ends(&["pull", id], 2);
         assert!(err.contains("is not the id of a workspace"), "{id}: {err}");
     }
@@ -174,24 +183,27 @@ fn mirror_of_one_workspace_goes_on_as_many() {
     let manifest = vps.manifest();
     // Something went on there, and something here.
     vps.write(&mission("later/work_products/report.md"), "a longer report", 3000);
+    fs::remove_file(vps.remote(&mission("later/run.log"))).unwrap();
     vps.marker(&mission("later"), 3000, "completed");
     fs::remove_dir_all(vps.remote(&mission("vanished"))).unwrap();
     write(vps.mirror(&mission("changed_here/run.log")), "my own words");
     write(vps.mirror(&mission("later/mine.txt")), "mine");
     write(vps.mirror(&mission("notes/mine.txt")), "mine, beside the missions");
     let inode = |path: &str| fs::metadata(vps.mirror(&mission(path))).unwrap().ino();
-    let before = ["same/run.log", "later/run.log", "loose.txt"].map(inode);
+    let before = ["same/run.log", "loose.txt"].map(inode);
     let (out, _) = vps.ends(&["status"], 0);
     assert!(out.contains("behind: 0 of 3 ready workspaces") && out.contains("1 mirror-only"), "{out}");
     let (out, _) = vps.ends(&["once"], 0);
     assert!(out.contains("copied 2, unchanged 1, running 0, failed 0"), "{out}");
     assert!(!out.contains("sync.manifest"), "{out}");
-    assert_eq!(["same/run.log", "later/run.log", "loose.txt"].map(inode), before);
+    assert_eq!(["same/run.log", "loose.txt"].map(inode), before);
+    // What was mirrored and is gone there is gone here, and not somebody's own.
+    assert!(!vps.mirror(&mission("later/run.log")).exists());
     assert_eq!(read(vps.mirror(&mission("later/work_products/report.md"))), "a longer report");
     assert_eq!(read(vps.mirror(&mission("later/mine.txt"))), "mine");
     assert_eq!(read(vps.mirror(&mission("notes/mine.txt"))), "mine, beside the missions");
-    let aside = tree(&vps.state("replaced"));
-    assert!(aside.iter().any(|(_, text)| text == "my own words"), "{aside:?}");
+    let aside: Vec<String> = tree(&vps.state("replaced")).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(aside.iter().filter(|text| *text != "directory").collect::<Vec<_>>(), ["my own words"]);
     assert_eq!(read(vps.mirror(&mission("vanished/run.log"))), "line\n".repeat(20));
     assert!(vps.manifest().starts_with(&manifest), "{}", vps.manifest());
     let (out, _) = vps.ends(&["list", "--format", "tsv"], 0);
@@ -228,7 +240,10 @@ fn mirror_of_the_old_script_is_adopted_or_conflict() {
     assert!(vps.manifest().starts_with(&format!("{CODER}\n{}|", mission("same"))), "{}", vps.manifest());
     // What the hint says helps.
     let here = vps.mirror(&mission("other"));
-    assert!(err.contains(&format!("mv {0} {0}.mine && ua-sync pull {1}", here.display(), mission("other"))), "{err}");
+    assert!(
+        err.contains(&format!("mv {0} {0}.mine && ua-sync pull {1}", here.display(), mission("other"))),
+        "{err}"
+    );
     fs::rename(&here, vps.mirror(&mission("other.mine"))).unwrap();
     vps.ends(&["pull", &mission("other")], 0);
     assert_eq!(tree(&vps.mirror(&mission("other.mine"))), before);
@@ -272,8 +287,11 @@ fn prune_deletes_missions_never_their_directory() {
     assert!(err.contains("is not the id of a workspace"), "{err}");
     let (out, _) = vps.ends(&["prune", "--allow-remote-delete"], 0);
     assert!(out.contains("deleted 3, kept 2"), "{out}");
-    let left: Vec<String> =
-        tree(&vps.remote("")).into_iter().map(|(path, _)| path).filter(|path| path.matches('/').count() < 2).collect();
+    let left: Vec<String> = tree(&vps.remote(""))
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.matches('/').count() < 2)
+        .collect();
     assert_eq!(left, [CODER.to_owned(), mission("damaged"), mission("running")]);
     assert!(vps.mirror(&mission("m1/run.log")).exists());
     // The last one leaves its directory behind.
@@ -297,7 +315,10 @@ fn missing_directory_is_no_wish_to_delete() {
     fs::remove_dir_all(vps.mirror(&mission("m1"))).unwrap();
     let (out, _) = vps.ends(&["prune", "--local-missing", "--allow-remote-delete"], 0);
     assert!(out.contains("deleted 1, kept 1"), "{out}");
-    assert!(out.contains("its directory `vp_general_primary_external` is missing in the mirror, too"), "{out}");
+    assert!(
+        out.contains("its directory `vp_general_primary_external` is missing in the mirror, too"),
+        "{out}"
+    );
     assert!(vps.remote("vp_general_primary_external/m3").exists());
     assert!(vps.remote(&mission("m2")).exists() && !vps.remote(&mission("m1")).exists());
     vps.ends(&["once"], 0);
@@ -365,7 +386,16 @@ fn prune_script_refuses_what_is_no_workspace() {
         let record = String::from_utf8(record.stdout).unwrap();
         let output = Command::new("sh")
             .args(["-c", include_str!("../remote/prune.sh"), "sh"])
-            .args([ws.to_str().unwrap(), "m", "no", "9e9", "vp_[^/]*_external", awk, id, record.trim_end_matches('\n')])
+            .args([
+                ws.to_str().unwrap(),
+                "m",
+                "no",
+                "9e9",
+                "vp_[^/]*_external",
+                awk,
+                id,
+                record.trim_end_matches('\n'),
+            ])
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
@@ -392,4 +422,32 @@ fn many_missions_cost_few_programs() {
     let (out, _) = vps.ends(&["prune", "--allow-remote-delete", "--max-delete", "151"], 0);
     assert!(out.contains("deleted 151"), "{out}");
     assert_eq!((runs(), vps.sshd.logins()), (2, logins + 2));
+}
+
+#[test]
+fn shell_completes_ids_of_missions() {
+    let place = ua_tests::Place::new();
+    place.program("ua-sync", &format!("#!/bin/sh\nexec '{}' \"$@\"\n", common::BIN));
+    let mirror = place.home().join("mirror");
+    for id in
+        ["session_1", "vp_a_external/m1", "vp_a_external/m2", "vp_a_external/.hidden", "vp_a_archive/m1"]
+    {
+        fs::create_dir_all(mirror.join(id)).unwrap();
+    }
+    write(mirror.join("vp_a_external/loose.txt"), "");
+    place.file("home/.config/ua/ua.toml", format!("[sync]\nlocal_dir = \"{}\"\n", mirror.display()));
+    let script = r#"source <(UA_COMPLETE=bash ua-sync)
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _clap_complete_ua_sync ua-sync "${@: -1}" "${@: -2:1}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let offered = |line: &[&str]| {
+        let output = place.run("bash").args(["--norc", "-c", script, "bash"]).args(line).output().unwrap();
+        exits(&output, 0).0
+    };
+    let all = "vp_a_external/m2\nvp_a_external/m1\nvp_a_archive\n";
+    assert_eq!(offered(&["ua-sync", "pull", "vp"]), all);
+    assert_eq!(
+        offered(&["ua-sync", "once", "--session-id", "vp_a_e"]),
+        "vp_a_external/m2\nvp_a_external/m1\n"
+    );
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
-    AuthMode, Count, FileName, Limit, List, Offer, Optional, Patterns, Port, PreflightMode, RemotePath, Scheme,
-    SshKey, StagingMode, States, StatusSet, Target, Url, UrlPath, Value,
+    AuthMode, Count, FileName, Limit, List, Offer, Optional, Patterns, Port, PreflightMode, RemotePath,
+    Scheme, SshKey, StagingMode, States, StatusSet, Target, Url, UrlPath, Value,
 };
 use super::{Layer, Raw, SettingsError, Sourced, Surroundings, pick};
 use crate::complete::{self, Candidate, Candidates};

@@ -705,7 +705,9 @@ mod tests {
 
     #[test]
     fn patterns_that_match_anything_are_refused() {
-        for bad in ["*", "**", "a,*", "_*", ".hidden*", "-x", "a/b", "a b", "a?", "[a]", "größe", "a|b", "$(x)"] {
+        for bad in
+            ["*", "**", "a,*", "_*", ".hidden*", "-x", "a/b", "a b", "a?", "[a]", "größe", "a|b", "$(x)"]
+        {
             assert!(parse::<Patterns>(bad).is_err(), "{bad}");
         }
         let list = Raw::List(vec!["vp_*_external".to_owned()]);
