@@ -3,6 +3,7 @@
 //! Every commit is reproducible: same tree, same edits, same ids.
 
 use std::env;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -15,6 +16,9 @@ const DOT_PREFIX: &str = "dot-";
 const IDENTITY: (&str, &str) = ("Universal Agent", "ua@localhost");
 /// 2026-01-01; each commit is a minute after its parent, so that history has an order.
 const FIRST_COMMIT_EPOCH: u64 = 1_767_225_600;
+
+/// Removing the releases of a large app from a disk that is none of memory takes minutes.
+const CLEARING: Duration = Duration::from_mins(10);
 
 const FAULTS: &str = "src/universal_agent/faults.py";
 const HOME_PAGE: &str = "web-ui/app/page.mjs";
@@ -187,7 +191,7 @@ pub fn clear(lab: &Lab) -> anyhow::Result<()> {
         tailscale serve reset
         sh /root/provision/provision.sh /root/provision 10.99.0.12
     ";
-    lab.vps().command(&["sh", "-ec", script]).run()
+    lab.vps().command(&["sh", "-ec", script]).timeout(CLEARING).run()
 }
 
 /// Copies the repository to `~/app` on the laptop, where only its owner may look into it (p14).
@@ -209,7 +213,7 @@ fn commit(repo: &Utf8Path, age: u64, subject: &str) -> anyhow::Result<String> {
 
 /// Git with nothing of this machine's configuration or of the caller's environment: a hook may have set
 /// `GIT_DIR` to our own repository.
-fn git(repo: &Utf8Path, age: u64, args: &[&str]) -> Expression {
+pub(crate) fn git(repo: &Utf8Path, age: u64, args: &[&str]) -> Expression {
     let date = format!("@{} +0000", FIRST_COMMIT_EPOCH + 60 * age);
     let (name, email) = IDENTITY;
     let environment = [

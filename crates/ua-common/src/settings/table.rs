@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
-    AuthMode, Count, FileName, Limit, List, Offer, Optional, Port, PreflightMode, RemotePath, Scheme, SshKey,
-    StagingMode, StatusSet, Target, Url, UrlPath, Value,
+    AppProfile, AuthMode, Count, FileName, Limit, List, Offer, Optional, Patterns, Port, PreflightMode,
+    RemotePath, Scheme, SshKey, StagingMode, States, StatusSet, Target, Url, UrlPath, Value,
 };
 use super::{Layer, Raw, SettingsError, Sourced, Surroundings, pick};
 use crate::complete::{self, Candidate, Candidates};
@@ -124,7 +124,7 @@ settings! {
     "deploy.drain_timeout" deploy_drain_timeout: Limit, "UA_DEPLOY_DRAIN_TIMEOUT", Some("drain-timeout"), Is("600"), "how long busy workers are waited for before a restart";
     "deploy.require_confirm" deploy_require_confirm: Optional, "UA_DEPLOY_REQUIRE_CONFIRM", Some("require-confirm"), Is("off"), "the VPS takes a release back unless its client confirms it within this";
     "deploy.keep_releases" deploy_keep_releases: Count, "UA_DEPLOY_KEEP_RELEASES", None, Is("10"), "newest releases whose record and backup are kept";
-    "deploy.profile" deploy_profile: Option<PathBuf>, "UA_DEPLOY_PROFILE", Some("profile"), From("built in (`universal-agent`)"), "a TOML file that describes the app";
+    "deploy.profile" deploy_profile: AppProfile, "UA_DEPLOY_PROFILE", Some("profile"), Is("universal-agent"), "the description of the app: the name of a built-in one, or a TOML file";
     "staging.mode" staging_mode: StagingMode, "UA_TAILNET_STAGING_MODE", Some("staging"), Is("auto"), "what unhealthy staging means for a deploy";
     "staging.scheme" staging_scheme: Scheme, "UA_TAILNET_STAGING_SCHEME", Some("scheme"), Is("https"), "how staging is published on the tailnet";
     "staging.ui_port" staging_ui_port: Port, "UA_TAILNET_STAGING_UI_HTTPS_PORT", Some("ui-port"), Is("443"), "tailnet port of the UI";
@@ -152,7 +152,9 @@ settings! {
     "sync.require_ready_marker" sync_require_ready_marker: bool, "UA_REMOTE_SYNC_REQUIRE_READY_MARKER", None, Is("true"), "mirror gated workspaces only when their marker says so";
     "sync.ready_marker" sync_ready_marker: FileName, "UA_REMOTE_SYNC_READY_MARKER_FILENAME", Some("ready-marker-name"), Is("sync_ready.json"), "name of the ready marker";
     "sync.ready_min_age" sync_ready_min_age: Duration, "UA_REMOTE_SYNC_READY_MIN_AGE_SECONDS", Some("ready-min-age-seconds"), Is("45"), "how old a marker must be";
-    "sync.ready_prefixes" sync_ready_prefixes: List, "UA_REMOTE_SYNC_READY_SESSION_PREFIX", Some("ready-session-prefix"), Is("session_,tg_"), "ids that are gated on the marker (empty by flag or file: all)";
+    "sync.ready_prefixes" sync_ready_prefixes: List, "UA_REMOTE_SYNC_READY_SESSION_PREFIX", Some("ready-session-prefix"), Is("session_,tg_,run_"), "ids that are gated on the marker (empty by flag or file: all)";
+    "sync.ready_states" sync_ready_states: States, "UA_REMOTE_SYNC_READY_STATES", Some("ready-states"), Is("completed,failed,timed_out,cancelled,dispatch_failed,failed_pre_dispatch,dispatch_interrupted"), "states in a ready marker that end a run";
+    "sync.nested" sync_nested: Patterns, "UA_REMOTE_SYNC_NESTED", Some("nested"), Is("vp_*_external"), "directories that are no workspace themselves: each directory in them is one";
     "sync.prune_min_age" sync_prune_min_age: Duration, "UA_REMOTE_PRUNE_MIN_AGE_SEC", Some("prune-min-age-seconds"), Is("300"), "how old a workspace must be before it may be pruned";
     "ops.gateway_url" ops_gateway_url: Url, "UA_REMOTE_GATEWAY_URL", Some("gateway-url"), Is("https://api.clearspringcg.com"), "where the remote toggle is asked";
     "ops.toggle_path" ops_toggle_path: UrlPath, "UA_REMOTE_SYNC_TOGGLE_PATH", Some("remote-toggle-path"), Is("/api/v1/ops/remote-sync"), "path of the remote toggle";
