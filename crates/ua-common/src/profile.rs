@@ -98,6 +98,8 @@ pub struct Env {
     pub owner: Word,
     /// Its mode, octal, as `stat -c %a` prints it.
     pub mode: Mode,
+    /// Command that prints more of them, on the VPS and as the owner. What it prints goes before the file.
+    pub command: Option<Text>,
     /// Key of the token that opens the ops endpoints.
     pub token: Option<Name>,
     /// What each key has to be.
@@ -633,7 +635,8 @@ impl Profile {
                 "`units.names` is empty: nothing would be restarted".to_owned(),
             ));
         }
-        if !profile.build.steps.is_empty() && profile.build.path.is_empty() {
+        let runs = !profile.build.steps.is_empty() || profile.env.command.is_some();
+        if runs && profile.build.path.is_empty() {
             return Err(syntax(at("[build"), "`build.path` is missing".to_owned()));
         }
         let unit_error = |unit: &str, why: &str| {
@@ -808,6 +811,22 @@ mod tests {
         }
         let said = wrong("{ equals = \"db_pull\" }", "{ is = \"db_pull\" }");
         assert!(said.contains("unknown variant `is`"), "{said}");
+    }
+
+    #[test]
+    fn env_command_needs_the_path_of_the_build() {
+        let env = "[env]\nfile = \".env\"\nowner = \"ua:ua\"\nmode = \"600\"\ncommand = \"secrets\"\n";
+        let text = format!(
+            "[owner]\nuser = \"ua\"\ngroup = \"ua\"\nmodes = \"Du=rwx\"\n[source]\nfree_mib = 1\n{env}[units]\n\
+             stable_seconds = 1\nnames = [\"x\"]\n"
+        );
+        let why = Profile::parse(&text, "p.toml").unwrap_err().to_string();
+        assert!(why.ends_with("`build.path` is missing"), "{why}");
+        let profile = Profile::parse(&format!("{text}[build]\npath = \"/usr/bin\"\n"), "p.toml").unwrap();
+        assert_eq!(profile.env.command.as_deref(), Some("secrets"));
+        let why =
+            Profile::parse(&text.replace("\"secrets\"", "\"a\\nb\""), "p.toml").unwrap_err().to_string();
+        assert!(why.starts_with("p.toml:11: `a\\nb` is not one line of text"), "{why}");
     }
 
     #[test]

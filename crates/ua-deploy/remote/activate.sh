@@ -574,16 +574,21 @@ look() {
     done <"$work/idle"
     [ ! -s "$work/down" ] || fail 30 "not so when this deploy was planned: $(some "$work/down")"
     # Who is not restarted goes on with the values it was started with.
-    env=$app/$(order env_file)
+    env_values
     if [ "$(count "$work/restart")" -lt "$(count "$work/unit")" ] && [ -n "$served" ] && [ -f "$served/env" ]; then
-        [ "$(head -n 1 "$served/env")" = "=$tab$(sha256sum <"$env" | cut -c 1-64)" ] || same_values ||
-            fail 30 "$env changed since this deploy was planned"
+        # Comments do not count, and an older release noted the whole of the file, too.
+        grep -v '^=' "$served/env" | cmp -s - "$work/env" ||
+            fail 30 "values of ${env_command:+\`env.command\` or }$env changed since this deploy was planned"
     fi
 }
 
-# Comments of `.env` do not count.
-same_values() {
-    env_digests "$env" | grep -v '^=' >"$work/env" && grep -v '^=' "$served/env" | cmp -s - "$work/env"
+# Digests of the values that units are started with from now on. Units that need what the command gives would not come up
+# where it fails.
+env_values() {
+    env=$app/$(order env_file) env_command=$(order env_command) build_path=$(order build_path)
+    ask_env_command
+    [ -z "$env_failed" ] || fail 31 "\`env.command\` failed (code ${env_failed%%"$tab"*}): ${env_failed#*"$tab"}"
+    env_text | env_digests >"$work/env"
 }
 
 hold_watchdog() {
@@ -835,10 +840,7 @@ uptime_s() { cut -d . -f 1 /proc/uptime; }
 # What each unit may say it runs from now on, and with which `.env`.
 note_what_runs() {
     [ "$step" = restart ] || return 0
-    env=$app/$(order env_file)
-    if [ -f "$env" ] && [ ! -L "$env" ]; then
-        env_digests "$env" >"$release/env" || return 1
-    fi
+    cp "$work/env" "$release/env" || return 1
     awk -F '\t' -v commit="$(order commit)" '
         FILENAME == ARGV[1] { restarted[$1] = 1; next }
         FILENAME == ARGV[2] { before[$1] = $2; next }

@@ -10,14 +10,7 @@ use crate::counted;
 use crate::survey::{Facts, VersionAnswer};
 use ua_common::profile::{Profile, VersionNumber};
 
-/// Where the app is, for hints that can be pasted.
-#[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
-    /// `user@name`.
-    pub ssh: &'a str,
-    /// The app's directory.
-    pub app: &'a str,
-}
+pub use ua_common::env_contract::Target;
 
 /// Every promise, kept or not.
 pub fn judge(profile: &Profile, facts: &Facts, target: Target<'_>) -> Vec<Check> {
@@ -223,12 +216,11 @@ fn env_owner(profile: &Profile, facts: &Facts, target: Target<'_>) -> Option<Che
 
 fn env_keys(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
     let id = "contract.env";
-    let file = format!("{}/{}", target.app, profile.env.file);
-    let hint = env_contract::edit(target.ssh, &file);
     if facts.env_file.is_none() {
-        return broken(id, format!("`{file}` is not there, or is not a file"), hint);
+        let detail = format!("`{}/{}` is not there, or is not a file", target.app, profile.env.file);
+        return broken(id, detail, target.edit(profile));
     }
-    env_contract::judge(id, &file, &profile.env.keys, &facts.env, hint)
+    env_contract::judge(id, target, profile, &facts.env, facts.env_failure.as_ref())
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub fn orders(
     say(&["after", &after.join(":")]);
     say(&["pushed", &facts.last_push]);
     say(&["env_file", &profile.env.file]);
+    if let Some(command) = &profile.env.command {
+        say(&["env_command", command]);
+    }
     say(&["ssh_port", &place::ssh_port(settings, settings.ssh_auth_mode.value).to_string()]);
     if let Some(within) = settings.deploy_require_confirm.0 {
         say(&["confirm", &within.as_secs().max(1).to_string()]);

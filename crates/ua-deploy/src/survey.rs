@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ua_common::env_contract::{self, CommandFailure};
 use ua_common::env_file::{self, Assignment};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
@@ -13,7 +14,7 @@ use ua_common::transport::{Script, Transport};
 use crate::history::{self, Record};
 use crate::orders;
 use crate::release::Release;
-use ua_common::profile::{Profile, Rule};
+use ua_common::profile::Profile;
 use ua_common::tool::systemd;
 
 const SURVEY: Script = Script {
@@ -28,7 +29,7 @@ const SURVEY: Script = Script {
         include_str!("../remote/survey.sh")
     ),
 };
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// The VPS as it was seen at one moment.
 #[derive(Clone, Debug, Default)]
@@ -53,8 +54,10 @@ pub struct Facts {
     pub installed: BTreeMap<String, String>,
     /// `user:group` and mode of `.env`; nothing if it is not there.
     pub env_file: Option<(String, String)>,
-    /// The lines of `.env` that the contract speaks of.
+    /// The lines of `.env`, and of what `env.command` printed, that the contract speaks of.
     pub env: Vec<Assignment>,
+    /// Why the command printed none.
+    pub env_failure: Option<CommandFailure>,
     /// What each endpoint that tells a commit answered, by its name in the profile.
     pub endpoints: BTreeMap<String, Told>,
     /// Room where we need it.
@@ -209,9 +212,12 @@ fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Ve
         ask("step", &format!("{}={}", &*step.name, orders::digest(profile, release, step)));
         step.outputs.iter().for_each(|output| ask("output", &format!("{}={output}", &*step.name)));
     }
-    for (key, rule) in &profile.env.keys {
-        // A value that is only to be there stays where it is.
-        ask(if *rule == Rule::Set { "secret" } else { "key" }, key);
+    // No value leaves the VPS.
+    let [shapes, words] = env_contract::question(&profile.env.keys);
+    ask("secret", &shapes);
+    ask("word", &words);
+    if let Some(command) = &profile.env.command {
+        ask("env_command", command);
     }
     if let Some(key) = profile.workers.as_ref().and_then(|workers| workers.database_key.as_ref()) {
         ask("key", key);
@@ -250,6 +256,7 @@ fn parse(profile: &Profile, text: &str) -> Facts {
             "endpoint" => drop(facts.endpoints.insert(name.to_owned(), told(profile, name, value))),
             "installed" => drop(facts.installed.insert(name.to_owned(), value.to_owned())),
             "env" => facts.env_file = Some((name.to_owned(), value.to_owned())),
+            "env_failed" => facts.env_failure = Some(CommandFailure::parse(rest)),
             "line" => {
                 env.push_str(rest);
                 env.push('\n');

@@ -1,12 +1,13 @@
 # shellcheck shell=sh disable=SC2154
 # Looks at all that a healthy VPS has. Changes nothing; sent together with seen.sh, ledger.sh, env.sh and staging's look.sh.
-# usage: doctor STATE APP USER ENV-FILE SHAPES WORDS WATCHDOG-TIMER SECRETS [?]UNIT…
+# usage: doctor STATE APP USER ENV-FILE SHAPES WORDS WATCHDOG-TIMER SECRETS BUILD-PATH ENV-COMMAND [?]UNIT…
 #   SHAPES, WORDS  as env_lines takes them
 #   SECRETS        other files of APP with secrets, a line each
 # Out: WHAT<TAB>FIELDS…, a line each; no value of `.env` leaves the VPS
 main() {
 	state=$1 app=$2 user=$3 env=$2/$4 shapes=$5 words=$6 watchdog=$7 secrets=$8
-	shift 8
+	build_path=$9 env_command=${10}
+	shift 10
 	tab=$(printf '\t')
 	fact began "$(date +%s.%N)"
 	seen "$state" "$@"
@@ -34,6 +35,8 @@ env_facts() {
 		return
 	fi
 	fact env "$(stat -c "%U:%G$tab%a" "$env")$tab$(runuser -u "$user" -- test -r "$env" 2>/dev/null && echo readable)"
+	ask_env_command
+	[ -z "$env_failed" ] || fact env_failed "$env_failed"
 	env_lines '' "$shapes" "$words"
 }
 
