@@ -6,12 +6,13 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
+use xtask::app::{self, Shape};
 use xtask::cache::Cache;
 use xtask::lab::{self, Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
 use xtask::verify::{self, Matrix};
-use xtask::{app, bench, demo, dist};
+use xtask::{bench, demo, dist};
 
 /// The project's own chores.
 #[derive(Debug, Parser)]
@@ -168,8 +169,8 @@ fn run_lab(chore: LabChore, progress: &Progress) -> Result<ExitCode> {
             let lab = Lab::attach()?;
             let work = tempfile::tempdir()?;
             let repo = Utf8Path::from_path(work.path()).context("a temporary directory is text")?.join("app");
-            app::make_repo(&repo)?;
-            app::clear(&lab)?;
+            app::make_repo(&repo, Shape::Feb)?;
+            app::clear(&lab, Shape::Feb)?;
             app::bring(&lab, &repo)?;
         }
         LabChore::Capture => Lab::up(progress)?.capture(progress)?,

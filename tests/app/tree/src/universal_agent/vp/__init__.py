@@ -1,0 +1,1 @@
+"""VP workers: processes of their own that carry out missions."""

@@ -1,0 +1,3 @@
+// What the build writes beside the pages, for a test about large outputs.
+export const FILES = 0;
+export const MEGABYTES = 0;

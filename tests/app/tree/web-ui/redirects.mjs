@@ -1,0 +1,2 @@
+// Where `/` leads. In February it is a page of its own.
+export const HOME = "";
