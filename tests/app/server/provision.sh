@@ -18,7 +18,7 @@ user_and_directories() {
 
 random() { od -An -tx1 -N24 /dev/urandom | tr -d ' \n'; }
 
-# Takes the place of FILE, unless that exists: a token is this machine's own.
+# Installs stdin as FILE (OWNER MODE FILE), unless FILE exists: tokens belong to this machine.
 keep() {
     owner=$1 mode=$2 file=$3
     [ ! -e "$file" ] || return 0
@@ -38,7 +38,7 @@ UA_VP_ENABLED_IDS=vp.general.primary,vp.coder.primary
 END
 }
 
-# August's `.env` gets a machine to its secrets, and holds none of the app's own.
+# The `.env` of August holds credentials for the secrets service, and no other keys of the app.
 august_env_file() {
     keep ua:ua 0600 "$app/.env" <<END
 INFISICAL_CLIENT_ID="lab"
@@ -59,12 +59,12 @@ UA_VP_DISPATCH_MODE=db_pull
 UA_VP_ENABLED_IDS=vp.general.primary,vp.coder.primary
 END
     install -m 0755 "$files/ua-secrets" /usr/local/bin/ua-secrets
-    # Made of the secrets whenever August's own way deploys.
+    # In August it is rendered from the secrets at each deploy.
     install -d -o ua -g ua -m 0755 "$app/web-ui"
     sed -n 's/^UA_DASHBOARD_OPS_TOKEN=/&/p' /etc/ua-secrets/production.env | keep ua:ua 0640 "$app/web-ui/.env.local"
 }
 
-# Renders a unit of the app from its template: NAME DESCRIPTION.
+# Renders a unit from its template: NAME DESCRIPTION.
 unit() {
     sed -e "s|__APP_ROOT__|$app|g" -e 's|__APP_USER__|ua|g' -e "s|__UNIT_DESCRIPTION__|$2|g" \
         -e 's|__WEBUI_PORT__|3000|g' -e 's|__GATEWAY_UNIT__|universal-agent-gateway.service|g' \
@@ -77,7 +77,7 @@ units() {
     unit universal-agent-webui 'Universal Agent web UI'
     unit universal-agent-telegram 'Universal Agent Telegram bot'
     install -m 0644 "$files"/universal-agent-*.service "$files"/universal-agent-*.timer /etc/systemd/system/
-    # A timer that only counts from events forgets them at a reload, so August's goes by the clock.
+    # In August the timer has a wall clock anchor, which survives a reload.
     [ -z "$august" ] || sed -i -e '/^OnBootSec=/d' -e 's/^OnUnitActiveSec=.*/OnCalendar=*:*:0\/30/' \
         /etc/systemd/system/universal-agent-service-watchdog.timer
     systemctl daemon-reload

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts the worker of one VP: start_vp_worker.sh VP_ID. uv takes the place of this shell, so that it is the process that
-# systemd tells to stop, and it hands that on to Python.
+# Starts the worker of one VP: start_vp_worker.sh VP_ID. uv replaces this shell as the main process, and forwards
+# SIGTERM to Python.
 set -eu
 
 cd "$(dirname "$0")/.."

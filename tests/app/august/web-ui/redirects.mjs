@@ -1,2 +1,2 @@
-// Where `/` leads.
+// Target of the redirect from `/`.
 export const HOME = "/dashboard";

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Give a VP worker something to do, as the gateway would: `queue_mission.py VP_ID SECONDS` prints the mission's id.
+"""Queue a mission as the gateway does: `queue_mission.py VP_ID SECONDS` prints its id.
 
 Run as the owner in the app's directory.
 """

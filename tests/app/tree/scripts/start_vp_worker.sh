@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Starts the worker of one VP: start_vp_worker.sh VP_ID. In February this shell stays, and waits for uv, which waits
-# for Python.
+# Starts the worker of one VP: start_vp_worker.sh VP_ID. In February this shell remains the main process.
 set -eu
 
 cd "$(dirname "$0")/.."

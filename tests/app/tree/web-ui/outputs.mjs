@@ -1,3 +1,3 @@
-// What the build writes beside the pages, for a test about large outputs.
+// Additional outputs of the build, for tests with large outputs.
 export const FILES = 0;
 export const MEGABYTES = 0;

@@ -1,2 +1,2 @@
-// Where `/` leads. In February it is a page of its own.
+// Target of the redirect from `/`. February has none.
 export const HOME = "";

@@ -1,1 +1,1 @@
-"""Beside `src/`, and part of what the gateway runs all the same: it loads these at its first webhook."""
+"""Code of the gateway outside of `src/`."""

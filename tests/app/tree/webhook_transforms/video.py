@@ -1,6 +1,6 @@
-"""Turns a webhook about a video into work."""
+"""Turns a webhook about a video into a mission."""
 
 
 def transform(event: dict[str, object]) -> dict[str, object]:
-    """What an agent is asked for."""
+    """The objective for an agent."""
     return {"objective": f"Watch {event.get('url', 'nothing')}"}

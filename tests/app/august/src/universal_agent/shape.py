@@ -1,3 +1,3 @@
-"""Which state of the app this tree stands for: February 2026, or August 2026 where this is true."""
+"""The shape of this tree: February 2026, or August 2026 if `AUGUST` is true."""
 
 AUGUST = True

@@ -1,4 +1,4 @@
-"""Faults a release can carry, by service. A good release has none; tests commit edits of these lines."""
+"""Faults of a release, by service. A good release has none; tests commit edits of these lines."""
 
 API_HEALTH_STATUS = 200
 CRASH_AT_START: frozenset[str] = frozenset()

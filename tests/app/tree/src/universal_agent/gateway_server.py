@@ -1,4 +1,4 @@
-"""The gateway, port 8002: what nginx publishes as the public API."""
+"""The gateway, port 8002, published by nginx as the public API."""
 
 import functools
 import hmac
@@ -16,7 +16,7 @@ from universal_agent.web import Answer, Routes, serve
 
 
 def health(_headers: Mapping[str, str]) -> Answer:
-    """Healthy is a gateway that reaches its own database."""
+    """Report whether the database of the gateway can be read."""
     try:
         database = sqlite3.connect(f"file:{_runtime_database()}?mode=ro", uri=True, timeout=5)
         database.execute("SELECT 1")
@@ -40,7 +40,7 @@ def deployment_profile(headers: Mapping[str, str]) -> Answer:
 
 
 def remote_sync(headers: Mapping[str, str]) -> Answer:
-    """The operator's toggle, sent exactly as it is on disk so that a test can make it say anything."""
+    """The operator's toggle, sent as it is on disk, so that a test controls every byte."""
     if not _is_operator(headers):
         return 401, {"detail": "Unauthorized"}
     file = Path(os.environ.get("UA_REMOTE_SYNC_FILE", "/var/lib/universal-agent/remote_sync.json"))
@@ -54,7 +54,7 @@ def version(_headers: Mapping[str, str]) -> Answer:
 
 @functools.cache
 def _version() -> dict[str, str | None]:
-    """Asked of git at the first request. Without a `.git` in the app's directory the commit is null."""
+    """Ask git at the first request. The commit is null if the app's directory has no `.git`."""
 
     def git(*words: str) -> str | None:
         answer = subprocess.run(["git", "-C", str(APP_DIR), *words], capture_output=True, text=True, check=False)
@@ -81,7 +81,7 @@ def _runtime_database() -> Path:
 
 
 def write_memory() -> None:
-    """Change two files that git tracked in February: a deploy has to leave them as they are here."""
+    """Write two files that February tracks; a deploy must preserve them."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     capabilities = Path(__file__).parent / "prompt_assets" / "capabilities.last_good.md"
     memory = APP_DIR / "Memory_System" / "ua_shared_workspace" / "MEMORY.md"
@@ -94,7 +94,7 @@ def write_memory() -> None:
 
 
 def prepare() -> None:
-    """Open both databases, and end the missions that seem to be nobody's any more."""
+    """Prepare both databases, and end missions with an expired claim."""
     own = state.connect(_runtime_database())
     own.execute("CREATE TABLE IF NOT EXISTS runs (run_id TEXT PRIMARY KEY)")
     own.close()

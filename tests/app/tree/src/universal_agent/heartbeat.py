@@ -1,4 +1,4 @@
-"""A file that says that a process lives, which August's watchdog looks at. In February there is none."""
+"""Heartbeat file of a process, read by the watchdog of August. February has none."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ INTERVAL_SECONDS = 10.0
 
 
 def start(service: str, variable: str) -> None:
-    """Write the time, in seconds of the epoch, every ten seconds. A file that cannot be written stops nothing."""
+    """Write the time in seconds of the epoch every ten seconds. Failing writes are ignored, as in the real app."""
     if not shape.AUGUST:
         return
     default = f"/var/lib/universal-agent/heartbeat/{service}.heartbeat"

@@ -1,6 +1,6 @@
-"""August's secrets: `.env` holds the credentials of a secrets service, and that has everything else.
+"""Secrets of August: `.env` holds the credentials of a secrets service, which holds all other keys.
 
-A program on the server stands for the service. What it gives wins over the environment, but for a machine's identity.
+A program on the server stands for the service. Its values replace those of the environment, except the identity.
 """
 
 import logging
@@ -16,7 +16,7 @@ IDENTITY = {"INFISICAL_CLIENT_ID", "INFISICAL_CLIENT_SECRET", "UA_DEPLOYMENT_PRO
 
 
 def initialize_runtime_secrets() -> None:
-    """Take the secrets into the environment, or fail. The Telegram bot does not start without them."""
+    """Load the secrets into the environment, or raise. The Telegram bot does not start without them."""
     if not shape.AUGUST or os.environ.get("UA_INFISICAL_ENABLED", "1").lower() not in TRUE:
         return
     answer = subprocess.run([SERVICE], capture_output=True, text=True, check=False)
@@ -28,7 +28,7 @@ def initialize_runtime_secrets() -> None:
 
 
 def load_or_go_on() -> None:
-    """The same for servers and workers, which start without secrets too: healthy, and of little use."""
+    """Load the secrets if possible. Servers and workers start without them, healthy and useless."""
     try:
         initialize_runtime_secrets()
     except (OSError, RuntimeError) as error:

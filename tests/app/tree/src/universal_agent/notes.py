@@ -1,3 +1,3 @@
-"""Every service reads this at its start and logs it: its first line says which release the process runs."""
+"""Each service logs this note at its start, so that its log identifies the release it runs."""
 
 NOTE = "first"

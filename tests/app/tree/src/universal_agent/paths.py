@@ -1,4 +1,4 @@
-"""Where the app lies."""
+"""Directories of the app."""
 
 from pathlib import Path
 

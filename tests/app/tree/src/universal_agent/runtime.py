@@ -1,4 +1,4 @@
-"""What every service does at its start: import, say what it runs, carry out planned faults."""
+"""Start of every service: log its process and its note, and carry out planted faults."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ PLANTED = "fault planted in this release"
 
 
 def start(service: str) -> None:
-    """Begin as `service`. Its first line holds the process and the note that this process has read."""
+    """Start as `service`. The first line of its log holds the pid and the note of this process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if (seconds := faults.IMPORT_FAILS_AFTER_SECONDS.get(service)) is not None:
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""A small HTTP server: a table of paths, JSON answers, as the framework of the real servers gives them."""
+"""A small HTTP server with a table of paths and JSON answers, like those of the real framework."""
 
 import json
 import os
@@ -13,7 +13,7 @@ Routes = Mapping[str, Callable[[Mapping[str, str]], Answer]]
 
 
 def serve(service: str, port: int, routes: Routes) -> None:
-    """Answer on every address until stopped. A `str` answer is sent as it is, anything else as JSON."""
+    """Serve on every address until stopped. A `str` answer is sent unchanged, anything else as JSON."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""The Telegram bot: no port, a loop. Only systemd and, since August, a heartbeat file tell how it is."""
+"""The Telegram bot: a loop without a port. In August it writes a heartbeat file."""
 
 import time
 

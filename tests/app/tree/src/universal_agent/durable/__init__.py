@@ -1,1 +1,1 @@
-"""What outlives a process."""
+"""State that outlives a process."""

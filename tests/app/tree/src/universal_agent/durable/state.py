@@ -1,6 +1,6 @@
-"""The database that VP workers share with whoever gives them work: its tables, and every write there is.
+"""The database of VP workers: its tables and all writes.
 
-Which write comes when, and what it leaves alone, is as in the real app: a deploy reads these rows.
+Columns, values and the order of writes are those of the real app, since a deploy reads these rows.
 """
 
 import json
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS vp_events (
 );
 """
 
-# Columns that later releases add to a database that is there, at the start of whichever process comes first.
+# Columns that August adds to an existing database, at the start of its first process.
 AUGUST_COLUMNS = {
     "priority_tier": "TEXT NOT NULL DEFAULT 'background'",
     "source": "TEXT DEFAULT 'gateway'",
@@ -46,12 +46,12 @@ CLAIMABLE = "(status = 'queued' OR (status = 'running' AND claim_expires_at < ?)
 
 
 def vp_database() -> Path:
-    """Where the workers' rows are, unless the environment says otherwise."""
+    """Path of the workers' database."""
     return Path(os.environ.get("UA_VP_DB_PATH") or APP_DIR / "AGENT_RUN_WORKSPACES" / "vp_state.db")
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a database in WAL mode, making it and its directory if need be."""
+    """Open a database in WAL mode; create it and its directory if they are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=60)
     database.row_factory = sqlite3.Row
@@ -61,10 +61,10 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def ensure_schema(database: sqlite3.Connection) -> None:
-    """Bring the tables up to this release."""
+    """Create missing tables and columns."""
     database.executescript(SCHEMA)
     if shape.AUGUST:
-        # Others come at the same time.
+        # Several processes start at the same time.
         database.execute("BEGIN IMMEDIATE")
         there = {row["name"] for row in database.execute("PRAGMA table_info(vp_missions)")}
         for name, kind in AUGUST_COLUMNS.items():
@@ -74,7 +74,7 @@ def ensure_schema(database: sqlite3.Connection) -> None:
 
 
 def now(later: float = 0) -> str:
-    """The time as the tables hold it, so many seconds from now."""
+    """The time in the format of the tables, `later` seconds from now."""
     return (datetime.now(UTC) + timedelta(seconds=later)).isoformat()
 
 
@@ -88,7 +88,7 @@ def put_session(
     metadata: dict[str, str],
     lease_owner: str | None = None,
 ) -> None:
-    """Write the session as the caller sees it. The lease's times, and its owner unless one is given, stay."""
+    """Insert or update a session. The times of the lease stay, and its owner unless one is given."""
     at = now()
     with database:
         database.execute(
@@ -114,7 +114,7 @@ def set_session_status(database: sqlite3.Connection, vp_id: str, status: str, er
 
 
 def take_lease(database: sqlite3.Connection, vp_id: str, owner: str, seconds: int) -> bool:
-    """Whoever takes the lease makes the session `active`, though it has nothing to do."""
+    """Take the lease. The session becomes `active`, although its worker is idle."""
     at = now()
     with database:
         taken = database.execute(
@@ -153,7 +153,7 @@ def drop_lease(database: sqlite3.Connection, vp_id: str, owner: str) -> None:
 
 
 def queue_mission(database: sqlite3.Connection, mission: dict[str, object]) -> None:
-    """Insert a mission that waits for its worker."""
+    """Insert a queued mission."""
     at = now()
     with database:
         database.execute(
@@ -167,7 +167,7 @@ def queue_mission(database: sqlite3.Connection, mission: dict[str, object]) -> N
 
 
 def claim_mission(database: sqlite3.Connection, vp_id: str, worker_id: str, seconds: int) -> sqlite3.Row | None:
-    """Take the next mission: one that waits, or one whose claim ran out, whoever had it."""
+    """Claim the next mission: a queued one, or a running one whose claim has expired."""
     at = now()
     with database:
         database.execute("BEGIN IMMEDIATE")
@@ -207,7 +207,7 @@ def renew_claim(database: sqlite3.Connection, mission_id: str, worker_id: str, s
 
 
 def end_mission(database: sqlite3.Connection, mission_id: str, status: str, result: str | None) -> None:
-    """Whatever the row said before. Its `worker_id` stays."""
+    """End a mission, regardless of its status. Its `worker_id` stays."""
     at = now()
     with database:
         database.execute(
@@ -221,7 +221,7 @@ def end_mission(database: sqlite3.Connection, mission_id: str, status: str, resu
 
 
 def end_stale_missions(database: sqlite3.Connection) -> int:
-    """End every running mission whose claim ran out, even one whose worker is alive and at it."""
+    """End every running mission whose claim has expired, even if its worker is alive."""
     stale = database.execute(
         "SELECT * FROM vp_missions WHERE status = 'running' AND claim_expires_at < ?", (now(),)
     ).fetchall()

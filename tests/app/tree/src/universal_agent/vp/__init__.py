@@ -1,1 +1,1 @@
-"""VP workers: processes of their own that carry out missions."""
+"""VP workers: separate processes that run missions."""

@@ -1,4 +1,4 @@
-"""Gives a VP a mission, as the gateway does."""
+"""Queues missions, as the gateway does."""
 
 import json
 import sqlite3
@@ -9,7 +9,7 @@ from universal_agent.vp.profiles import profile
 
 
 def dispatch(database: sqlite3.Connection, vp_id: str, objective: str, constraints: dict[str, object]) -> str:
-    """Queue a mission and return its id. The session becomes `idle`, whatever its worker is doing."""
+    """Queue a mission and return its id. The session becomes `idle`, even if its worker is busy."""
     vp = profile(vp_id)
     mission_id = f"vp-mission-{uuid.uuid4().hex[:24]}"
     vp.workspace_root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a mission is: work in a directory of its own, and what is left there when it has ended."""
+"""Missions: work in a workspace, and the files that mark its end."""
 
 import json
 import sqlite3
@@ -13,7 +13,7 @@ SOURCE_KEYS = ("source_session_id", "source_turn_id", "reply_mode")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a mission ended."""
+    """Result of a mission."""
 
     status: str
     result_ref: str
@@ -21,18 +21,18 @@ class Outcome:
 
 
 def payload_of(mission: sqlite3.Row) -> dict[str, object]:
-    """What the dispatcher handed over."""
+    """Payload from the dispatcher."""
     return json.loads(mission["payload_json"] or "{}")
 
 
 def source_of(mission: sqlite3.Row) -> dict[str, object]:
-    """Who wanted the mission."""
+    """Session and turn that requested the mission."""
     payload = payload_of(mission)
     return {key: payload[key] for key in SOURCE_KEYS if payload.get(key)}
 
 
 def carry_out(mission: sqlite3.Row, root: Path) -> Outcome:
-    """Work for as long as the mission says. A child stands for the agent that does the real work."""
+    """Run a mission for its seconds. A child process stands for the agent of the real app."""
     workspace = root / mission["mission_id"]
     workspace.mkdir(parents=True, exist_ok=True)
     seconds = float(payload_of(mission).get("constraints", {}).get("seconds", 0))
@@ -44,7 +44,7 @@ def carry_out(mission: sqlite3.Row, root: Path) -> Outcome:
 
 
 def leave_marks(mission: sqlite3.Row, root: Path, worker_id: str, outcome: Outcome) -> None:
-    """Write the receipt, then the marker that lets a mirror take the workspace."""
+    """Write the receipt, then the ready marker of the workspace."""
     workspace = root / mission["mission_id"]
     at = time.time()
     common = {

@@ -1,4 +1,4 @@
-"""The VPs that there are, and which of them this machine has enabled."""
+"""The known VPs, and those that this machine enables."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Profile:
-    """What is fixed about a VP."""
+    """Constant properties of a VP."""
 
     vp_id: str
     runtime_id: str
@@ -16,13 +16,13 @@ class Profile:
 
 
 def enabled_ids() -> list[str]:
-    """Both, unless the environment names some."""
+    """Ids from the environment, by default both."""
     names = [name.strip() for name in os.environ.get("UA_VP_ENABLED_IDS", "").split(",") if name.strip()]
     return names or ["vp.coder.primary", "vp.general.primary"]
 
 
 def profile(vp_id: str) -> Profile:
-    """A VP by its id. Its missions lie below the directory that the process runs in."""
+    """Properties of an enabled VP. Its workspaces are below the working directory of the process."""
     base = Path("AGENT_RUN_WORKSPACES").resolve()
     known = {
         "vp.coder.primary": Profile(

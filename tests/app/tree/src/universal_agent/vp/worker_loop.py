@@ -1,7 +1,7 @@
-"""A VP worker: takes missions from the database, one at a time. Its writes come in the order of the real one.
+"""A VP worker: claims missions from the database, one at a time, with the writes of the real worker in their order.
 
-While it has nothing to do it renews its lease at every poll, and its session says `active` until its first mission
-has ended, then `idle`. While a mission runs February's worker writes nothing at all; August's renews lease and claim.
+An idle worker renews its lease at each poll. Its session is `active` until its first mission ends, then `idle`. In a
+mission the worker of February writes nothing; the worker of August renews lease and claim.
 """
 
 import logging
@@ -23,13 +23,13 @@ CODE_CHECK_SECONDS = 30
 
 
 def _seconds(variable: str, default: int, least: int) -> int:
-    """A whole number of the environment's, and never less than is sensible."""
+    """A whole number from the environment, at least `least`."""
     text = os.environ.get(variable, "")
     return max(least, int(text)) if text.isdigit() else default
 
 
 class Worker:
-    """One VP, and the rows that speak for it."""
+    """The worker of one VP."""
 
     def __init__(self, database: sqlite3.Connection, vp_id: str) -> None:
         self.database = database
@@ -42,7 +42,7 @@ class Worker:
         self.code_checked = time.monotonic()
 
     def run(self) -> None:
-        """Work until stopped. What the last process was in the middle of is claimed again once its claim ran out."""
+        """Work until stopped. A mission of a killed worker is claimed again after its claim has expired."""
         LOG.info("VP worker starting: vp_id=%s worker_id=%s", self.vp.vp_id, self.worker_id)
         self.vp.workspace_root.mkdir(parents=True, exist_ok=True)
         self._put_session("idle")
@@ -72,7 +72,7 @@ class Worker:
         self._put_session("active")
         told = missions.source_of(mission) | {"worker_id": self.worker_id}
         state.tell_mission(self.database, mission, "vp.mission.started", told)
-        # Nobody looks for a cancellation again.
+        # A running mission is not cancelled.
         if mission["cancel_requested"]:
             state.end_mission(self.database, mission["mission_id"], "cancelled", None)
             state.tell_mission(self.database, mission, "vp.mission.cancelled", told)
@@ -107,7 +107,7 @@ class Worker:
         database.close()
 
     def _recover(self) -> None:
-        """August's worker says `idle` again after a tick that failed; February's stays `degraded`."""
+        """In August, make a degraded session `idle` again. In February it stays `degraded`."""
         if not shape.AUGUST:
             return
         row = self.database.execute("SELECT status FROM vp_sessions WHERE vp_id = ?", (self.vp.vp_id,)).fetchone()
@@ -115,7 +115,7 @@ class Worker:
             self._put_session("idle")
 
     def _code_is_old(self) -> bool:
-        """August's worker ends between missions once the commit of the app's directory is another one."""
+        """In August, report a new commit in the app's directory, which ends the worker between missions."""
         if not self.code or time.monotonic() - self.code_checked < CODE_CHECK_SECONDS:
             return False
         self.code_checked = time.monotonic()
@@ -139,7 +139,7 @@ class Worker:
 
 
 def deployed_code() -> str:
-    """The commit that git says the app's directory has, which only August asks; nothing without a `.git`."""
+    """In August, the commit of the app's directory; empty without `.git`."""
     if not shape.AUGUST:
         return ""
     words = ["git", "-C", str(APP_DIR), "rev-parse", "HEAD"]

@@ -10,7 +10,7 @@ from universal_agent.vp.worker_loop import Worker
 
 
 def main() -> None:
-    """Run the worker of one VP. February's dies of SIGTERM, and its mission with it; August's ends its mission first."""
+    """Run the worker of one VP. SIGTERM kills it in February; in August it finishes its mission first."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--vp-id", required=True)
     vp_id = parser.parse_args().vp_id

@@ -1,5 +1,5 @@
-// Renders every `app/**/page.mjs` into `.next/`. Like the real build it first removes the old output,
-// so whoever serves from that directory meanwhile is broken.
+// Renders every `app/**/page.mjs` into `.next/`. Like the real build it removes the old output first, which breaks a
+// server that still uses it.
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -12,11 +12,11 @@ const findPages = (directory) =>
     return entry.name === "page.mjs" ? [path] : [];
   });
 
-// A file of the server's, which git does not have: what begins like this becomes part of the pages.
+// Values from a file of the server, which is not in git, become part of the pages.
 const publicValues = (file) =>
   (existsSync(file) ? readFileSync(file, "utf8").split("\n") : []).filter((line) => line.startsWith("NEXT_PUBLIC_"));
 
-// As many and as large outputs as a test wants: small files, then large ones.
+// Writes small files, then large ones.
 const writeMore = (directory, { files, megabytes }) => {
   mkdirSync(directory, { recursive: true });
   for (let number = 0; number < files; number += 1) writeFileSync(join(directory, `${number}.js`), `${number}\n`);
@@ -46,7 +46,7 @@ export const build = async (root) => {
   }
   const { HOME } = await import(pathToFileURL(join(root, "redirects.mjs")));
   writeFileSync(join(out, "routes-manifest.json"), `${JSON.stringify({ note: GREETING, home: HOME, routes }, null, 2)}\n`);
-  // Last, so that an interrupted build is not taken for a whole one.
+  // Written last: its presence marks a complete build.
   writeFileSync(join(out, "BUILD_ID"), buildId);
   console.log(`built ${Object.keys(routes).length} pages as ${buildId}`);
 };

@@ -1,4 +1,4 @@
-// Serves what `build` made. Everything is read at the start: a process answers for one build only.
+// Serves the output of `build`. All of it is read at the start, so a process serves one build only.
 import { existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
@@ -27,6 +27,6 @@ export const start = (root, hostname, port) => {
     }
   });
   server.listen(port, hostname);
-  // Node keeps kept-alive connections open for as long as they like.
+  // Kept-alive connections would keep the process.
   process.on("SIGTERM", () => process.exit(0));
 };
