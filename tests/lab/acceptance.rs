@@ -333,7 +333,9 @@ fn large_clone(lab: &Lab) -> Result<()> {
     let start = received()?;
     app.deploy(&[], &[])?.exit(0)?;
     let whole = received()? - start;
-    app.serves(&head()?)?;
+    app.run(&["status"], &[], &[])?.exit(0)?.says("serving", "pass", &head()?)?;
+    // The host has the parent of this commit only, which lacks the varied files.
+    app.serves(&app.head()?)?;
     same_files(lab)?;
 
     on_laptop("echo new >'docs/varied/run me.sh' && git commit -q -a -m 'Change a file'", "")?;

@@ -710,10 +710,11 @@ impl<'a> Hold<'a> {
         let wrapper =
             format!("#!/bin/sh\nprogram={program} moment={moment}\npasses() {{ {passes}; }}\n{HOLD}");
         // The build's user may come by too.
-        let put = "mkdir /run/ua-hold && chmod 0777 /run/ua-hold && : >/run/ua-hold/wanted &&
+        let put = "mkdir /run/ua-hold && chmod 0777 /run/ua-hold && : >/run/ua-hold/wanted
+            [ ! -e \"$1\" ] || mv \"$1\" \"$1.held\"
             cat >\"$1\" && chmod 0755 \"$1\"";
         let path = format!("/usr/local/bin/{program}");
-        lab.vps().command(&["sh", "-c", put, "sh", &path]).stdin(wrapper).run()?;
+        lab.vps().command(&["sh", "-ec", put, "sh", &path]).stdin(wrapper).run()?;
         Ok(hold)
     }
 
@@ -766,7 +767,15 @@ impl Drop for Hold<'_> {
 fn remove_holds(lab: &Lab) -> Result<()> {
     let programs: BTreeSet<&str> = Step::ALL.iter().map(|step| step.held_by().0).collect();
     let wrappers: Vec<String> = programs.iter().map(|program| format!("/usr/local/bin/{program}")).collect();
-    let mut argv = vec!["rm", "-rf", "/run/ua-hold"];
+    let script = "rm -rf /run/ua-hold
+        for path in \"$@\"; do
+            if [ -e \"$path.held\" ]; then
+                mv \"$path.held\" \"$path\"
+            elif [ -e \"$path\" ] && head -c 100 \"$path\" | grep -aq ^program=; then
+                rm \"$path\"
+            fi
+        done";
+    let mut argv = vec!["sh", "-ec", script, "sh"];
     argv.extend(wrappers.iter().map(String::as_str));
     lab.vps().command(&argv).run()
 }

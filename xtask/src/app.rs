@@ -44,7 +44,7 @@ const WRITTEN_BY_THE_SERVER: [&str; 3] = [
     "src/universal_agent/prompt_assets/capabilities.last_good.md",
 ];
 /// Name of a file that is tracked in August: a piece of a program, with newlines.
-const ODD_NAME: &str = "{code})\n    short=(text or )[:80]\n    print(short,";
+const ODD_NAME: &str = "{r.status_code})\n    short=(text or )[:80]\n    print(short,";
 
 /// The app at one of two times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
