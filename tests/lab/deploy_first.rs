@@ -20,6 +20,8 @@ pub(crate) const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/heal
 /// The built-in profile, but with less patience: what a scenario does not turn upon it need not wait for.
 pub(crate) const QUICK: &str = "/home/op/quick.toml";
 const PROFILE: &str = include_str!("../../crates/ua-common/profiles/universal-agent.toml");
+/// The same of August.
+const AUGUST: &str = include_str!("../../crates/ua-common/profiles/universal-agent-2026-08.toml");
 
 /// Every scenario of this module.
 pub fn trials() -> Vec<(&'static str, Scenario)> {
@@ -50,6 +52,8 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("p36_a_mission_is_not_killed_by_a_deploy", mission),
         ("a_rollback_is_a_deploy_of_what_served_before", rolled_back),
         ("unlock_ends_only_the_holder_and_only_by_force", unlocked),
+        ("state_of_the_old_script_is_taken_over", old_script),
+        ("august_shape_deploys", august),
     ]
 }
 
@@ -69,12 +73,18 @@ impl<'a> App<'a> {
 
     /// A VPS on which nothing was ever deployed, under the control server that there is.
     pub(crate) fn fresh_here(lab: &'a Lab) -> Result<Self> {
-        app::clear(lab, Shape::Feb)?;
+        Self::fresh_in(lab, Shape::Feb)
+    }
+
+    /// A VPS without any deploy, for the app in this shape, under the current control server.
+    pub(crate) fn fresh_in(lab: &'a Lab, shape: Shape) -> Result<Self> {
+        app::clear(lab, shape)?;
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
-        make_repo(&repo, Shape::Feb)?;
-        let profile = PROFILE.replace("stable_seconds = 10", "stable_seconds = 4");
-        ensure!(profile != PROFILE, "the profile waits for another time than 10 s");
+        make_repo(&repo, shape)?;
+        let built_in = if shape == Shape::Aug { AUGUST } else { PROFILE };
+        let profile = built_in.replace("stable_seconds = 10", "stable_seconds = 4");
+        ensure!(profile != built_in, "the profile waits for another time than 10 s");
         lab.laptop().command(&["sh", "-c", "cat >\"$0\"", QUICK]).user(OPERATOR).stdin(profile).run()?;
         app::bring(lab, &repo)?;
         Ok(Self { lab, repo, dir })
@@ -807,4 +817,37 @@ fn unlocked(lab: &Lab) -> Result<()> {
     })?;
     ensure!([1, 33].contains(&done.output.code), "{:?}", done.output);
     app.good().map(drop)
+}
+
+fn old_script(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    app::deploy_by_old_script(lab)?;
+    let first = app.head()?;
+    app.serves(&first)?;
+    // The very commit that runs already, then a change.
+    app.good()?;
+    app.edit(&Edit::Harmless("After the old script".to_owned()))?;
+    let done = app.deploy(&[], &[])?;
+    done.exit(0)?.says("build", "pass", "python (unchanged) web-ui (unchanged)")?;
+    app.serves(&app.head()?)
+}
+
+fn august(lab: &Lab) -> Result<()> {
+    lab.use_control(Control::Https)?;
+    let app = App::fresh_in(lab, Shape::Aug)?;
+    let built_in = &[("UA_DEPLOY_PROFILE", "universal-agent-2026-08")];
+    app.deploy(&[], built_in)?.exit(0)?;
+    app.serves(&app.head()?)?;
+    for (url, right) in [(UI, "307"), ("https://srv1360701.taildcc090.ts.net/dashboard", "200")] {
+        let code = status(lab, Node::Laptop, url)?;
+        ensure!(code == right, "{url} answers {code}");
+    }
+    let told = lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8002/api/v1/version"]).read()?;
+    let told: Value = serde_json::from_str(&told)?;
+    ensure!(told["commit_sha"].is_null(), "a directory without .git has a commit: {told}");
+    let env = lab.vps().sh("stat -c '%U:%G %a' /opt/universal_agent/.env")?.stdout;
+    ensure!(env == "ua:ua 600\n", "{env}");
+    app.edit(&Edit::Release("August".to_owned()))?;
+    app.deploy(&[], built_in)?.exit(0)?;
+    app.serves(&app.head()?)
 }

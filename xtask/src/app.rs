@@ -3,6 +3,7 @@
 //! Every commit is reproducible: same tree, same edits, same ids.
 
 use std::env;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -316,6 +317,26 @@ pub fn clear(lab: &Lab, shape: Shape) -> anyhow::Result<()> {
     ";
     let august: &[&str] = if shape == Shape::Aug { &["--august"] } else { &[] };
     lab.vps().command(&[&["sh", "-ec", script, "sh"], august].concat()).run()
+}
+
+/// Puts `~/app` of the laptop in place as the app's own script of February does: sources copied by root with their owners
+/// of the laptop, some of them handed over, and the build made in place.
+pub fn deploy_by_old_script(lab: &Lab) -> anyhow::Result<()> {
+    let pack = "tar --exclude=./.git --exclude=./.env -C app -cf - . | base64";
+    let sources = lab.laptop().command(&["sh", "-ec", pack]).user(OPERATOR).read()?;
+    let script = "
+        cd /opt/universal_agent
+        base64 -d | tar -xf -
+        chown -R ua:ua .claude deployment scripts src web-ui webhook_transforms pyproject.toml uv.lock .gitignore
+        chown -R ua:ua Memory_System AGENT_RUN_WORKSPACES artifacts logs
+        runuser -u ua -- sh -ec 'uv sync --quiet; cd web-ui; npm install --silent; npm run --silent build'
+        install -m 0644 deployment/systemd/universal-agent-vp-worker@.service /etc/systemd/system/
+        systemctl daemon-reload
+        for vp in general coder; do systemctl enable --quiet universal-agent-vp-worker@vp.$vp.primary; done
+        systemctl restart universal-agent-gateway universal-agent-api universal-agent-webui universal-agent-telegram \
+            universal-agent-vp-worker@vp.general.primary universal-agent-vp-worker@vp.coder.primary
+    ";
+    lab.vps().command(&["sh", "-ec", script]).stdin(sources).timeout(Duration::from_mins(3)).run()
 }
 
 /// Copies the repository to `~/app` on the laptop, where only its owner may look into it (p14).
