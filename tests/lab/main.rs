@@ -7,6 +7,7 @@ mod acceptance;
 mod deploy_first;
 mod dist;
 mod faults;
+mod look;
 mod preflight;
 mod prober;
 mod runbooks;

@@ -6,12 +6,13 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
+use xtask::app::{self, Shape};
 use xtask::cache::Cache;
 use xtask::lab::{self, Equipment, Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
 use xtask::verify::{self, Matrix};
-use xtask::{app, bench, demo, dist, repo};
+use xtask::{bench, demo, dist, repo};
 
 /// The project's own chores.
 #[derive(Debug, Parser)]
@@ -179,10 +180,10 @@ fn run_lab(chore: LabChore, progress: &Progress) -> Result<ExitCode> {
             let copy = Utf8Path::from_path(work.path()).context("a temporary directory is text")?.join("app");
             match repo {
                 Some(repo) => repo::copy(&repo, &copy)?,
-                None => app::make_repo(&copy).map(drop)?,
+                None => app::make_repo(&copy, Shape::Feb).map(drop)?,
             }
             lab.equip(&equipment, progress)?;
-            app::clear(&lab)?;
+            app::clear(&lab, Shape::Feb)?;
             app::bring(&lab, &copy)?;
         }
         LabChore::Capture => Lab::up(progress)?.capture(progress)?,

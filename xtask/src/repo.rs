@@ -90,7 +90,7 @@ mod tests {
             let temp = tempfile::tempdir().unwrap();
             let dir = Utf8Path::from_path(temp.path()).unwrap().canonicalize_utf8().unwrap();
             let repo = dir.join("app");
-            make_repo(&repo).unwrap();
+            make_repo(&repo, crate::app::Shape::Feb).unwrap();
             Self { repo, dir, _temp: temp }
         }
 
