@@ -860,7 +860,7 @@ diagnose() {
         health) sort -u "$work"/failing.* ;;
     esac >"$work/failing"
     while IFS= read -r unit; do
-        said=$(journalctl --unit="$unit" --lines=12 --no-pager --output=cat)
+        said=$(unit_words "$unit" 12 cat)
         [ -z "$said" ] || printf '%s said last:\n%s\n' "$unit" "$said"
     done <"$work/failing"
 }

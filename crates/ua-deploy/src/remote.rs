@@ -71,6 +71,8 @@ const ACTIVATE: &str = concat!(
     "\n",
     include_str!("../../ua-common/remote/ledger.sh"),
     "\n",
+    include_str!("../../ua-common/remote/unit_log.sh"),
+    "\n",
     include_str!("../remote/prove.sh"),
     "\n",
     include_str!("../remote/record.sh"),

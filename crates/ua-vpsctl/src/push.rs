@@ -34,6 +34,8 @@ const PUSH: Script = Script {
         "\n",
         include_str!("../../ua-common/remote/ledger.sh"),
         "\n",
+        include_str!("../../ua-common/remote/unit_log.sh"),
+        "\n",
         include_str!("../remote/restarting.sh"),
         "\n",
         include_str!("../remote/push.sh")

@@ -28,7 +28,13 @@ const UNITS: Script = Script {
 };
 const RESTART: Script = Script {
     name: "restart",
-    text: concat!(include_str!("../remote/restarting.sh"), "\n", include_str!("../remote/restart.sh")),
+    text: concat!(
+        include_str!("../../ua-common/remote/unit_log.sh"),
+        "\n",
+        include_str!("../remote/restarting.sh"),
+        "\n",
+        include_str!("../remote/restart.sh")
+    ),
 };
 const LIMIT: Duration = Duration::from_secs(30);
 
