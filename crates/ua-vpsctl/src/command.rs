@@ -49,12 +49,12 @@ pub fn tool() -> Tool {
         .subcommand_required(true)
         .subcommand(verb(
             "status",
-            "How the app's units are, and what they run",
+            "How the app's units are, whether they answer, and what they run",
             "\
 Examples:
   ua-vpsctl status
   ua-vpsctl status gateway api --format tsv",
-            Records::<7>::args().into_iter().chain([unit().num_args(0..).help("Only these [default: all]")]),
+            Records::<8>::args().into_iter().chain([unit().num_args(0..).help("Only these [default: all]")]),
         ))
         .subcommand(verb(
             "push",
@@ -356,7 +356,8 @@ fn work(
             }
             report.data.insert("rows".to_owned(), records.rows.into_iter().map(|row| row.json).collect());
             let asked = chosen.iter().filter(|chosen| !chosen.if_there).count();
-            status::judge(&seen, asked, &profile, report);
+            let ready = context.settings.deploy_ready_timeout.0;
+            status::judge(&seen, asked, &profile, ready, report);
         }
         "restart" if matches.get_flag("dry-run") => {
             report.push(Check::pass(

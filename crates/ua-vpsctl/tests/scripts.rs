@@ -63,10 +63,74 @@ case $* in
     *property=EnvironmentFiles*)
         printf '%s (ignore_errors=yes)\n' "$ROOT/app/.env" "$ROOT/app/none.d/x y.env" "$ROOT/app/*.conf" /etc/passwd "$ROOT/app/link.env"
         ;;
+    *NextElapse*) cat "$ROOT/timers" ;;
     *property=ExecStart*) echo "{ path=$ROOT/app/watch.sh ; argv[]=$ROOT/app/watch.sh /etc/x ; ignore_errors=no }" ;;
     *) printf 'Id=a.service\nLoadState=loaded\nActiveState=active\nSubState=running\nMainPID=42\n' ;;
 esac
 "#;
+
+/// Timers as systemd 252 shows them: only after boot and elapsed, without the start that it counts from, running, with a date
+/// in the past, with one to come, and after boot and not yet elapsed.
+const TIMERS: &str = "\
+Unit=a-boot.service
+TimersMonotonic={ OnBootUSec=1s ; next_elapse=8min 26.582104s }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=infinity
+Id=a-boot.timer
+ActiveState=active
+SubState=elapsed
+
+Unit=a-lost.service
+TimersMonotonic={ OnUnitActiveUSec=5min ; next_elapse=0 }
+TimersMonotonic={ OnBootUSec=1s ; next_elapse=8min 26.582104s }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=infinity
+Id=a-lost.timer
+ActiveState=active
+SubState=elapsed
+
+Unit=a-busy.service
+TimersMonotonic={ OnUnitInactiveUSec=5s ; next_elapse=0 }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=infinity
+Id=a-busy.timer
+ActiveState=active
+SubState=running
+
+Unit=a-past.service
+TimersCalendar={ OnCalendar=2020-01-01 00:00:00 ; next_elapse=(null) }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=infinity
+Id=a-past.timer
+ActiveState=active
+SubState=elapsed
+
+Unit=a-minute.service
+TimersCalendar={ OnCalendar=*-*-* *:*:00 ; next_elapse=Sun 2026-11-29 18:21:00 UTC }
+NextElapseUSecRealtime=Sun 2026-11-29 18:21:00 UTC
+NextElapseUSecMonotonic=0
+Id=a-minute.timer
+ActiveState=active
+SubState=waiting
+
+Unit=a-hour.service
+TimersMonotonic={ OnBootUSec=1h ; next_elapse=1h 8min 25.582104s }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=1h 8min 25.582104s
+Id=a-hour.timer
+ActiveState=active
+SubState=waiting
+";
+
+/// Sockets as `ss -Hltnp` lists them, the last one of another network namespace's program.
+const SOCKETS: &str = "\
+LISTEN 0      128       0.0.0.0:22    0.0.0.0:* users:((\"sshd\",pid=72,fd=5))
+LISTEN 0      4096   100.64.0.2:8080  0.0.0.0:* users:((\"tailscaled\",pid=59,fd=23))
+LISTEN 0      511    10.99.0.12:443   0.0.0.0:* users:((\"nginx\",pid=224,fd=13),(\"nginx\",pid=223,fd=13))
+LISTEN 0      511       0.0.0.0:8080  0.0.0.0:* users:((\"nginx\",pid=431,fd=6),(\"nginx\",pid=430,fd=6))
+LISTEN 0      128          [::]:22       [::]:* users:((\"sshd\",pid=72,fd=6))
+LISTEN 0      511             *:9000        *:*
+";
 
 /// systemd, as far as a restart asks it: `units/NAME` holds LOAD ACTIVE INVOCATION START of a unit that there is. One whose
 /// name begins with `bad` does not come up. What lay where when it was asked to restart is written down.
@@ -449,6 +513,9 @@ fn a_dry_run_only_looks() {
 fn p65_the_doctor_tells_names_and_never_values() {
     let vps = Vps::new();
     vps.program("systemctl", SYSTEMCTL);
+    vps.write("timers", TIMERS);
+    vps.program("ss", &format!("#!/bin/sh\ncat <<'X'\n{SOCKETS}X\n"));
+    vps.program("curl", "#!/bin/sh\nprintf 503\n");
     vps.program("runuser", "#!/bin/sh\nshift 3\nexec \"$@\"\n");
     vps.program(
         "tailscale",
@@ -471,7 +538,12 @@ fn p65_the_doctor_tells_names_and_never_values() {
         let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
         let output = Command::new("sh")
             .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "B C", "A=db,again", "watch.timer"])
-            .args(["x/csi.env\nx/none.env\nlinked/csi.env\n", "a.service"])
+            .args([
+                "x/csi.env\nx/none.env\nlinked/csi.env\n",
+                "gateway\thttp://127.0.0.1:1/x\n",
+                "a-*.timer",
+                "a.service",
+            ])
             .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
             .env("ROOT", vps.root.path())
             .output()
@@ -500,6 +572,14 @@ fn p65_the_doctor_tells_names_and_never_values() {
         format!("rootreads\t{}\t{user}", vps.app("b c.conf").display()),
         "rootreads\t/etc/passwd\t".to_owned(),
         "history\t{\"id\":\"r1\"}".to_owned(),
+        "health\tgateway\t503\t0".to_owned(),
+        "timer\ta-boot.timer\tactive\telapsed\tnone\tonce\ta-boot.service".to_owned(),
+        "timer\ta-lost.timer\tactive\telapsed\tnone\trepeats\ta-lost.service".to_owned(),
+        "timer\ta-busy.timer\tactive\trunning\tnone\trepeats\ta-busy.service".to_owned(),
+        "timer\ta-past.timer\tactive\telapsed\tnone\tdates\ta-past.service".to_owned(),
+        "timer\ta-minute.timer\tactive\twaiting\tnext\tdates\ta-minute.service".to_owned(),
+        "timer\ta-hour.timer\tactive\twaiting\tnext\tonce\ta-hour.service".to_owned(),
+        "listeners\t22 sshd\t8080 nginx\t9000 ?".to_owned(),
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
     }
@@ -568,7 +648,7 @@ fn an_optional_unit_is_seen_only_where_it_is() {
     vps.units(&[("a.service", "loaded active"), ("off.service", "loaded inactive")]);
     let state = vps.path("state").display().to_string();
     let seen = |units: &[&str]| {
-        let output = vps.sh(UNITS, &[&[state.as_str()], units].concat());
+        let output = vps.sh(UNITS, &[&[state.as_str(), ""], units].concat());
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
         let lines = lines(&output);
         lines
@@ -586,7 +666,7 @@ fn units_of_an_old_systemd_are_told_and_that_it_is_one() {
     let vps = Vps::new();
     vps.units(&[("a.service", "loaded active")]);
     let state = vps.path("state").display().to_string();
-    let seen = || lines(&vps.sh(UNITS, &[&state, "a.service"])).join("\n");
+    let seen = || lines(&vps.sh(UNITS, &[&state, "", "a.service"])).join("\n");
     let exact = seen();
     assert!(exact.starts_with("unit\ta.service\tloaded\tactive\t"), "{exact}");
     assert!(exact.ends_with("\t42\tSat 2026-02-21 10:15:00.123456 UTC"), "{exact}");
@@ -604,7 +684,7 @@ fn what_the_releases_say_of_the_units_is_told_with_its_times() {
     vps.units(&[("a.service", "loaded active")]);
     let state = vps.path("state").display().to_string();
     let seen = || {
-        let output = vps.sh(UNITS, &[&state, "a.service"]);
+        let output = vps.sh(UNITS, &[&state, "", "a.service"]);
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
         lines(&output)
     };
@@ -1176,4 +1256,27 @@ fn log_path_is_told_with_its_specifiers() {
     assert_eq!(told("a.service", drop_ins), file("/var/log/second"));
     assert_eq!(told("a.service", "[Service]\nStandardOutput=journal\n"), (0, String::new()));
     assert_eq!(told("a.service", "[Service]\nStandardOutput=file:/x-%b\n"), (1, String::new()));
+}
+
+#[test]
+fn health_of_all_units_is_asked_at_once() {
+    let vps = Vps::new();
+    vps.units(&[("a.service", "loaded active")]);
+    let curl = "#!/bin/sh\nfor url in \"$@\"; do :; done\ncase $url in
+        */hangs) sleep 1 && printf 000 && exit 28 ;;
+        *) printf 200 ;;
+        esac\n";
+    vps.program("curl", curl);
+    let state = vps.path("state").display().to_string();
+    let urls = (0..8).map(|n| format!("h{n}\thttp://127.0.0.1:1/hangs\n")).collect::<String>();
+    let start = std::time::Instant::now();
+    let output = vps.sh(UNITS, &[&state, &format!("{urls}well\thttp://127.0.0.1:1/well\n"), "a.service"]);
+    assert!(start.elapsed().as_secs() < 6, "{:?}", start.elapsed());
+    let lines = lines(&output);
+    let of = |line: &str| lines.iter().filter(|it| *it == line).count();
+    assert_eq!((of("health\twell\t200\t0"), of("health\th7\t000\t28"), lines.len()), (1, 1, 10), "{lines:?}");
+    // Without curl that is what is told.
+    vps.program("curl", "#!/bin/sh\nexit 127\n");
+    let output = vps.sh(UNITS, &[&state, "well\thttp://127.0.0.1:1/well\n", "a.service"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("health\twell\t\t127\n"), "{output:?}");
 }
