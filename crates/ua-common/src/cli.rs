@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, ColorChoice, Command};
 use crate::error::Failure;
 use crate::exit::Exit;
 use crate::output::{Color, Format, Printer};
+use crate::profile::Profile;
 use crate::report::{Check, Lane, Report};
 use crate::settings::{Layer, Settings, Surroundings, table};
 use crate::subject::Subject;
@@ -71,6 +72,8 @@ pub struct Tool {
     pub on_failure: fn(&[OsString], Option<&str>) -> Option<String>,
     /// What the data of every report of this tool says is so.
     pub marks: &'static [&'static str],
+    /// Do its settings take defaults from the app's profile?
+    pub suited: bool,
     /// The work.
     pub run: fn(&ArgMatches, &Context) -> anyhow::Result<Exit>,
 }
@@ -91,6 +94,7 @@ impl Tool {
             layer: |_| Layer::new(),
             on_failure: |_, _| None,
             marks: &[],
+            suited: false,
             run,
         }
     }
@@ -181,7 +185,10 @@ fn run(mut tool: Tool, argv: Vec<OsString>) -> ExitCode {
         })?;
         let mut typed = table::typed(&matches);
         typed.extend((tool.layer)(&matches));
-        let settings = Settings::load(typed, &around)?;
+        let mut settings = Settings::load(typed, &around)?;
+        if tool.suited {
+            Profile::load(&settings)?.suit(&mut settings);
+        }
         let out = out.about(Subject::of(&settings));
         Ok(Context { settings, around, out, passed: OnceLock::new() })
     };

@@ -406,7 +406,7 @@ fn replacement(target: &Sourced<RemoteHost>, name: Option<&str>) -> String {
         Origin::Project(path, line) | Origin::User(path, line) => {
             format!("ua-preflight {right}  # then write it to {}:{line}", path.display())
         }
-        Origin::Default => format!("export UA_VPS_HOST={right}"),
+        Origin::Profile(_) | Origin::Default => format!("export UA_VPS_HOST={right}"),
     }
 }
 

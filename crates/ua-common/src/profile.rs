@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::Fact;
 use crate::exit::Exit;
-use crate::settings::Settings;
-use crate::settings::value::{Base, StatusSet, Value as _};
-use serde::Deserialize;
+use crate::settings::value::{AppProfile, Base, StatusSet, Target, UrlPath, Value as _};
+use crate::settings::{Origin, Settings, Sourced};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 
 use crate::glob::{self, Pattern};
 
-const BUILT_IN: &str = include_str!("../profiles/universal-agent.toml");
-const BUILT_IN_NAME: &str = "universal-agent.toml (built in)";
+/// The profiles that every tool has with it, by name; the first one is the default.
+pub const BUILT_IN: &[(&str, &str)] = &[
+    ("universal-agent", include_str!("../profiles/universal-agent.toml")),
+    ("universal-agent-2026-08", include_str!("../profiles/universal-agent-2026-08.toml")),
+];
 
 /// The whole profile.
 #[derive(Clone, Debug, Deserialize)]
@@ -42,7 +47,10 @@ pub struct Profile {
     #[serde(default)]
     pub versions: Vec<Version>,
     /// Rows of the workers; a profile without workers has none.
-    pub sessions: Option<Sessions>,
+    pub workers: Option<Workers>,
+    /// Settings of staging that suit this app, where the operator gives none.
+    #[serde(default)]
+    pub staging: Staging,
 }
 
 /// `[owner]`
@@ -161,6 +169,8 @@ pub struct Step {
 pub struct Units {
     /// How long one process has to live to count.
     pub stable_seconds: u32,
+    /// How long a unit may take to come up; `deploy.ready_timeout` without it.
+    pub start_within: Option<Limit>,
     /// Names, with or without `.service`.
     pub names: Vec<Word>,
     /// The same for what a VPS may lack, or have stopped.
@@ -169,6 +179,9 @@ pub struct Units {
     /// What has to change for which of them to be restarted.
     #[serde(default)]
     pub restart: Vec<Restart>,
+    /// Paths that no process reads when it starts: their change restarts nothing.
+    #[serde(default)]
+    pub unread: Vec<Pattern>,
     /// Unit files of the commit.
     #[serde(default)]
     pub templates: Vec<RelativePath>,
@@ -199,6 +212,10 @@ pub struct Health {
     pub url: LocalUrl,
     /// Healthy answers.
     pub status: Statuses,
+    /// One of `units.names`: the one that answers.
+    pub unit: Option<Word>,
+    /// How long it may take to answer after a restart; `deploy.ready_timeout` without it.
+    pub within: Option<Limit>,
 }
 
 /// `[[versions]]`
@@ -213,40 +230,80 @@ pub struct Version {
     pub field: Name,
     /// One of `units.names`: the one that answers.
     pub unit: Word,
+    /// An endpoint that need not tell the commit.
+    #[serde(default)]
+    pub optional: bool,
 }
 
-/// `[sessions]`
+/// `[workers]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sessions {
+pub struct Workers {
     /// SQLite file.
     pub database: RelativePath,
     /// Key of `.env` that names another one.
     pub database_key: Option<Name>,
-    /// Table.
+    /// Ids of the sessions that must be ready.
+    pub ids: Vec<Word>,
+    /// How the unit of an id begins; the rest is the id.
+    pub unit: Word,
+    /// Table with a row for each worker.
+    pub sessions: SessionTable,
+    /// Table with a row for each mission; without it no worker is ever busy.
+    pub missions: Option<MissionTable>,
+}
+
+/// `[workers.sessions]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionTable {
+    /// Its name.
     pub table: Name,
     /// Column of the id.
     pub id: Name,
     /// Column of the status.
     pub status: Name,
+    /// Column of a name that each process of the worker makes anew and writes when it starts.
+    pub owner: Name,
     /// Statuses that count as ready.
     pub ready: Vec<Word>,
-    /// Statuses of a worker that a restart would interrupt.
-    #[serde(default)]
-    pub busy: Vec<Word>,
-    /// Column of the time of the last sign of life.
-    pub fresh: Option<Name>,
-    /// Ids that must be ready.
-    pub ids: Vec<Word>,
-    /// How the unit of an id begins; the rest is the id.
-    pub unit: Word,
 }
 
-impl Sessions {
+/// `[workers.missions]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MissionTable {
+    /// Its name.
+    pub table: Name,
+    /// Column of the id.
+    pub id: Name,
+    /// Column of the status.
+    pub status: Name,
+    /// Column of the worker that has it: what `owner` of a session says.
+    pub worker: Name,
+    /// Statuses of a mission that a restart of its worker would kill.
+    pub busy: Vec<Word>,
+}
+
+impl Workers {
     /// The unit that keeps the row of an id.
     pub fn unit_of(&self, id: &str) -> String {
         full(&format!("{}{id}", &*self.unit))
     }
+}
+
+/// `[staging]`: defaults for the settings of the same names.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Staging {
+    /// `staging.ui_target`
+    pub ui_target: Option<LocalUrl>,
+    /// `staging.api_target`
+    pub api_target: Option<LocalUrl>,
+    /// `staging.ui_health_path`
+    pub ui_health_path: Option<PathOfUrl>,
+    /// `staging.api_health_path`
+    pub api_health_path: Option<PathOfUrl>,
 }
 
 /// A unit's whole name.
@@ -323,10 +380,81 @@ checked! {
         ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"].iter().any(|start| text.starts_with(start))
             && text.bytes().all(|byte| byte.is_ascii_graphic())
     };
+    /// What is asked of a server.
+    PathOfUrl: "a path such as /api/health", |text| {
+        UrlPath::parse_text(text, &Base { dir: Path::new("/"), home: None }).is_ok()
+    };
     /// HTTP statuses.
     Statuses: "HTTP statuses such as 200,3xx", |text| {
         StatusSet::parse_text(text, &Base { dir: Path::new("/"), home: None }).is_ok()
     };
+}
+
+/// Duration that limits something: whole seconds from 1 s to 24 h, written as `15m` or as a number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limit(Duration);
+
+impl Limit {
+    const TAKES: &str = "a duration of whole seconds from 1s to 24h, such as 90s, 15m or 2h";
+    const MAX: Duration = Duration::from_hours(24);
+
+    /// Returns the limit in seconds.
+    pub fn seconds(self) -> u64 {
+        self.0.as_secs()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let base = Base { dir: Path::new("/"), home: None };
+        let limit = Duration::parse_text(text, &base).ok()?;
+        let whole = limit.subsec_nanos() == 0 && !limit.is_zero() && limit <= Self::MAX;
+        whole.then_some(Self(limit))
+    }
+}
+
+impl TryFrom<&str> for Limit {
+    type Error = String;
+
+    fn try_from(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| format!("`{}` is not {}", text.escape_debug(), Self::TAKES))
+    }
+}
+
+impl From<Limit> for Duration {
+    fn from(limit: Limit) -> Self {
+        limit.0
+    }
+}
+
+impl std::fmt::Display for Limit {
+    /// Writes the limit as a profile may have it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.show())
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LimitVisitor)
+    }
+}
+
+/// Reads a limit from a string or an integer; an untagged enum would lose the reason of a refusal.
+struct LimitVisitor;
+
+impl Visitor<'_> for LimitVisitor {
+    type Value = Limit;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(Limit::TAKES)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Limit, E> {
+        Limit::try_from(text).map_err(E::custom)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Limit, E> {
+        self.visit_str(&seconds.to_string())
+    }
 }
 
 /// Why the profile cannot be used.
@@ -359,11 +487,11 @@ impl Fact for ProfileError {
 }
 
 impl Profile {
-    /// The profile of the settings.
+    /// Reads the profile of the settings.
     pub fn load(settings: &Settings) -> Result<Self, ProfileError> {
         match &settings.deploy_profile.value {
-            None => Self::built_in(),
-            Some(path) => {
+            AppProfile::BuiltIn(name) => Self::named(name),
+            AppProfile::File(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| ProfileError::Unreadable { path: path.clone(), source })?;
                 Self::parse(&text, &path.display().to_string())
@@ -371,9 +499,32 @@ impl Profile {
         }
     }
 
-    /// The one for Universal Agent.
+    /// Reads the default profile, the one for Universal Agent as of February 2026.
     pub fn built_in() -> Result<Self, ProfileError> {
-        Self::parse(BUILT_IN, BUILT_IN_NAME)
+        Self::named(BUILT_IN[0].0)
+    }
+
+    /// Reads a built-in profile by its name.
+    pub fn named(name: &str) -> Result<Self, ProfileError> {
+        let text = BUILT_IN.iter().find(|(known, _)| *known == name).map_or("", |(_, text)| text);
+        Self::parse(text, &format!("{name}.toml (built in)"))
+    }
+
+    /// Gives settings of staging that the operator left at their defaults the values that suit the app.
+    pub fn suit(&self, settings: &mut Settings) {
+        fn fill<T>(setting: &mut Sourced<T>, value: Option<T>, origin: &Origin) {
+            if let (Origin::Default, Some(value)) = (&setting.origin, value) {
+                *setting = Sourced { value, origin: origin.clone() };
+            }
+        }
+        let origin = Origin::Profile(settings.deploy_profile.value.show());
+        let target = |url: &Option<LocalUrl>| url.as_ref().map(|url| Target(url.to_string()));
+        let path = |path: &Option<PathOfUrl>| path.as_ref().map(|path| UrlPath(path.to_string()));
+        let wanted = &self.staging;
+        fill(&mut settings.staging_ui_target, target(&wanted.ui_target), &origin);
+        fill(&mut settings.staging_api_target, target(&wanted.api_target), &origin);
+        fill(&mut settings.staging_ui_health_path, path(&wanted.ui_health_path), &origin);
+        fill(&mut settings.staging_api_health_path, path(&wanted.api_health_path), &origin);
     }
 
     fn parse(text: &str, file: &str) -> Result<Self, ProfileError> {
@@ -397,7 +548,7 @@ impl Profile {
         }
         let unit_error = |unit: &str, why: &str| {
             let named = unit.trim_end_matches(".service");
-            let place = text.rfind(named).unwrap_or_else(|| at("[sessions]"));
+            let place = text.rfind(named).unwrap_or_else(|| at("[workers]"));
             Err(syntax(place, format!("`{named}` {why}")))
         };
         let (units, all) = (profile.units(), profile.all_units());
@@ -409,8 +560,9 @@ impl Profile {
             return unit_error(&unknown, "is not one of `units.names` or `units.optional`");
         }
         // What a deploy asks has to answer on every VPS.
-        let asked = profile.versions.iter().map(|it| full(&it.unit));
-        let workers = profile.sessions.iter().flat_map(|it| it.ids.iter().map(|id| it.unit_of(id)));
+        let answering = profile.health.iter().filter_map(|it| it.unit.as_ref());
+        let asked = profile.versions.iter().map(|it| &it.unit).chain(answering).map(|unit| full(unit));
+        let workers = profile.workers.iter().flat_map(|it| it.ids.iter().map(|id| it.unit_of(id)));
         if let Some(unknown) = asked.chain(workers).find(|unit| !units.contains(unit)) {
             return unit_error(&unknown, "is not one of `units.names`");
         }
@@ -459,11 +611,19 @@ impl Profile {
         self.units.optional = rest;
     }
 
-    /// Is a change of `path` a reason to restart `unit`? For a unit that no group names everything is.
+    /// Is a change of `path` a reason to restart `unit`? A path that no group names is one for every unit, and every
+    /// path is one for a unit that no group names, unless the profile says that no process reads it.
     pub fn restarts(&self, unit: &str, path: &str) -> bool {
         let mut groups =
             self.units.restart.iter().filter(|it| it.units.iter().any(|name| full(name) == unit)).peekable();
-        groups.peek().is_none() || groups.any(|it| glob::any(&it.paths, path) && !glob::any(&it.except, path))
+        let unknown = groups.peek().is_none() || !self.names(path);
+        (unknown && !glob::any(&self.units.unread, path))
+            || groups.any(|it| glob::any(&it.paths, path) && !glob::any(&it.except, path))
+    }
+
+    /// Does a group of `units.restart` name `path`?
+    pub fn names(&self, path: &str) -> bool {
+        self.units.restart.iter().any(|it| glob::any(&it.paths, path))
     }
 
     /// Where a template of the commit is installed: its own name.
@@ -492,7 +652,7 @@ impl Profile {
         if !self.health.is_empty() || !self.versions.is_empty() {
             tools.push("curl");
         }
-        if self.sessions.is_some() || !self.versions.is_empty() {
+        if self.workers.is_some() || !self.versions.is_empty() {
             tools.push("sqlite3");
         }
         tools
@@ -503,9 +663,11 @@ impl Profile {
 mod tests {
     use super::*;
 
+    const FEB: &str = BUILT_IN[0].1;
+
     #[test]
     fn the_built_in_one_is_whole() {
-        let profile = Profile::parse(BUILT_IN, BUILT_IN_NAME).unwrap();
+        let profile = Profile::parse(FEB, "p.toml").unwrap();
         assert_eq!(profile.programs(), ["node", "npm", "uv"]);
         assert!(profile.brought_along("universal-agent-vp-worker@vp.coder.primary.service"));
         assert!(!profile.brought_along("universal-agent-api.service"));
@@ -518,9 +680,9 @@ mod tests {
     #[test]
     fn a_mistake_is_named_with_its_line() {
         let wrong = |from: &str, to: &str| {
-            Profile::parse(&BUILT_IN.replacen(from, to, 1), "p.toml").unwrap_err().to_string()
+            Profile::parse(&FEB.replacen(from, to, 1), "p.toml").unwrap_err().to_string()
         };
-        let line = |of: &str| BUILT_IN.lines().position(|line| line.starts_with(of)).unwrap() + 1;
+        let line = |of: &str| FEB.lines().position(|line| line.starts_with(of)).unwrap() + 1;
         let said = wrong("stable_seconds", "stable_second");
         assert!(
             said.starts_with(&format!("p.toml:{}: unknown field `stable_second`", line("stable_seconds"))),
@@ -557,6 +719,36 @@ mod tests {
     }
 
     #[test]
+    fn limit_in_profile_is_read_or_refused() {
+        #[derive(Debug, Deserialize)]
+        struct Doc {
+            within: Limit,
+        }
+        let read = |value: &str| {
+            let doc = toml::from_str::<Doc>(&format!("within = {value}"));
+            doc.map(|doc| doc.within).map_err(|error| (error.span().unwrap().start, error.to_string()))
+        };
+        for (value, seconds, shown) in [
+            ("\"90s\"", 90, "90s"),
+            ("\"15m\"", 900, "15m"),
+            ("\"2h\"", 7200, "2h"),
+            ("\"24h\"", 86_400, "1d"),
+            ("600", 600, "10m"),
+            ("\"600\"", 600, "10m"),
+        ] {
+            let limit = read(value).unwrap();
+            assert_eq!((limit.seconds(), limit.to_string().as_str()), (seconds, shown), "{value}");
+        }
+        let refused =
+            ["0", "-5", "\"0s\"", "\"1.5s\"", "\"500ms\"", "\"25h\"", "86401", "\"15 m\"", "\"off\"", "true"];
+        for value in refused {
+            let (at, why) = read(value).unwrap_err();
+            assert_eq!(at, "within = ".len(), "{value}");
+            assert!(why.contains("a duration of whole seconds from 1s to 24h"), "{value}: {why}");
+        }
+    }
+
+    #[test]
     fn an_optional_unit_that_runs_is_a_unit_like_the_others() {
         let mut profile = Profile::built_in().unwrap();
         let csi = "csi-ingester.service".to_owned();
@@ -574,7 +766,7 @@ mod tests {
 
     #[test]
     fn what_is_named_as_a_secret_is_one_whatever_the_patterns_say() {
-        let text = BUILT_IN.replace("    \"**/*.env\",\n", "").replace(
+        let text = FEB.replace("    \"**/*.env\",\n", "").replace(
             "file = \"CSI_Ingester/development/deployment/systemd/csi-ingester.env\"",
             "file = \"x/y.env\"",
         );
@@ -587,15 +779,66 @@ mod tests {
         let profile = Profile::built_in().unwrap();
         assert_eq!(profile.short("universal-agent-gateway.service"), Some("gateway"));
         assert_eq!(profile.short("universal-agent-vp-worker@vp.coder.primary"), Some("vp.coder.primary"));
-        let twins = BUILT_IN.replace("universal-agent-telegram", "other-gateway");
+        let twins = FEB.replace("universal-agent-telegram", "other-gateway");
         let twins = Profile::parse(&twins, "p.toml").unwrap();
         assert_eq!(twins.short("universal-agent-gateway"), None);
     }
 
     #[test]
     fn workers_are_optional() {
-        let end = BUILT_IN.find("# Rows that the workers").unwrap();
-        let profile = Profile::parse(&BUILT_IN[..end], "p.toml").unwrap();
-        assert!(profile.sessions.is_none());
+        let end = FEB.find("# Rows that the workers").unwrap();
+        let profile = Profile::parse(&FEB[..end], "p.toml").unwrap();
+        assert!(profile.workers.is_none());
+    }
+
+    #[test]
+    fn built_in_profiles_parse_and_are_found_by_name() {
+        let base = Base { dir: Path::new("/etc"), home: None };
+        for (name, _) in BUILT_IN {
+            Profile::named(name).unwrap();
+            assert_eq!(AppProfile::parse_text(name, &base).unwrap(), AppProfile::BuiltIn(name));
+        }
+        let file = AppProfile::parse_text("app.toml", &base).unwrap();
+        assert_eq!(file, AppProfile::File(PathBuf::from("/etc/app.toml")));
+    }
+
+    #[test]
+    fn path_that_no_group_names_is_for_every_unit() {
+        let profile = Profile::built_in().unwrap();
+        let (webui, worker) =
+            ("universal-agent-webui.service", "universal-agent-vp-worker@vp.coder.primary.service");
+        for (path, for_webui, for_worker) in [
+            ("src/universal_agent/api.py", false, true),
+            ("web-ui/app/page.tsx", true, false),
+            ("scripts/start_vp_worker.sh", false, true),
+            ("prompts/system.txt", true, true),
+            ("docs/a.md", false, false),
+            ("scripts/other.sh", false, false),
+        ] {
+            let read = (profile.restarts(webui, path), profile.restarts(worker, path));
+            assert_eq!(read, (for_webui, for_worker), "{path}");
+        }
+    }
+
+    #[test]
+    fn profile_suits_settings_left_at_default() {
+        let around = crate::settings::Surroundings {
+            cwd: "/".into(),
+            home: Some("/nowhere".into()),
+            config_home: None,
+            env: BTreeMap::new(),
+            uid: 0,
+        };
+        let mut typed = crate::settings::Layer::new();
+        let flag = Origin::Flag("--ui-health-path".to_owned());
+        typed.insert("staging.ui_health_path", (crate::settings::Raw::Text("/own".to_owned()), flag));
+        let mut settings = Settings::resolve(&[typed], &around).unwrap();
+        let named = Profile::named("universal-agent-2026-08").unwrap();
+        settings.deploy_profile.value = AppProfile::BuiltIn("universal-agent-2026-08");
+        named.suit(&mut settings);
+        assert_eq!(settings.staging_api_target.0, "http://127.0.0.1:8002");
+        assert_eq!(settings.staging_api_target.origin.to_string(), "profile universal-agent-2026-08");
+        assert_eq!(settings.staging_ui_health_path.0, "/own");
+        assert_eq!(settings.staging_ui_target.origin, Origin::Default);
     }
 }

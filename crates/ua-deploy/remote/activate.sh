@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2034,SC2154
+# shellcheck shell=sh disable=SC2030,SC2031,SC2034,SC2154
 # Puts an uploaded release in place and proves that it runs, or puts back what was there before. Runs as root in a
 # transient unit, from a copy that only root can write.
 # usage: activate STATE ID {forward|restore|expire|recover}
@@ -12,6 +12,7 @@
 #   failed/      what a release that was taken back had written
 #   running      UNIT<TAB>COMMITS that are the same for it, the one it was started from first; running.before
 #   upon         the release that served before, if that is known
+#   wrong.before KEY of what was not right before anything was changed: no reason to call the way back a failure
 #   pushed       the last push before the switch: it and those before it are settled while this release serves
 #   env          digests of the keys of `.env` as the units were started with them
 #   deadline     when it is taken back unless it is confirmed, in seconds of the epoch
@@ -71,20 +72,30 @@ forward() {
     drain
     begin switch 'switching'
     access >"$work/access" &
+    was_wrong &
     hold_watchdog
     look
     wait
     switch
     begin restart 'restarting'
-    restart || undo 'systemd would not restart the units'
+    restart
+    case $? in
+        0) ;;
+        3) undo "still busy after $(order drain_timeout) s: $(cut -f 3 "$work/busy" | joined)" ;;
+        *) undo 'systemd would not restart the units' ;;
+    esac
     begin units 'waiting for the units'
     await_units || undo "these units did not come up: $(not_ready)$(why_not_longer)"
     strangers >"$work/strangers"
-    [ ! -s "$work/strangers" ] || undo "not started from what was put in place: $(some "$work/strangers")"
+    [ ! -s "$work/strangers" ] || undo "not this release: $(some "$work/strangers")"
     pass units "$(units_said)"
+    [ ! -s "$work/left_over" ] || warn units.left_over "still there from before the restart: $(some "$work/left_over")"
     begin health 'asking for health, versions and sessions'
+    excuse
     prove || undo "not right on the VPS: $(joined <"$work/wrong")"
     pass health "$(joined <"$work/right")"
+    [ ! -s "$work/excuse" ] || warn health "as before this deploy, which did not restart it: $(joined <"$work/excuse")"
+    [ ! -s "$work/other.versions" ] || warn versions "$(joined <"$work/other.versions")"
     wait
     : >"$release/served"
     arm || undo 'the way back could not be scheduled'
@@ -432,6 +443,32 @@ snapshot() {
     [ "$(count "$release/paths")" -eq "$(count "$1")" ]
 }
 
+# What is not right before anything is changed, as the release before was told to prove it.
+was_wrong() (
+    lists=$work running=$release/running.before
+    old=$state/releases/$(cat "$release/upon")/orders
+    [ ! -f "$old" ] || ordered=$old
+    work=$lists/before
+    mkdir -p "$work" && read_orders || exit 1
+    # Every row may be of any process.
+    : >"$work/restart"
+    prove_once
+    cut -f 1 "$work/found" >"$release/wrong.before"
+)
+
+# What was wrong before and belongs to a unit that is not restarted is not this release's fault.
+excuse() {
+    : >"$work/excused"
+    [ -s "$release/wrong.before" ] || return 0
+    prove_once || :
+    awk -F '\t' '
+        FILENAME == ARGV[1] { before[$1] = 1; next }
+        FILENAME == ARGV[2] { restarted[$1] = 1; next }
+        ($1 in before) && $3 != "-" && !($3 in restarted) { print $1 }
+    ' "$release/wrong.before" "$work/restart" "$work/found" >"$work/excused.new"
+    mv "$work/excused.new" "$work/excused"
+}
+
 # Decides path by path, from what is there now.
 look() {
     cut -f 3 "$release/manifest" "$work/previous" | sort -u >"$release/paths"
@@ -474,6 +511,7 @@ look() {
         { print $3 >left }
     ' "$work/previous" "$release/manifest" "$release/before" >"$work/gone"
     # Was anything running that could serve again?
+    cut -d ' ' -f 1 /proc/uptime >"$release/up"
     unit_states >"$release/states"
     [ "$(awk -F '\t' '$2 == "active"' "$release/states" | wc -l)" -eq 0 ] || : >"$release/was_serving"
     awk -F '\t' 'FILENAME == ARGV[1] { restarted[$1] = 1; next } !($1 in restarted) && $2 != "active" { print $1 " is " $2 }' \
@@ -663,7 +701,7 @@ install_templates() {
 
 # ---- restarting and proving
 
-# Says nothing where it succeeds; the caller knows what a failure means.
+# Says nothing where it succeeds; the caller knows what a failure means: 1 of systemd, 3 of workers that stay busy.
 restart() {
     [ ! -s "$backup/installed" ] || systemctl daemon-reload || return 1
     [ "$(xargs -r systemctl is-enabled <"$work/enable" 2>/dev/null | grep -cx enabled)" -eq "$(count "$work/enable")" ] ||
@@ -671,12 +709,76 @@ restart() {
     note_what_runs || return 1
     unit_states >"$work/states.restart"
     up=$(cut -d ' ' -f 1 /proc/uptime)
-    since=$(date -u +%Y-%m-%dT%H:%M:%S.%3N)
     [ -s "$work/restart" ] || return 0
+    workers
+    : >"$work/owners"
+    [ ! -s "$work/session" ] || [ ! -e "$database" ] || query "$session_rows" >"$work/owners" || : >"$work/owners"
     # A unit that crashed too often is otherwise refused.
     xargs systemctl reset-failed <"$work/restart" 2>/dev/null || :
-    xargs systemctl restart --no-block <"$work/restart"
+    # Workers come last: one of them may have begun a mission meanwhile.
+    cut -f 2 "$work/session" >"$work/worker"
+    grep -vxF -f "$work/worker" "$work/restart" >"$work/at_once" || :
+    grep -xF -f "$work/worker" "$work/restart" >"$work/in_turn" || :
+    [ ! -s "$work/at_once" ] || xargs systemctl restart --no-block <"$work/at_once" || return 1
+    restart_workers
 }
+
+# Restarts each worker once it has no mission. Until its process is gone it cannot claim one.
+restart_workers() {
+    [ -s "$work/in_turn" ] || return 0
+    patience=$(order drain_timeout)
+    end=$(($(uptime_s) + ${patience:-0})) told=''
+    while :; do
+        if [ "${patience:-0}" -eq 0 ]; then
+            : >"$work/busy"
+        else
+            find_busy "$work/in_turn" hold_claims
+        fi
+        if [ -s "$work/busy" ] && [ "$(uptime_s)" -ge "$end" ]; then
+            let_go
+            busy=$(cut -f 3 "$work/busy" | joined)
+            if [ "$step" != restore ]; then
+                # They go on with what they were started with.
+                grep -vxF -f "$work/in_turn" "$work/restart" >"$work/restart.new"
+                mv "$work/restart.new" "$work/restart"
+                return 3
+            fi
+            warn drain "restarted in the middle of something, after $patience s: $busy"
+            : >"$work/busy"
+        fi
+        cut -f 2 "$work/busy" >"$work/keep"
+        grep -vxF -f "$work/keep" "$work/in_turn" >"$work/free" || :
+        if [ -s "$work/free" ]; then
+            xargs systemctl restart --no-block <"$work/free" || { let_go && return 1; }
+            gone "$work/free"
+        fi
+        let_go
+        mv "$work/keep" "$work/in_turn"
+        [ -s "$work/in_turn" ] || return 0
+        busy=$(cut -f 3 "$work/busy" | joined)
+        [ "$busy" = "$told" ] || echo "== waiting for $busy"
+        told=$busy
+        sleep 0.5
+    done
+}
+
+# Waits until the processes that the units in FILE had before their restart are gone, but no longer than 3 s: one that is
+# on its way out may want to write as well.
+gone() {
+    awk -F '\t' 'FILENAME == ARGV[1] { unit[$1] = 1; next } ($1 in unit) && $4 > 0 { print $4 }' \
+        "$1" "$work/states.restart" >"$work/leaving"
+    tries=30
+    while [ "$tries" -gt 0 ]; do
+        here=''
+        while IFS= read -r pid; do [ ! -e "/proc/$pid" ] || here=yes; done <"$work/leaving"
+        [ -n "$here" ] || return 0
+        tries=$((tries - 1))
+        sleep 0.1
+    done
+}
+
+# Seconds since the machine was started, by which waits are measured: the time of day may be set meanwhile.
+uptime_s() { cut -d . -f 1 /proc/uptime; }
 
 # What each unit may say it runs from now on, and with which `.env`.
 note_what_runs() {
@@ -695,44 +797,59 @@ note_what_runs() {
 # Waits for all of them at once. Up is: active, started after the restart was asked for, and the same process for long
 # enough; `active` between two crashes is not. A unit that was not restarted just has to go on.
 #
-# On the way forth nobody waits for a unit that will not come up: production may be down meanwhile. On the way back there
-# is nothing better to go to.
+# Each has `start_within`, which does not run while systemd stops it or carries out its start: for that the unit has limits
+# of its own. On the way forth nobody waits for a unit that will not come up: production may be down meanwhile. On the way
+# back there is nothing better to go to.
 await_units() {
-    begun=$(date +%s%3N)
-    end=$((begun + $(order ready_timeout) * 1000))
+    begun=$(uptime_ms)
     : >"$work/seen"
     : >"$work/hopeless"
+    touch "$work/shaky"
     told=''
     while :; do
-        now=$(date +%s%3N)
+        now=$(uptime_ms)
         unit_states >"$work/states"
         # Restarts count from the first process that is newer than ours, or from 0 where systemd began to count anew.
-        awk -v now="$now" -v stable="$(order stable)" '
+        awk -v now="$now" -v begun="$begun" -v stable="$(order stable)" -v within="$(allowed)" '
             BEGIN { FS = OFS = "\t" }
             FILENAME == ARGV[1] { restarted[$1] = 1; next }
             FILENAME == ARGV[2] { old[$1] = $6; process[$1] = $4 "/" $5; next }
-            FILENAME == ARGV[3] { key[$1] = $2; since[$1] = $3; base[$1] = $7; next }
+            FILENAME == ARGV[3] { shaky[$1] = 1; next }
+            FILENAME == ARGV[4] { key[$1] = $2; since[$1] = $3; base[$1] = $7; clock[$1] = $10; next }
             {
                 this = $4 "/" $5
                 from = (key[$1] == this) ? since[$1] : now
                 newer = $6 + 0 > old[$1] + 0
-                up = $2 == "active" && (($1 in restarted) ? newer && now - from >= stable * 1000 : process[$1] == this)
+                alive = $2 == "active" && (!($1 in restarted) || newer)
+                up = alive && (($1 in restarted) ? now - from >= stable * 1000 : process[$1] == this) || ($1 in shaky)
                 if (!($1 in base) || base[$1] == "-" || $5 + 0 < base[$1] + 0) base[$1] = newer ? $5 + 0 : "-"
+                if (!($1 in clock)) clock[$1] = begun
+                if ($2 == "deactivating" || ($2 == "activating" && $3 ~ /^start/)) clock[$1] = now
+                late = !up && now - clock[$1] >= within * 1000 && !(alive && ($1 in restarted))
                 # The restart is a job until it succeeds or fails, and one that systemd tries again is `activating`.
                 over = ($2 == "failed" || $2 == "inactive") && !$8
-                print $1, this, from, up ? "up" : "waiting", $2 "/" $3, $5, base[$1], \
-                    base[$1] == "-" ? 0 : $5 - base[$1], !over ? "" : $7 == "" || $7 == "success" ? $2 : $7
+                print $1, this, from, up ? "up" : late ? "late" : "waiting", $2 "/" $3, $5, base[$1], \
+                    base[$1] == "-" ? 0 : $5 - base[$1], !over ? "" : $7 == "" || $7 == "success" ? $2 : $7, clock[$1]
             }
-        ' "$work/restart" "$work/states.restart" "$work/seen" "$work/states" >"$work/seen.new"
+        ' "$work/restart" "$work/states.restart" "$work/shaky" "$work/seen" "$work/states" >"$work/seen.new"
         mv "$work/seen.new" "$work/seen"
         [ "$step" != units ] || hopeless $((now - begun)) >"$work/hopeless"
         waiting=$(awk -F '\t' '$4 != "up" { sub(/\.service$/, "", $1); print $1 }' "$work/seen" | joined)
         [ -n "$waiting" ] || [ ! -s "$work/seen" ] || return 0
-        [ "$now" -lt "$end" ] && [ ! -s "$work/hopeless" ] || return 1
+        [ ! -s "$work/hopeless" ] && [ -s "$work/seen" ] && ! grep -q "${tab}late$tab" "$work/seen" || return 1
         [ "$waiting" = "$told" ] || echo "== waiting for $waiting"
         told=$waiting
         sleep 0.1
     done
+}
+
+uptime_ms() { awk '{ printf "%d\n", $1 * 1000 }' /proc/uptime; }
+
+# Seconds that a unit may take to come up, also where the orders are those of an older release.
+allowed() {
+    seconds=$(order start_within)
+    [ -n "$seconds" ] || seconds=$(order ready_timeout)
+    echo "${seconds:-60}"
 }
 
 # Units that will not come up, so many MILLISECONDS after their restart: systemd gave them up, or starts them again and again.
@@ -752,20 +869,38 @@ why_not_longer() {
 }
 
 not_ready() {
-    awk -F '\t' '
-        $4 != "up" { sub(/\.service$/, "", $1); print $1 " (" $5 ($6 > 0 ? ", " $6 ($6 == 1 ? " restart" : " restarts") : "") ")" }
-    ' "$work/seen" >"$work/down"
+    failing | awk -F '\t' '
+        FILENAME == ARGV[1] { failing[$1] = 1; next }
+        $1 in failing {
+            sub(/\.service$/, "", $1)
+            print $1 " (" $5 ($6 > 0 ? ", " $6 ($6 == 1 ? " restart" : " restarts") : "") ")"
+        }
+    ' - "$work/seen" >"$work/down"
     some "$work/down"
 }
 
-# Names every new process that is older than the restart, or that has nothing to do with the app's directory as it lies
-# there now: neither its working directory, nor its program, nor what it was told to run.
+# Units that are the reason why nobody waits any longer: what would have had time left is not blamed.
+failing() {
+    awk -F '\t' '
+        $4 == "up" { next }
+        $4 == "late" || $9 != "" || $8 > 0 { list = list $1 "\n" }
+        { all = all $1 "\n" }
+        END { printf "%s", list == "" ? all : list }
+    ' "$work/seen"
+}
+
+# Names every unit that was restarted and does not run this release: its main process is older than the restart, has nothing
+# to do with the app's directory as it lies there now (neither its working directory, nor its program, nor what it was told
+# to run), or one of its processes has something open that was taken away. A process that outlived the restart beside the
+# main one goes to $work/left_over.
 strangers() {
     ticks=$(getconf CLK_TCK)
-    awk -F '\t' 'FILENAME == ARGV[1] { restarted[$1] = 1; next } ($1 in restarted) && $4 > 0 { print $1 "\t" $4 }' \
-        "$work/restart" "$work/states" | while IFS=$tab read -r unit pid; do
-        sed 's/.*) //' "/proc/$pid/stat" | awk -v ticks="$ticks" -v up="$up" '{ exit !($20 / ticks >= up - 0.05) }' ||
-            echo "$unit (process $pid is older than the restart)"
+    : >"$work/left_over"
+    : >"$work/open"
+    awk -F '\t' 'FILENAME == ARGV[1] { restarted[$1] = 1; next } ($1 in restarted) && $4 > 0 { print $1 "\t" $4 "\t" $9 }' \
+        "$work/restart" "$work/states" >"$work/main"
+    while IFS=$tab read -r unit pid group; do
+        newer "$pid" || echo "$unit (process $pid is older than the restart)"
         {
             readlink "/proc/$pid/cwd"
             readlink "/proc/$pid/exe"
@@ -774,19 +909,88 @@ strangers() {
             index($0 "/", app) == 1 && !/ \(deleted\)$/ { ours = 1 }
             END { exit !ours }
         ' || echo "$unit (process $pid runs in $(plain "$(readlink "/proc/$pid/cwd")"))"
+        processes "$pid" "$group" | while IFS= read -r process; do
+            if [ "$process" = "$pid" ] || newer "$process"; then
+                opened "$process" | sort -u | sed "s/^/$unit$tab$process$tab/"
+            elif [ -e "/proc/$process" ]; then
+                echo "$unit (process $process)" >>"$work/left_over"
+            fi
+        done >>"$work/open"
+    done <"$work/main"
+    cut -f 2 "$work/output" >"$work/outputs"
+    awk -F '\t' -v app="$app/" -v state="$state/" '
+        FILENAME == ARGV[1] { path[$0] = 1; next }
+        FILENAME == ARGV[2] { output[$0] = 1; next }
+        # Is PATH below the app part of what a release puts there? What the app writes may come and go.
+        function of_release(rest,   above) {
+            if (rest in path) return 1
+            above = rest
+            while (1) {
+                if (above in output) return 1
+                if (!sub(/\/[^\/]*$/, "", above)) return 0
+            }
+        }
+        {
+            file = $3
+            gone = sub(/ \(deleted\)$/, "", file)
+            kept = index(file, state) == 1 || file ~ /\/\.[^\/]*\.ua-(old|trash)(\/|$)/
+            if (gone && file "/" == app) kept = 1
+            if (!kept && !(gone && index(file, app) == 1 && of_release(substr(file, length(app) + 1)))) next
+            if (!($1 in told)) print $1 " (process " $2 " has open what is not there any more: " file ")"
+            told[$1]
+        }
+    ' "$release/paths" "$work/outputs" "$work/open"
+}
+
+# Was process PID started after the restart?
+newer() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk -v ticks="$ticks" -v up="$up" '{ exit !($20 / ticks >= up - 0.05) }'; }
+
+# Every process of the unit with main process PID and control group GROUP.
+processes() {
+    {
+        echo "$1"
+        [ -z "$2" ] || find "/sys/fs/cgroup$2" -name cgroup.procs -exec cat {} + 2>/dev/null
+    } | sort -un
+}
+
+# What process PID runs, maps, or holds open. One that has ended meanwhile holds nothing.
+opened() {
+    {
+        readlink "/proc/$1/cwd" "/proc/$1/exe"
+        sed -n 's,^[^/]*\(/.*\),\1,p' "/proc/$1/maps"
+        find "/proc/$1/fd" -type l -printf '%l\n'
+    } 2>/dev/null
+}
+
+# Right in one pass, after a while. What is not may stay so for as long as it is allowed to, unless a process of a unit
+# that was restarted ended again.
+prove() {
+    begun=$(uptime_s)
+    while :; do
+        access >"$work/access.now" &
+        prove_once
+        wait
+        same_access
+        [ "$step" = restore ] || crashed
+        [ -s "$work/found" ] || return 0
+        awk -F '\t' -v spent="$(($(uptime_s) - begun))" 'spent >= $2 { over = 1 } END { exit !over }' "$work/found" && return 1
+        sleep 0.3
     done
 }
 
-# Right in one pass, after a while.
-prove() {
-    end=$(($(date +%s) + $(order ready_timeout)))
-    while :; do
-        access >"$work/access.now" &
-        prove_once && same_access && return 0
-        wait
-        [ "$(date +%s)" -lt "$end" ] || return 1
-        sleep 0.3
-    done
+# Adds units that were up, and whose process ended since.
+crashed() {
+    unit_states | awk -F '\t' '
+        FILENAME == ARGV[1] { restarted[$1] = 1; next }
+        FILENAME == ARGV[2] { was[$1] = $4 FS $5; next }
+        ($1 in restarted) && ($2 != "active" || was[$1] != $4 FS $5) {
+            name = $1
+            sub(/\.service$/, "", name)
+            print "unit:" name "\t0\t" $1 "\t" name " ended again after it was up (" $2 "/" $3 ")"
+        }
+    ' "$work/restart" "$work/states" - >"$work/crashed"
+    cat "$work/crashed" >>"$work/found"
+    cut -f 4 "$work/crashed" >>"$work/wrong"
 }
 
 # By what others reach this machine, a line each.
@@ -805,8 +1009,9 @@ access() {
 same_access() {
     lost_access
     if [ ! -s "$work/lost" ] || [ "$step" = restore ]; then return 0; fi
-    echo "no longer reached by $(joined <"$work/lost")" >>"$work/wrong"
-    return 1
+    lost="no longer reached by $(joined <"$work/lost")"
+    printf 'access\t%s\t-\t%s\n' "$(allowed)" "$lost" >>"$work/found"
+    echo "$lost" >>"$work/wrong"
 }
 
 lost_access() {
@@ -814,50 +1019,33 @@ lost_access() {
     [ ! -s "$work/access" ] || grep -vxF -f "$work/access.now" "$work/access" >"$work/lost" || :
 }
 
-# Waits for workers that are in the middle of something, since a restart would end it. A row that nobody refreshed
-# lately belongs to no living worker. Where nobody can say, nobody is restarted.
+# Waits for workers that have a mission, since a restart would end it. Where nobody can say, nobody is restarted.
 drain() {
-    if [ -z "$(order sessions_busy)" ] || [ ! -s "$work/session" ] || [ ! -s "$work/restart" ]; then return 0; fi
+    workers
+    if [ -z "$mission_rows" ] || [ ! -s "$work/session" ] || [ ! -s "$work/restart" ]; then return 0; fi
     patience=$(order drain_timeout)
-    end=$(($(date +%s) + patience)) told=''
+    end=$(($(uptime_s) + patience)) told=''
     while :; do
-        sessions "'now', '-2 minutes'"
-        : >"$work/busy"
-        while IFS=$tab read -r session unit; do
-            if ! restarted "$unit"; then continue; fi
-            free "$session" || echo "$session$doubt" >>"$work/busy"
-        done <"$work/session"
+        find_busy "$work/restart" running_missions
         [ -s "$work/busy" ] || break
-        busy=$(joined <"$work/busy")
+        busy=$(cut -f 3 "$work/busy" | joined)
         if [ "$patience" -eq 0 ]; then
             warn drain "restarted in the middle of something, as was asked: $busy"
             return 0
         fi
-        [ "$(date +%s)" -lt "$end" ] || fail 31 "still busy after $patience s: $busy"
+        [ "$(uptime_s)" -lt "$end" ] || fail 31 "still busy after $patience s: $busy"
         [ "$busy" = "$told" ] || echo "== waiting for $busy"
         told=$busy
         sleep 0.5
     done
-    pass drain 'no worker is in the middle of anything'
-}
-
-# May this worker be restarted? Not if it is busy, and not if that cannot be asked.
-free() {
-    doubt=''
-    [ -e "$database" ] || return 0
-    rows=$(query "SELECT count(*) FROM $table WHERE $column = '$1' AND $status IN ($(words sessions_busy)) $young")
-    case $rows in
-        0 | *'no such table'*) return 0 ;;
-        '' | *[!0-9]*) doubt=" (its row could not be read: $(plain "$rows"))" ;;
-    esac
-    return 1
+    pass drain 'no worker that is restarted has a mission'
 }
 
 # What the failing units said last, all of them and no others.
 diagnose() {
     case $step in
-        units) awk -F '\t' '$4 != "up" { print $1 }' "$work/seen" ;;
-        health) sort -u "$work"/failing.* ;;
+        units) failing ;;
+        health) awk -F '\t' '$3 != "-" { print $3 }' "$work/found" | sort -u ;;
     esac >"$work/failing"
     while IFS= read -r unit; do
         said=$(unit_words "$unit" 12 cat)
@@ -897,12 +1085,14 @@ put_back() {
     running=$release/running.before
     as_before
     restart || give_up "what was there before is back, but could not be restarted"
+    cp "$release/wrong.before" "$work/excused" 2>/dev/null || :
     await_units || give_up "what was there before is back, but does not run: $(not_ready)"
     prove || give_up "what was there before is back, but is not right: $(joined <"$work/wrong")"
     ordered=$release/orders
     [ -z "$unlike" ] || give_up "what was there before serves, but these paths are not as they were: $unlike"
     rm -f "$release/served" "$release/switched"
     pass restore "what was there before serves again: $(joined <"$work/right")"
+    [ ! -s "$work/excuse" ] || warn restore.before "was so before this deploy as well: $(joined <"$work/excuse")"
     but=''
     if [ -s "$work/lost" ]; then
         but="this machine is still not reached by $(joined <"$work/lost"), as it was before this deploy"
@@ -932,6 +1122,10 @@ as_before() {
     fi
     awk -F '\t' 'FILENAME == ARGV[1] { ran[$1] = ($2 == "active"); next } ran[$1]' "$release/states" "$work/unit" \
         >"$work/ran" && mv "$work/ran" "$work/unit"
+    # One that systemd had just started again was no unit that runs.
+    awk -F '\t' -v up="$(cat "$release/up" 2>/dev/null)" -v stable="$(order stable)" '
+        up != "" && $5 > 0 && up - $6 / 1000000 < stable { print $1 }
+    ' "$release/states" >"$work/shaky"
     unit_states | awk -F '\t' '
         FILENAME == ARGV[1] { ours[$1] = 1; next }
         FILENAME == ARGV[2] { was[$1] = $4 FS $6; next }

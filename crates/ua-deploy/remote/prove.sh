@@ -32,12 +32,16 @@ joined() {
     awk 'NR > 1 { printf "; " } { printf "%s", $0 } END { print "" }'
 }
 
-# UNIT ACTIVE SUB PID RESTARTS START RESULT JOB of every unit; the last is empty where systemd has nothing to do about it
+# UNIT ACTIVE SUB PID RESTARTS START RESULT JOB GROUP of every unit; JOB is empty where systemd has nothing to do about it,
+# GROUP is its control group.
 unit_states() {
-    xargs systemctl show --property=Id,ActiveState,SubState,MainPID,NRestarts,ExecMainStartTimestampMonotonic,Result,Job \
+    xargs systemctl show --property=Id,ActiveState,SubState,MainPID,NRestarts,ExecMainStartTimestampMonotonic,Result,Job,ControlGroup \
         <"$work/unit" |
         awk '
-            function row() { if (id != "") print id, active, sub_state, pid, restarts, start, result, job; id = result = job = "" }
+            function row() {
+                if (id != "") print id, active, sub_state, pid, restarts, start, result, job, group
+                id = result = job = group = ""
+            }
             BEGIN { OFS = "\t" }
             { at = index($0, "="); key = substr($0, 1, at - 1); value = substr($0, at + 1) }
             key == "" { row() }
@@ -49,27 +53,34 @@ unit_states() {
             key == "ExecMainStartTimestampMonotonic" { start = value }
             key == "Result" { result = value }
             key == "Job" { job = value }
+            key == "ControlGroup" { group = value }
             END { row() }
         '
 }
 
-# What PART of the proof found; what is wrong with the unit that it is about, where that is known.
+# What PART of the proof found: right TEXT; wrong KEY LIMIT UNIT TEXT, with the seconds that it may stay so after a restart,
+# and `-` where no unit is known.
 right() { echo "$1" >>"$work/right.$part"; }
-wrong() {
-    echo "$1" >>"$work/wrong.$part"
-    [ -z "${2-}" ] || echo "$2" >>"$work/failing.$part"
-}
+wrong() { printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>"$work/wrong.$part"; }
 
-# Everything that is asked must be right in one pass. The parts have nothing to do with each other.
+# Everything that is asked must be right in one pass. The parts have nothing to do with each other. What is not right goes
+# to $work/found, and to $work/wrong in words, unless $work/excused has its key: then to $work/excuse.
 prove_once() {
     for part in health versions sessions; do
-        : >"$work/right.$part" && : >"$work/wrong.$part" && : >"$work/failing.$part" || return 1
-        (prove_"$part" || wrong "the proof of $part could not be carried out") &
+        : >"$work/right.$part" && : >"$work/wrong.$part" && : >"$work/other.$part" || return 1
+        (prove_"$part" || wrong "$part" 0 - "the proof of $part could not be carried out") &
     done
     wait
-    for kind in right wrong; do
-        cat "$work/$kind.health" "$work/$kind.versions" "$work/$kind.sessions" >"$work/$kind"
-    done
+    for part in health versions sessions; do cat "$work/right.$part"; done >"$work/right"
+    for part in health versions sessions; do cat "$work/wrong.$part"; done >"$work/all"
+    touch "$work/excused" || return 1
+    awk -F '\t' -v excuse="$work/excuse" '
+        BEGIN { printf "" >excuse }
+        FILENAME == ARGV[1] { excused[$1] = 1; next }
+        $1 in excused { print $4 >excuse; next }
+        { print }
+    ' "$work/excused" "$work/all" >"$work/found"
+    cut -f 4 "$work/found" >"$work/wrong"
     [ ! -s "$work/wrong" ]
 }
 
@@ -80,13 +91,13 @@ ask() {
 }
 
 prove_health() {
-    while IFS=$tab read -r name statuses url; do
+    while IFS=$tab read -r name statuses url unit limit; do
         got=$(ask "$url")
         if among "$got" "$statuses"; then
             right "$name $got"
         else
-            # What answers by the same name is told apart by its version.
-            wrong "$name answers $got at $url" "$(awk -F '\t' -v name="$name" '$1 == name { print $2; exit }' "$work/version")"
+            [ "$got" != 000 ] || got='nothing'
+            wrong "health:$name" "${limit:-60}" "${unit:--}" "$name answers $got at $url"
         fi
     done <"$work/health"
 }
@@ -100,60 +111,60 @@ among() {
     return 1
 }
 
-# A unit that was not restarted rightly says an older commit, if what it is made of is the same since.
+# A unit that was not restarted rightly says an older commit, if what it is made of is the same since. DUTY says whether an
+# endpoint has to tell the commit: `must`; may be `silent`, but not tell another one; may tell `any`.
 prove_versions() {
     [ -s "$running" ] || return 0
-    while IFS=$tab read -r name unit field url; do
+    while IFS=$tab read -r name unit field url duty limit; do
         commits=$(awk -F '\t' -v unit="$unit" '$1 == unit { print $2 }' "$running")
         ask "$url" >/dev/null
         got=$(sqlite3 -batch :memory: \
             "SELECT json_extract(CAST(readfile('$work/body.$part') AS TEXT), '\$.$field')" 2>/dev/null)
         case ",$commits," in
-            *",${got:--},"*) right "$name runs $(short "$got")" ;;
-            *) wrong "$name runs $(short "$(plain "${got:-an unknown version}")"), not $(short "${commits##*,}")" "$unit" ;;
+            *",${got:--},"*)
+                right "$name runs $(short "$got")"
+                continue
+                ;;
+        esac
+        told="$name runs $(short "$(plain "${got:-an unknown version}")"), not $(short "${commits##*,}")"
+        case ${duty:-must}:${got:+told} in
+            any:told) echo "$told" >>"$work/other.$part" ;;
+            any: | silent:) ;;
+            *) wrong "version:$name" "${limit:-60}" "$unit" "$told" ;;
         esac
     done <"$work/version"
 }
 
 short() { printf '%s' "$1" | cut -c 1-18; }
 
-# Where the rows of the workers are, and what a row must be to be from after TIME, as SQLite reads that.
-sessions() {
-    database=$(order sessions_database)
-    orders sessions_columns >"$work/columns"
-    IFS=$tab read -r table column status fresh <"$work/columns"
-    young=''
-    if [ "$fresh" != - ] && [ "$(query "SELECT count(*) FROM pragma_table_info('$table') WHERE name = '$fresh'")" = 1 ]; then
-        young="AND CASE WHEN typeof($fresh) IN ('integer', 'real') THEN julianday($fresh, 'unixepoch')
-            ELSE julianday($fresh) END >= julianday($1)"
-    else
-        fresh=''
-    fi
-}
-
-# `a,b` as a list of SQL.
-words() { printf "'%s'" "$(order "$1" | sed "s/,/', '/g")"; }
-
 restarted() { grep -qxF -- "$1" "$work/restart"; }
 
-# The row of a worker that was restarted has to be younger than that.
+# The row of a worker that was restarted has to be of another process than before: $work/owners has whose it was.
 prove_sessions() {
     [ -s "$work/session" ] || return 0
-    sessions "'${since:-now}'"
-    ready=$(words sessions_ready)
-    while IFS=$tab read -r session unit; do
-        newer=''
-        if restarted "$unit"; then newer=$young; fi
-        if [ "$(query "SELECT count(*) FROM $table WHERE $column = '$session' AND $status IN ($ready) $newer")" = 1 ]; then
-            right "$session is ready"
+    workers
+    # Orders of a release that does not say where the rows are.
+    [ -n "$s_table" ] || return 0
+    rows=$(query "$session_rows") || rows="$tab$(plain "$rows")"
+    ready=,$(order workers_ready),
+    while IFS=$tab read -r session unit limit; do
+        row=$(printf '%s\n' "$rows" | awk -F '\t' -v id="$session" '$1 == id { print; exit }')
+        status=$(printf '%s' "$row" | cut -f 2) holds=$(printf '%s' "$row" | cut -f 3)
+        held=$(awk -F '\t' -v id="$session" '$1 == id { print $3; exit }' "$work/owners" 2>/dev/null)
+        if [ -z "$row" ]; then
+            said="has no row"
+            case $rows in "$tab"*) said="cannot be asked about: ${rows#"$tab"}" ;; esac
+        elif restarted "$unit" && { [ -z "$holds" ] || [ "$holds" = "$held" ]; }; then
+            said="has not said anything since its restart"
         else
-            row=$(query "SELECT $status${fresh:+" || ' at ' || $fresh"} FROM $table WHERE $column = '$session'")
-            wrong "$session has no row that is ready${newer:+ and younger than the restart} (${row:-none at all})" "$unit"
+            case $ready in
+                *,"$status",*)
+                    right "$session is ready"
+                    continue
+                    ;;
+            esac
+            said="is $(plain "$status")"
         fi
+        wrong "session:$session" "${limit:-60}" "$unit" "$session $said"
     done <"$work/session"
-}
-
-# As the owner, so that no file of root's is left beside the database.
-query() {
-    timeout 10 runuser -u "$user" -- sqlite3 -readonly -batch -cmd '.timeout 3000' "$database" "$1" 2>&1 </dev/null
 }

@@ -1,6 +1,6 @@
 # Looks at everything a deploy depends on and prints WHAT<TAB>FIELDS… lines. Changes nothing.
 # usage: survey STATE APP USER GROUP ENV-FILE BUILD-PATH MANIFEST-DIGEST
-#        {program|tool|unit|template|key|secret NAME | step NAME=DIGEST | output STEP=PATH}…
+#        {program|tool|unit|template|key|secret NAME | step NAME=DIGEST | output STEP=PATH | version NAME=URL}…
 
 main() {
     state=$1 app=$2 user=$3 group=$4 env=$2/$5 path=$6 manifest=$7
@@ -21,6 +21,7 @@ main() {
             output) outputs="$outputs $2" ;;
             key) keys="$keys $2" ;;
             secret) secrets="$secrets $2" ;;
+            version) fact version "${2%%=*}$tab$(told "${2#*=}")" ;;
         esac
         shift 2
     done
@@ -52,23 +53,70 @@ fact() {
     printf '%s\t%s\n' "$1" "$2"
 }
 
-# LOAD, ACTIVE and SUB state of each unit, its restarts, and for how many seconds it is in that state.
+# The status that URL answers with, and the first of its body on one line.
+told() {
+    curl --silent --max-time 3 --max-filesize 1000000 --write-out '\n%{http_code}' "$1" | awk '
+        { line[NR] = $0 }
+        END {
+            for (n = 1; n < NR; n++) body = body line[n] " "
+            gsub(/[[:cntrl:]]/, " ", body)
+            print line[NR] "\t" substr(body, 1, 4096)
+        }
+    '
+}
+
+# LOAD, ACTIVE and SUB state of each unit, its restarts, for how many seconds it is in that state, and how long it may take
+# to start and to stop. Then an `input` for each path of the app that the unit names, and a `stale` for each of its
+# environment files that changed after it was started; the one of the profile is judged by its keys.
 unit_facts() {
     [ -n "$units" ] || return 0
     # shellcheck disable=SC2086
-    systemctl show --property=Id,LoadState,ActiveState,SubState,NRestarts,StateChangeTimestampMonotonic $units 2>/dev/null |
-        awk -F = -v up="$(cut -d ' ' -f 1 /proc/uptime)" '
+    systemctl show --property=Id,LoadState,ActiveState,SubState,NRestarts,StateChangeTimestampMonotonic \
+        --property=TimeoutStartUSec,TimeoutStopUSec,ExecMainStartTimestampMonotonic \
+        --property=ExecStart,ExecStartPre,WorkingDirectory,EnvironmentFiles $units 2>/dev/null |
+        awk -v up="$(cut -d ' ' -f 1 /proc/uptime)" -v app="$app/" -v env="$env" '
             function row() {
                 if (!("Id" in value)) return
                 age = int(up - value["StateChangeTimestampMonotonic"] / 1000000)
-                print "unit", value["Id"], value["LoadState"], value["ActiveState"], value["SubState"], value["NRestarts"] + 0, age
-                split("", value)
+                print "unit", value["Id"], value["LoadState"], value["ActiveState"], value["SubState"], \
+                    value["NRestarts"] + 0, age, value["TimeoutStartUSec"], value["TimeoutStopUSec"]
+                for (path in input) print "input", value["Id"], path
+                started = value["ExecMainStartTimestampMonotonic"] / 1000000
+                for (path in file) if (path != env && started > 0) print "file", value["Id"], path, int(up - started)
+                split("", value); split("", input); split("", file)
+            }
+            # Of TEXT all words below the directory of the app.
+            function named(text,   word, n, i) {
+                n = split(text, word, /[ \t"\047=:;]+/)
+                for (i = 1; i <= n; i++) if (index(word[i], app) == 1 && word[i] != app) input[substr(word[i], length(app) + 1)]
             }
             BEGIN { OFS = "\t" }
-            NF == 0 { row(); next }
-            { value[$1] = $2 }
+            $0 == "" { row(); next }
+            {
+                at = index($0, "=")
+                key = substr($0, 1, at - 1)
+                text = substr($0, at + 1)
+                value[key] = text
+            }
+            key == "ExecStart" || key == "ExecStartPre" || key == "WorkingDirectory" { named(text) }
+            key == "EnvironmentFiles" {
+                sub(/ \(ignore_errors=(yes|no)\)$/, "", text)
+                file[text]
+                if (index(text, app) == 1) input[substr(text, length(app) + 1)]
+            }
             END { row() }
-        '
+        ' | while IFS= read -r line; do
+        case $line in
+            "file$tab"*)
+                rest=${line#*"$tab"}
+                name=${rest%%"$tab"*} rest=${rest#*"$tab"}
+                path=${rest%"$tab"*}
+                changed=$(stat -c %Y "$path" 2>/dev/null) || continue
+                [ "$changed" -le "$(($(date +%s) - ${rest##*"$tab"}))" ] || fact stale "$name$tab${path#"$app/"}"
+                ;;
+            *) printf '%s\n' "$line" ;;
+        esac
+    done
 }
 
 # What the release that serves put there, built and started, and what of that is not so any more.

@@ -133,7 +133,7 @@ pub fn tool() -> Tool {
                 .args(Records::<8>::args())
                 .args(table::flags(&["host", "ssh", "preflight"])),
         );
-    Tool::new(NAME, Lane::Vps, command, dispatch)
+    Tool { suited: true, ..Tool::new(NAME, Lane::Vps, command, dispatch) }
 }
 
 fn run_args() -> Vec<Arg> {

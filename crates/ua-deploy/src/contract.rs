@@ -139,6 +139,25 @@ pub fn optional(profile: &Profile, facts: &Facts) -> Vec<Check> {
     there.collect()
 }
 
+/// Endpoints of the profile that do not tell the commit, as far as something answers there.
+pub fn versions(profile: &Profile, facts: &Facts) -> Vec<Check> {
+    let id = "versions";
+    let lacking = profile.versions.iter().filter_map(|version| {
+        let told = facts.versions.get(&*version.name).filter(|told| told.lacks_the_commit())?;
+        let (name, url, field) = (&*version.name, &*version.url, &*version.field);
+        let what =
+            if told.status == "200" { format!("has no `{field}`") } else { format!("is {}", told.status) };
+        let detail = format!("`{name}` does not tell its commit: the answer of {url} {what}");
+        if version.optional {
+            return Some(Check::skip(id, detail));
+        }
+        let hint =
+            format!("set `optional = true` for `{name}` in [[versions]] of the profile, or remove it there");
+        Some(Check::warn(id, detail).hint(hint))
+    });
+    lacking.collect()
+}
+
 fn env_owner(profile: &Profile, facts: &Facts, target: Target<'_>) -> Option<Check> {
     let (owner, mode) = facts.env_file.as_ref()?;
     if *owner == *profile.env.owner && *mode == *profile.env.mode {
@@ -163,7 +182,8 @@ fn env_keys(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::survey::Unit;
+    use crate::survey::{Told, Unit};
+    use ua_common::report::Verdict;
 
     #[test]
     fn p24_a_missing_program_is_31_with_the_command_that_installs_it() {
@@ -222,5 +242,23 @@ mod tests {
                 checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
             assert_eq!((told.concat().as_str(), checks.iter().all(|it| it.exit == Exit::Ok)), (said, true));
         }
+    }
+
+    #[test]
+    fn missing_version_endpoint_is_one_warning() {
+        let mut profile = Profile::named("universal-agent-2026-08").unwrap();
+        let checked = |profile: &Profile, status: &str, commit: Option<&str>| {
+            let told = Told { status: status.to_owned(), commit: commit.map(str::to_owned) };
+            let facts = Facts { versions: [("gateway".to_owned(), told)].into(), ..Facts::default() };
+            versions(profile, &facts).into_iter().map(|it| (it.verdict, it.detail)).collect::<Vec<_>>()
+        };
+        let url = "http://127.0.0.1:8002/api/v1/version";
+        let detail = |what: &str| format!("`gateway` does not tell its commit: the answer of {url} {what}");
+        assert_eq!(checked(&profile, "404", None), [(Verdict::Skip, detail("is 404"))]);
+        profile.versions[0].optional = false;
+        assert_eq!(checked(&profile, "404", None), [(Verdict::Warn, detail("is 404"))]);
+        assert_eq!(checked(&profile, "200", None), [(Verdict::Warn, detail("has no `commit_sha`"))]);
+        assert_eq!(checked(&profile, "200", Some("abc")), []);
+        assert_eq!(checked(&profile, "000", None), []);
     }
 }

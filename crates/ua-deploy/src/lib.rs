@@ -171,6 +171,7 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
     let mut plan = Plan::new(&wish.profile, release, &facts);
     let mut contract = contract::judge(&wish.profile, &facts, target);
     contract.extend(contract::optional(&wish.profile, &facts));
+    contract.extend(contract::versions(&wish.profile, &facts));
     contract.push(plan.space(target));
     vps.stage("contract", contract);
     if let Some(holder) = &facts.holder {
@@ -212,7 +213,8 @@ fn deploy(context: &Context, mut wish: Wish, vps: &mut Report, public: &mut Repo
         let stop = format!("ssh {ssh} systemctl disable --now {}", left.join(" "));
         vps.push(Check::warn("units.left", detail).hint(stop));
     }
-    let remote = Remote { transport: &transport, settings, out: &context.out };
+    let longest = orders::longest(settings, &wish.profile, &facts);
+    let remote = Remote { transport: &transport, settings, out: &context.out, longest };
     let who = context.around.who();
     let orders = |plan: &Plan| {
         orders::orders(settings, &wish.profile, release, &facts, plan, &who, wish.force_restart)
@@ -446,7 +448,8 @@ impl Rest<'_> {
     }
 
     fn remote(&self) -> Remote<'_> {
-        Remote { transport: self.transport, settings: &self.context.settings, out: &self.context.out }
+        let (settings, out) = (&self.context.settings, &self.context.out);
+        Remote { transport: self.transport, settings, out, longest: remote::LONGEST }
     }
 
     /// Seen before the build: a port that was taken since is noticed, and left alone.
@@ -479,7 +482,7 @@ impl Rest<'_> {
         let (settings, out) = (&self.context.settings, &self.context.out);
         let start = std::time::Instant::now();
         let transport = fresh.as_ref().unwrap_or(self.transport);
-        let remote = Remote { transport, settings, out };
+        let remote = Remote { transport, settings, out, longest: remote::LONGEST };
         let confirmed = match fresh {
             Ok(_) => remote.confirm(self.id, &self.context.around.who()).map_err(anyhow::Error::from),
             Err(error) => Err(anyhow::Error::from(again(error))),
@@ -764,7 +767,12 @@ fn connect(context: &Context, report: &mut Report) -> anyhow::Result<Option<Tran
 /// Reads every record from the VPS, and who holds the lock.
 fn records(context: &Context, report: &mut Report) -> anyhow::Result<Option<(Vec<Record>, Option<Holder>)>> {
     let Some(transport) = connect(context, report)? else { return Ok(None) };
-    let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
+    let remote = Remote {
+        transport: &transport,
+        settings: &context.settings,
+        out: &context.out,
+        longest: remote::LONGEST,
+    };
     remote.state().map(Some).context("cannot read the history")
 }
 
@@ -793,7 +801,7 @@ fn attached(
     let profile = Profile::load(settings).map_err(Failure::from).step("profile")?;
     let transport = connect(context, vps).map_err(|error| Stopped { step: "ssh", error })?;
     let Some(transport) = transport else { return Ok(()) };
-    let remote = Remote { transport: &transport, settings, out: &context.out };
+    let remote = Remote { transport: &transport, settings, out: &context.out, longest: remote::LONGEST };
     let (records, holder) = remote.state().step("history")?;
     let serving = history::serving(&records);
     // Without an id: what is being done, else what waits for a confirmation, else the newest.
@@ -882,7 +890,12 @@ fn ended_as(id: &str, record: Option<&Record>) -> String {
 /// Ends an activation that holds the lock, if it is the one that is named; a dead one holds nothing.
 fn unlock(context: &Context, id: &str, force: bool, vps: &mut Report) -> anyhow::Result<()> {
     let Some(transport) = connect(context, vps)? else { return Ok(()) };
-    let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
+    let remote = Remote {
+        transport: &transport,
+        settings: &context.settings,
+        out: &context.out,
+        longest: remote::LONGEST,
+    };
     let (records, holder) = remote.state()?;
     let ended = records.iter().find(|record| record.id == id);
     let Some(holder) = holder else {
@@ -946,7 +959,12 @@ fn running(units: &[(String, String)], optional: &[String], at_work: bool) -> Ch
 fn status(context: &Context, vps: &mut Report) -> anyhow::Result<()> {
     let profile = Profile::load(&context.settings).map_err(Failure::from)?;
     let Some(transport) = connect(context, vps)? else { return Ok(()) };
-    let remote = Remote { transport: &transport, settings: &context.settings, out: &context.out };
+    let remote = Remote {
+        transport: &transport,
+        settings: &context.settings,
+        out: &context.out,
+        longest: remote::LONGEST,
+    };
     let (records, holder) = remote.state()?;
     vps.push(match &holder {
         Some(holder) => Check::warn("lock", format!("held by {}{}", holder.text, holder.place()))

@@ -2,16 +2,18 @@
 //! every field was checked when the profile was read, and the script on the VPS only ever compares and quotes it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use ua_common::env_file;
 use ua_common::place;
-use ua_common::settings::Settings;
+use ua_common::settings::value::Limit as Setting;
+use ua_common::settings::{Origin, Settings, Sourced};
 
 use crate::plan::Plan;
 use crate::release::Release;
-use crate::survey::Facts;
+use crate::survey::{Facts, Told};
 use ua_common::glob;
-use ua_common::profile::{Profile, Sessions, Step, full};
+use ua_common::profile::{Limit, Profile, Step, Version, Word, Workers, full};
 
 /// Where unit files of this machine lie.
 const UNIT_DIR: &str = "/etc/systemd/system";
@@ -40,7 +42,9 @@ pub fn orders(
     say(&["modes", &profile.owner.modes]);
     say(&["build_path", &profile.build.path]);
     say(&["build_timeout", &settings.deploy_build_timeout.0.as_secs().max(1).to_string()]);
-    say(&["ready_timeout", &settings.deploy_ready_timeout.0.as_secs().max(1).to_string()]);
+    let ready = &settings.deploy_ready_timeout;
+    let start_within = within(ready, profile.units.start_within);
+    say(&["start_within", &start_within.to_string()]);
     say(&["stable", &profile.units.stable_seconds.to_string()]);
     say(&["unit_dir", UNIT_DIR]);
     say(&["keep", &settings.deploy_keep_releases.0.to_string()]);
@@ -84,29 +88,55 @@ pub fn orders(
         say(&["watchdog", timer]);
     }
     for health in &profile.health {
-        say(&["health", &health.name, &health.status, &health.url]);
+        let unit = health.unit.as_ref().map_or_else(|| "-".to_owned(), |unit| full(unit));
+        let within = within(ready, health.within).to_string();
+        say(&["health", &health.name, &health.status, &health.url, &unit, &within]);
     }
     for version in &profile.versions {
-        say(&["version", &version.name, &full(&version.unit), &version.field, &version.url]);
-    }
-    if let Some(sessions) = &profile.sessions {
-        let words =
-            |list: &[ua_common::profile::Word]| list.iter().map(|word| &**word).collect::<Vec<_>>().join(",");
-        say(&["sessions_database", &database(app, sessions, facts)]);
+        let (unit, duty) = (full(&version.unit), duty(version, facts));
         say(&[
-            "sessions_columns",
-            &sessions.table,
-            &sessions.id,
-            &sessions.status,
-            sessions.fresh.as_deref().unwrap_or("-"),
+            "version",
+            &version.name,
+            &unit,
+            &version.field,
+            &version.url,
+            duty,
+            &start_within.to_string(),
         ]);
-        say(&["sessions_ready", &words(&sessions.ready)]);
-        say(&["sessions_busy", &words(&sessions.busy)]);
+    }
+    if let Some(workers) = &profile.workers {
+        let words = |list: &[Word]| list.iter().map(|word| &**word).collect::<Vec<_>>().join(",");
+        say(&["workers_database", &database(app, workers, facts)]);
+        let sessions = &workers.sessions;
+        say(&["workers_sessions", &sessions.table, &sessions.id, &sessions.status, &sessions.owner]);
+        say(&["workers_ready", &words(&sessions.ready)]);
+        if let Some(missions) = &workers.missions {
+            say(&["workers_missions", &missions.table, &missions.id, &missions.status, &missions.worker]);
+            say(&["workers_busy", &words(&missions.busy)]);
+        }
         let patience = if force_restart { 0 } else { settings.deploy_drain_timeout.0.as_secs().max(1) };
         say(&["drain_timeout", &patience.to_string()]);
-        sessions.ids.iter().for_each(|id| say(&["session", id, &sessions.unit_of(id)]));
+        let session = |id: &Word| say(&["session", id, &workers.unit_of(id), &start_within.to_string()]);
+        workers.ids.iter().for_each(session);
     }
     text
+}
+
+/// Returns the time that no activation takes: the limits of all its parts, forth and back, and time to move files.
+pub fn longest(settings: &Settings, profile: &Profile, facts: &Facts) -> Duration {
+    let ready = &settings.deploy_ready_timeout;
+    let own = profile.health.iter().map(|health| health.within).chain([profile.units.start_within]);
+    let proof = own.map(|own| within(ready, own)).max().unwrap_or_default();
+    let units = profile.units();
+    // systemd ends what takes longer; a unit without a limit gets as long as one that has a long one.
+    let limit = |limit: Option<u64>| limit.unwrap_or(3600);
+    let of_systemd = facts.units.iter().filter(|(name, _)| units.contains(name));
+    let of_systemd =
+        of_systemd.map(|(_, unit)| unit.limits.into_iter().map(limit).sum()).max().unwrap_or(0_u64);
+    settings.deploy_build_timeout.0
+        + settings.deploy_drain_timeout.0 * 3
+        + Duration::from_secs(2 * (2 * proof + of_systemd))
+        + Duration::from_mins(30)
 }
 
 /// What a build step is made from: its inputs, and how it is run. Another command, place or PATH is another step, though
@@ -118,13 +148,34 @@ pub fn digest(profile: &Profile, release: &Release, step: &Step) -> String {
     release.digest_of(&step.inputs, &how)
 }
 
+/// Seconds that something may take after a restart: what the operator says, else what the profile says of it.
+fn within(setting: &Sourced<Setting>, own: Option<Limit>) -> u64 {
+    let general = setting.0.as_secs().max(1);
+    if setting.origin == Origin::Default { own.map_or(general, Limit::seconds) } else { general }
+}
+
+/// What an endpoint has to tell after the switch, from what it told before it: `must` tell the commit; may be `silent`, but
+/// not tell another one; or may tell `any`. No release is taken back for what the one before it lacked as well.
+fn duty(version: &Version, facts: &Facts) -> &'static str {
+    let told = facts.versions.get(&*version.name);
+    let commit = told.and_then(|told| told.commit.as_deref());
+    let runs = facts.known.as_ref().and_then(|known| known.runs.get(&full(&version.unit)));
+    let right = commit.is_some_and(|told| runs.is_some_and(|runs| runs.split(',').any(|run| run == told)));
+    match (version.optional, right) {
+        (true, true) => "silent",
+        (true, false) => "any",
+        (false, _) if told.is_some_and(Told::lacks_the_commit) => "silent",
+        (false, _) => "must",
+    }
+}
+
 /// Where the workers keep their rows: `.env` may name another place than the profile.
-fn database(app: &str, sessions: &Sessions, facts: &Facts) -> String {
-    let named = sessions.database_key.as_ref().and_then(|key| env_file::last(&facts.env, key));
+fn database(app: &str, workers: &Workers, facts: &Facts) -> String {
+    let named = workers.database_key.as_ref().and_then(|key| env_file::last(&facts.env, key));
     match named.map(|assignment| assignment.value.as_str()) {
         Some(path) if path.starts_with('/') && !path.chars().any(char::is_control) => path.to_owned(),
         Some(path) if !path.is_empty() && !path.chars().any(char::is_control) => format!("{app}/{path}"),
-        _ => format!("{app}/{}", sessions.database),
+        _ => format!("{app}/{}", workers.database),
     }
 }
 
@@ -147,5 +198,44 @@ mod tests {
         assert_eq!(lines(&profile), ["idle\tcsi-ingester.service"]);
         profile.take_in(|_| true);
         assert_eq!(lines(&profile), ["unit\tcsi-ingester.service"]);
+    }
+
+    #[test]
+    fn version_endpoint_owes_what_it_told_before() {
+        let text = |status: &str, commit: Option<&str>, optional| {
+            let mut profile = Profile::named("universal-agent-2026-08").unwrap();
+            profile.versions[0].optional = optional;
+            let told = Told { status: status.to_owned(), commit: commit.map(str::to_owned) };
+            let runs = [("universal-agent-gateway.service".to_owned(), "a,b".to_owned())].into();
+            let facts = Facts {
+                versions: [("gateway".to_owned(), told)].into(),
+                known: Some(crate::survey::Known { runs, ..Default::default() }),
+                ..Facts::default()
+            };
+            duty(&profile.versions[0], &facts)
+        };
+        for (status, commit, required, optional) in [
+            ("200", Some("b"), "must", "silent"),
+            ("200", Some("other"), "must", "any"),
+            ("200", None, "silent", "any"),
+            ("404", None, "silent", "any"),
+            // Nothing ran, so nothing is known of the endpoint.
+            ("000", None, "must", "any"),
+        ] {
+            assert_eq!(text(status, commit, false), required, "{status} {commit:?}");
+            assert_eq!(text(status, commit, true), optional, "{status} {commit:?}");
+        }
+    }
+
+    #[test]
+    fn typed_limit_wins_over_profile() {
+        let own = Limit::try_from("8m").unwrap();
+        let setting = |text: &str, origin| Sourced {
+            value: Setting(Duration::from_secs(text.parse().unwrap())),
+            origin,
+        };
+        assert_eq!(within(&setting("60", Origin::Default), Some(own)), 480);
+        assert_eq!(within(&setting("60", Origin::Default), None), 60);
+        assert_eq!(within(&setting("30", Origin::Flag("--ready-timeout".to_owned())), Some(own)), 30);
     }
 }

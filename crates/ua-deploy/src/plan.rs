@@ -138,12 +138,27 @@ impl Plan {
         if templates.iter().any(|name| *name == unit || Some(*name) == template.as_deref()) {
             return Some("its unit file changed".to_owned());
         }
-        let mut paths = touched.iter().filter(|path| profile.restarts(unit, path));
-        if let Some(first) = paths.next() {
-            return Some(match paths.count() {
-                0 => format!("{first} changed"),
-                more => format!("{first} and {more} more changed"),
-            });
+        let seen = facts.units.get(unit).cloned().unwrap_or_default();
+        let own = touched.iter().find(|path| seen.inputs.iter().any(|input| overlap(input, path)));
+        if let Some(path) = own {
+            return Some(format!("{path} changed, which its unit names"));
+        }
+        let (known_paths, unknown): (Vec<&String>, Vec<&String>) =
+            touched.iter().filter(|path| profile.restarts(unit, path)).partition(|path| profile.names(path));
+        let changed = |paths: &[&String]| match paths {
+            [] => None,
+            [path] => Some(format!("{path} changed")),
+            [path, more @ ..] => Some(format!("{path} and {} more changed", more.len())),
+        };
+        if let Some(why) = changed(&known_paths) {
+            return Some(why);
+        }
+        if let Some(why) = changed(&unknown) {
+            return Some(format!("{why}, and the profile does not say which unit reads that"));
+        }
+        if !seen.stale.is_empty() {
+            let files: Vec<String> = seen.stale.iter().cloned().collect();
+            return Some(format!("its environment file changed: {}", listed(&files)));
         }
         if !self.env_keys.is_empty() {
             return Some(format!("`.env`: {}", listed(&self.env_keys)));
@@ -151,7 +166,7 @@ impl Plan {
         if !known.runs.contains_key(unit) {
             return Some("nobody knows what it runs".to_owned());
         }
-        let Unit { active, restarts, age, .. } = facts.units.get(unit).cloned().unwrap_or_default();
+        let Unit { active, restarts, age, .. } = seen;
         if active != "active" {
             return Some(format!("it is {}", if active.is_empty() { "unknown to systemd" } else { &active }));
         }
@@ -213,6 +228,12 @@ impl Plan {
     }
 }
 
+/// Is one of two paths the other one, or a directory above it?
+fn overlap(a: &str, b: &str) -> bool {
+    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// What is sent lies there twice for a while, and so does what it replaces; a build has a tree of its own.
 fn room(profile: &Profile, release: &Release, facts: &Facts, plan: &Plan) -> Vec<Room> {
     let kib = |bytes: u64| bytes.div_ceil(1024);
@@ -261,7 +282,8 @@ mod tests {
         let built = steps.map(|step| (step.name.to_string(), orders::digest(profile, &old, step))).collect();
         let put = old.items.iter().map(|item| (item.path.clone(), item.what.to_string())).collect();
         let runs = profile.units().into_iter().map(|unit| (unit, "old".to_owned())).collect();
-        let up = Unit { load: "loaded".to_owned(), active: "active".to_owned(), restarts: 0, age: 900 };
+        let (load, active) = ("loaded".to_owned(), "active".to_owned());
+        let up = Unit { load, active, age: 900, ..Unit::default() };
         Facts {
             units: profile.units().into_iter().map(|unit| (unit, up.clone())).collect(),
             installed: [(INSTALLED.to_owned(), "t".to_owned())].into(),
@@ -313,7 +335,10 @@ mod tests {
             ("docs/a.md", "2", vec![], vec![]),
             ("docs/b.md", "1", vec![], vec![]),
             ("docs/a.md", "", vec![], vec![]),
-            ("src/universal_agent/_release.txt", "2", vec![], vec![]),
+            ("tests/test_api.py", "2", vec![], vec![]),
+            ("scripts/probe.py", "2", vec![], vec![]),
+            ("scripts/start_vp_worker.sh", "2", vec![], PYTHON[3..].to_vec()),
+            ("webhook_transforms/hook.py", "2", vec![], PYTHON.to_vec()),
             ("src/universal_agent/api.py", "2", vec![], PYTHON.to_vec()),
             ("src/universal_agent/api.py", "", vec![], PYTHON.to_vec()),
             ("pyproject.toml", "2", vec!["python"], PYTHON.to_vec()),
@@ -329,6 +354,43 @@ mod tests {
             assert_eq!(sent, wanted, "{path}");
             assert!(!plan.is_empty());
         }
+    }
+
+    #[test]
+    fn unnamed_path_restarts_every_unit() {
+        let profile = Profile::built_in().unwrap();
+        let plan = Plan::new(&profile, &with("prompts/system.txt", "1"), &facts(&profile));
+        assert_eq!(plan.restarts.len(), profile.units().len());
+        let why = "prompts/system.txt changed, and the profile does not say which unit reads that";
+        assert!(plan.restarts.iter().all(|it| it.why == why), "{:?}", plan.restarts);
+    }
+
+    #[test]
+    fn paths_that_unit_file_names_restart_it() {
+        let profile = Profile::built_in().unwrap();
+        let unit = "universal-agent-telegram.service";
+        let seen = |input: &str, stale: &[&str]| {
+            let mut facts = facts(&profile);
+            let unit = facts.units.get_mut(unit).unwrap();
+            unit.inputs.insert(input.to_owned());
+            unit.stale = stale.iter().map(|file| (*file).to_owned()).collect();
+            facts
+        };
+        let reasons = |facts: &Facts, path: &str| {
+            let plan = Plan::new(&profile, &with(path, "2"), facts);
+            plan.restarts.into_iter().map(|it| (it.what, it.why)).collect::<Vec<_>>()
+        };
+        for (input, path, read) in [
+            ("scripts/bot.sh", "scripts/bot.sh", true),
+            ("docs/bot", "docs/bot/words.txt", true),
+            ("docs/bot", "docs/bottom.txt", false),
+        ] {
+            let why = (unit.to_owned(), format!("{path} changed, which its unit names"));
+            let expected = if read { vec![why] } else { vec![] };
+            assert_eq!(reasons(&seen(input, &[]), path), expected, "{input} {path}");
+        }
+        let why = "its environment file changed: bot.env".to_owned();
+        assert_eq!(reasons(&seen("bot.env", &["bot.env"]), "docs/a.md"), [(unit.to_owned(), why)]);
     }
 
     #[test]
@@ -409,7 +471,7 @@ mod tests {
         assert_eq!(plan.deleted, ["web-ui/app/extra.mjs"]);
         assert_eq!(restarted(&plan).len(), 6);
         // What no unit reads is settled all the same.
-        facts.pushes[0].paths = vec!["f\tdigest\tnotes/x.md".to_owned()];
+        facts.pushes[0].paths = vec!["f\tdigest\tdocs/x.md".to_owned()];
         let plan = Plan::new(&profile, &Release::of(&TREE), &facts);
         assert!(plan.restarts.is_empty() && plan.upload.is_empty() && !plan.is_empty(), "{plan:?}");
     }

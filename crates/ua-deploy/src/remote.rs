@@ -56,7 +56,13 @@ const DRIFT: Script = Script {
 };
 const NOW: Script = Script {
     name: "now",
-    text: concat!(include_str!("../remote/prove.sh"), "\n", include_str!("../remote/now.sh")),
+    text: concat!(
+        include_str!("../remote/prove.sh"),
+        "\n",
+        include_str!("../remote/workers.sh"),
+        "\n",
+        include_str!("../remote/now.sh")
+    ),
 };
 const OPS: Script = Script { name: "ops", text: include_str!("../remote/ops.sh") };
 const SMOKED: Script = Script {
@@ -75,6 +81,8 @@ const ACTIVATE: &str = concat!(
     "\n",
     include_str!("../remote/prove.sh"),
     "\n",
+    include_str!("../remote/workers.sh"),
+    "\n",
     include_str!("../remote/record.sh"),
     "\n",
     include_str!("../remote/activate.sh")
@@ -84,6 +92,8 @@ const ACTIVATE: &str = concat!(
 pub const SEND_AGAIN: &str = "run ua-deploy again: what has arrived is not sent twice";
 
 const LIMIT: Duration = Duration::from_mins(1);
+/// Time that no activation takes, where nothing is known of it: the VPS limits it by itself.
+pub const LONGEST: Duration = Duration::from_hours(24);
 /// Lines of the log that are shown when it went wrong.
 const TAIL: usize = 40;
 
@@ -184,6 +194,8 @@ pub struct Remote<'a> {
     pub settings: &'a Settings,
     /// Where to print.
     pub out: &'a Printer,
+    /// Time that no activation takes.
+    pub longest: Duration,
 }
 
 /// What is wanted of an activation.
@@ -289,7 +301,7 @@ impl Remote<'_> {
             Direction::Forward => "forward",
             Direction::Restore => "restore",
         };
-        let seconds = self.limit().as_secs().to_string();
+        let seconds = self.longest.as_secs().to_string();
         let args = [STATE, id, verb, orders, manifest, ACTIVATE, &seconds];
         self.hear(LAUNCH, &args, id)
     }
@@ -304,7 +316,7 @@ impl Remote<'_> {
         let mut story = Story::new(self.out);
         // The script says something every few seconds, so silence is a broken connection.
         let idle = self.settings.transfer_idle_timeout.0.max(Duration::from_secs(20));
-        let answer = self.transport.stream(script, args, idle, self.limit(), &mut |line| story.hear(line));
+        let answer = self.transport.stream(script, args, idle, self.longest, &mut |line| story.hear(line));
         let answer = match answer {
             Ok(answer) => answer,
             Err(TransportError::Run(ua_common::run::RunError::Interrupted { .. })) => {
@@ -360,21 +372,12 @@ impl Remote<'_> {
     /// Ends an activation that holds the lock.
     pub fn unlock(&self, id: &str) -> Result<(), Failure> {
         // What it was in the middle of is put back first.
-        self.run(UNLOCK, &[STATE, id], self.limit()).map(drop)
+        self.run(UNLOCK, &[STATE, id], self.longest).map(drop)
     }
 
     /// What became of a release since.
     pub fn drift(&self, id: &str) -> Result<Drift, Failure> {
         Ok(Drift::read(&self.run(DRIFT, &[STATE, id], Duration::from_mins(10))?))
-    }
-
-    /// Longer than anything an activation may take on its own: build, two rounds of waiting forth, two back, and
-    /// moving files.
-    fn limit(&self) -> Duration {
-        self.settings.deploy_build_timeout.0
-            + self.settings.deploy_drain_timeout.0
-            + self.settings.deploy_ready_timeout.0 * 4
-            + Duration::from_mins(30)
     }
 
     /// Ends the record of a deploy that failed before its activation.

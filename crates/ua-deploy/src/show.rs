@@ -183,7 +183,7 @@ impl Shown<'_> {
         let app = &settings.deploy_app_dir.0;
         lines.push(format!("switch {app} and its build outputs; the old ones go to the backup"));
         lines.extend(self.restarts(profile));
-        lines.push("wait for all of them, then for health, versions and sessions on the VPS".to_owned());
+        lines.push("wait for all of them, then for health and sessions on the VPS".to_owned());
         lines
     }
 

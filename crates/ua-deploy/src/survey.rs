@@ -12,7 +12,9 @@ use ua_common::transport::{Script, Transport};
 use crate::history::{self, Record};
 use crate::orders;
 use crate::release::Release;
+use ua_common::output::printable;
 use ua_common::profile::{Profile, Rule};
+use ua_common::tool::systemd;
 
 const SURVEY: Script = Script {
     name: "survey",
@@ -51,6 +53,8 @@ pub struct Facts {
     pub env_file: Option<(String, String)>,
     /// The lines of `.env` that the contract speaks of.
     pub env: Vec<Assignment>,
+    /// What each endpoint that tells a commit answered, by its name in the profile.
+    pub versions: BTreeMap<String, Told>,
     /// Room where we need it.
     pub free: Vec<Free>,
     /// The newest release that was proved to run.
@@ -82,6 +86,12 @@ pub struct Unit {
     pub restarts: u64,
     /// For how many seconds it has been in this state.
     pub age: u64,
+    /// Seconds that systemd gives it to start and to stop; nothing where it has no limit.
+    pub limits: [Option<u64>; 2],
+    /// Paths of the app that its unit file names, as relative paths: what it runs, where, and with which environment.
+    pub inputs: BTreeSet<String>,
+    /// Its environment files that changed after it was started, without the one that the profile names.
+    pub stale: BTreeSet<String>,
 }
 
 impl Unit {
@@ -93,6 +103,22 @@ impl Unit {
     /// Does systemd know anything of it?
     pub fn is_there(&self) -> bool {
         !matches!((self.load.as_str(), self.active.as_str()), ("", _) | ("not-found", "inactive"))
+    }
+}
+
+/// Answer of an endpoint that tells a commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// HTTP status; `000` where nothing answered.
+    pub status: String,
+    /// The commit, where it told one.
+    pub commit: Option<String>,
+}
+
+impl Told {
+    /// Did something answer, and not say the commit?
+    pub fn lacks_the_commit(&self) -> bool {
+        self.status != "000" && self.commit.is_none()
     }
 }
 
@@ -144,7 +170,7 @@ pub fn survey(
         let text = format!("the VPS could not be looked at (code {}): {}", answer.code, answer.stderr);
         return Err(Failure::new(Exit::Failed, text));
     }
-    Ok(parse(&answer.stdout))
+    Ok(parse(profile, &answer.stdout))
 }
 
 /// What the script is asked.
@@ -171,14 +197,17 @@ fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Ve
         // A value that is only to be there stays where it is.
         ask(if *rule == Rule::Set { "secret" } else { "key" }, key);
     }
-    if let Some(key) = profile.sessions.as_ref().and_then(|sessions| sessions.database_key.as_ref()) {
+    if let Some(key) = profile.workers.as_ref().and_then(|workers| workers.database_key.as_ref()) {
         ask("key", key);
+    }
+    for version in &profile.versions {
+        ask("version", &format!("{}={}", &*version.name, &*version.url));
     }
     args
 }
 
 /// Reads `WHAT<TAB>FIELDS…` lines.
-fn parse(text: &str) -> Facts {
+fn parse(profile: &Profile, text: &str) -> Facts {
     let mut facts = Facts::default();
     let mut env = String::new();
     let mut lines = String::new();
@@ -195,6 +224,9 @@ fn parse(text: &str) -> Facts {
             "program" => drop(facts.programs.insert(found().0, found().1)),
             "tool" => drop(facts.tools.insert(found().0, found().1)),
             "unit" => drop(facts.units.insert(name.to_owned(), unit(value))),
+            "input" => drop(facts.units.entry(name.to_owned()).or_default().inputs.insert(value.to_owned())),
+            "stale" => drop(facts.units.entry(name.to_owned()).or_default().stale.insert(value.to_owned())),
+            "version" => drop(facts.versions.insert(name.to_owned(), told(profile, name, value))),
             "installed" => drop(facts.installed.insert(name.to_owned(), value.to_owned())),
             "env" => facts.env_file = Some((name.to_owned(), value.to_owned())),
             "line" => {
@@ -237,12 +269,23 @@ fn parse(text: &str) -> Facts {
     facts
 }
 
-/// Reads `LOAD<TAB>ACTIVE<TAB>SUB<TAB>RESTARTS<TAB>AGE`.
+/// Reads `LOAD<TAB>ACTIVE<TAB>SUB<TAB>RESTARTS<TAB>AGE<TAB>START-LIMIT<TAB>STOP-LIMIT`.
 fn unit(fields: &str) -> Unit {
     let mut fields = fields.split('\t');
     let mut next = || fields.next().unwrap_or_default();
     let (load, active, _sub) = (next().to_owned(), next().to_owned(), next());
-    Unit { load, active, restarts: next().parse().unwrap_or(0), age: next().parse().unwrap_or(0) }
+    let (restarts, age) = (next().parse().unwrap_or(0), next().parse().unwrap_or(0));
+    let limits = [systemd::seconds(next()), systemd::seconds(next())];
+    Unit { load, active, restarts, age, limits, ..Unit::default() }
+}
+
+/// Reads `STATUS<TAB>BODY` of an endpoint.
+fn told(profile: &Profile, name: &str, answer: &str) -> Told {
+    let (status, body) = answer.split_once('\t').unwrap_or((answer, ""));
+    let field = profile.versions.iter().find(|version| *version.name == *name).map(|version| &*version.field);
+    let body: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let commit = field.and_then(|field| body.as_ref()?.get(field)?.as_str().map(printable));
+    Told { status: status.to_owned(), commit: commit.filter(|commit| !commit.is_empty()) }
 }
 
 #[cfg(test)]
@@ -254,5 +297,39 @@ mod tests {
         let args = arguments("/s", "/a", &Profile::built_in().unwrap(), &Release::of(&[("a", "1")]));
         let mut units = args.windows(2).filter(|pair| pair[0] == "unit").map(|pair| pair[1].as_str());
         assert_eq!((units.clone().count(), units.next_back()), (7, Some("csi-ingester.service")));
+    }
+
+    #[test]
+    fn unit_facts_of_systemd_are_read() {
+        let profile = Profile::built_in().unwrap();
+        let worker = "universal-agent-vp-worker@vp.coder.primary.service";
+        let text = format!(
+            "unit\t{worker}\tloaded\tactive\trunning\t1\t60\t1min 30s\t30min\n\
+             unit\tother.service\tloaded\tactive\trunning\t0\t60\tinfinity\tinfinity\n\
+             input\t{worker}\tscripts/start_vp_worker.sh\nstale\t{worker}\tworker.env\n"
+        );
+        let facts = parse(&profile, &text);
+        let unit = &facts.units[worker];
+        assert_eq!((unit.active.as_str(), unit.restarts, unit.limits), ("active", 1, [Some(90), Some(1800)]));
+        assert_eq!(unit.inputs, ["scripts/start_vp_worker.sh".to_owned()].into());
+        assert_eq!(unit.stale, ["worker.env".to_owned()].into());
+        assert_eq!(facts.units["other.service"].limits, [None, None]);
+    }
+
+    #[test]
+    fn version_answer_without_the_field_tells_nothing() {
+        let profile = Profile::named("universal-agent-2026-08").unwrap();
+        for (answer, status, commit) in [
+            ("200\t{\"commit_sha\":\"abc\"}", "200", Some("abc")),
+            ("200\t{\"commit_sha\":null}", "200", None),
+            ("200\t{\"commit_sha\":\"\"}", "200", None),
+            ("404\t{\"detail\":\"Not Found\"}", "404", None),
+            ("000\t", "000", None),
+            ("200\tnot JSON", "200", None),
+        ] {
+            let facts = parse(&profile, &format!("version\tgateway\t{answer}\n"));
+            let told = &facts.versions["gateway"];
+            assert_eq!((told.status.as_str(), told.commit.as_deref()), (status, commit), "{answer}");
+        }
     }
 }

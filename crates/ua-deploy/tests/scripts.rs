@@ -37,8 +37,8 @@ const SCRIPTS: [(&str, &str); 13] = [
     ("unlock", parts!("unlock")),
     ("drift", parts!("drift")),
     ("follow", parts!("follow")),
-    ("activate", parts!("newest", "prove", "record", "activate")),
-    ("now", parts!("prove", "now")),
+    ("activate", parts!("newest", "prove", "workers", "record", "activate")),
+    ("now", parts!("prove", "workers", "now")),
     ("ops", parts!("ops")),
     ("smoked", parts!("record", "smoked")),
 ];
@@ -59,7 +59,9 @@ case $1 in
                 *.service)
                     # Something that comes from the app's directory, unless a test says where else from.
                     cd "$(cat "$ROOT/elsewhere" 2>/dev/null || echo "$ROOT/app")" || exit 1
-                    [ -e "$ROOT/old-process" ] || { sleep 300 >/dev/null 2>&1 9<&- & echo $! >"$ROOT/pid.$unit"; }
+                    [ -e "$ROOT/old-process" ] || kill "$(cat "$ROOT/pid.$unit" 2>/dev/null)" 2>/dev/null
+                    held=$(cat "$ROOT/holds" 2>/dev/null || echo /dev/null)
+                    [ -e "$ROOT/old-process" ] || { sleep 300 >/dev/null 2>&1 5<"$held" 7<&- 9<&- & echo $! >"$ROOT/pid.$unit"; }
                     echo "$(wc -l <"$ROOT/restarts")" >"$ROOT/start.$unit"
                     ;;
             esac
@@ -270,7 +272,7 @@ impl Vps {
             "modes\tDu=rwx,Dgo=rx,Fu=rwX,Fgo=rX".to_owned(),
             "build_path\t/usr/bin:/bin".to_owned(),
             "build_timeout\t20".to_owned(),
-            "ready_timeout\t2".to_owned(),
+            "start_within\t2".to_owned(),
             "stable\t0".to_owned(),
             "keep\t10".to_owned(),
             format!("unit_dir\t{}", self.path("units").display()),
@@ -923,65 +925,227 @@ fn p31_every_process_must_run_the_commit() {
     assert!(done.checks.contains("api runs commit1, not commit2"), "{}", done.checks);
 }
 
-#[test]
-fn p36_busy_workers_are_waited_for_and_not_killed() {
+/// A VPS with a worker, `worker.service`, whose database has the columns that the real one needs for this.
+fn with_worker() -> Vps {
     let mut vps = Vps::new();
-    let sqlite = |vps: &Vps, sql: &str| {
-        let done = Command::new("sqlite3").arg(vps.path("vp.db")).arg(sql).output().unwrap();
-        assert!(done.status.success(), "{done:?}");
-    };
-    sqlite(&vps, "CREATE TABLE vp_sessions (vp_id, status, updated_at)");
-    let row = |status: &str, when: &str| {
-        format!(
-            "DELETE FROM vp_sessions; INSERT INTO vp_sessions VALUES ('vp.a', '{status}', datetime('now', '{when}'))"
-        )
-    };
-    vps.order(&format!("sessions_database\t{}", vps.path("vp.db").display()))
-        .order("sessions_columns\tvp_sessions\tvp_id\tstatus\tupdated_at")
-        .order("sessions_ready\tidle,active")
-        .order("sessions_busy\tactive,working")
-        .order("session\tvp.a\tapp.service");
-    let ready =
-        "sqlite3 \"$ROOT/vp.db\" \"UPDATE vp_sessions SET updated_at = datetime('now', '+2 seconds')\"\n";
-    vps.orders.push("drain_timeout\t2".to_owned());
-    sqlite(&vps, &row("active", "0 seconds"));
-    let (_, done) = vps.deploy(&[("version", "1"), ("on-restart", ready)]);
-    done.is("failed", 31);
-    assert!(done.checks.contains("still busy after 2 s: vp.a"), "{}", done.checks);
-    assert!(!vps.app("version").exists() && fs::read_to_string(vps.path("restarts")).unwrap().is_empty());
-    // The mission ends while the deploy waits.
-    vps.orders.retain(|order| !order.starts_with("drain_timeout"));
-    vps.order("drain_timeout\t30");
-    let (database, log) = (vps.path("vp.db"), vps.path("state/releases/20260102T000000Z-c/log"));
-    let end = std::thread::spawn(move || {
-        while !fs::read_to_string(&log).is_ok_and(|log| log.contains("== waiting for vp.a")) {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        let idle = "UPDATE vp_sessions SET status = 'idle'";
-        let idle = Command::new("sqlite3").args(["-cmd", ".timeout 5000"]).arg(database).arg(idle).status();
-        assert!(idle.unwrap().success());
-    });
-    let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", ready)]);
+    sql(
+        &vps,
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE vp_sessions (vp_id PRIMARY KEY, status, lease_owner, updated_at);
+         CREATE TABLE vp_missions (mission_id PRIMARY KEY, vp_id, status, worker_id, updated_at);",
+    );
+    // Each process of the worker writes a name of its own, and takes the lease, which makes it active.
+    let starts = "
+        sqlite3 -cmd '.timeout 5000' \"$ROOT/vp.db\" \"SELECT count(*) FROM vp_missions WHERE status = 'running'\" >>\"$ROOT/interrupted\"
+        says=\"REPLACE INTO vp_sessions VALUES ('vp.a', 'active', 'vp.a.worker.$(wc -l <\"$ROOT/restarts\")', datetime('now'))\"
+        says=$(cat \"$ROOT/says.$(cat \"$ROOT/app/version\")\" 2>/dev/null || echo \"$says\")
+        until sqlite3 -cmd '.timeout 5000' \"$ROOT/vp.db\" \"$says\"; do sleep 0.1; done \
+            >/dev/null 2>&1 7<&- 9<&- &\n";
+    let text = SYSTEMCTL.replace(
+        "[ ! -e \"$ROOT/app/on-restart\" ]",
+        &format!("case $* in *worker.service*) {starts} ;; esac\n        [ ! -e \"$ROOT/app/on-restart\" ]"),
+    );
+    fs::write(vps.path("bin/systemctl"), text).unwrap();
+    let database = format!("workers_database\t{}", vps.path("vp.db").display());
+    for order in [
+        "unit\tworker.service",
+        &database,
+        "workers_sessions\tvp_sessions\tvp_id\tstatus\tlease_owner",
+        "workers_ready\tidle,active",
+        "workers_missions\tvp_missions\tmission_id\tstatus\tworker_id",
+        "workers_busy\trunning",
+        "session\tvp.a\tworker.service\t2",
+    ] {
+        vps.order(order);
+    }
+    vps
+}
+
+fn sql(vps: &Vps, sql: &str) -> String {
+    let done = Command::new("sqlite3")
+        .args(["-cmd", ".timeout 5000"])
+        .arg(vps.path("vp.db"))
+        .arg(sql)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+impl Vps {
+    fn patience(&mut self, seconds: u32) {
+        self.orders.retain(|order| !order.starts_with("drain_timeout"));
+        self.order(&format!("drain_timeout\t{seconds}"));
+    }
+
+    /// The worker claims a mission; all times are of long ago.
+    fn claim(&self, mission: &str, worker: &str) {
+        sql(
+            self,
+            &format!(
+                "INSERT INTO vp_missions VALUES ('{mission}', 'vp.a', 'running', '{worker}', datetime('now', '-1 hour'))"
+            ),
+        );
+    }
+
+    /// What the worker calls itself.
+    fn owner(&self) -> String {
+        sql(self, "SELECT lease_owner FROM vp_sessions")
+    }
+
+    /// How many missions were running at each restart of the worker.
+    fn interrupted(&self) -> String {
+        fs::read_to_string(self.path("interrupted")).unwrap_or_default().replace('\n', "")
+    }
+
+    /// Ends all missions once the log of the next deploy says that they are waited for.
+    fn end_missions_when_waited_for(&self) -> std::thread::JoinHandle<()> {
+        let id = format!("2026010{}T000000Z-c", self.deploys + 1);
+        let (database, log) = (self.path("vp.db"), self.path("state/releases").join(id).join("log"));
+        std::thread::spawn(move || {
+            while !fs::read_to_string(&log).is_ok_and(|log| log.contains("== waiting for vp.a")) {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let end = "UPDATE vp_missions SET status = 'completed'";
+            let end = Command::new("sqlite3").args(["-cmd", ".timeout 5000"]).arg(database).arg(end).status();
+            assert!(end.unwrap().success());
+        })
+    }
+
+    /// Files beside the database.
+    fn beside_the_database(&self) -> Vec<String> {
+        let names = fs::read_dir(self.root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with("vp.db")).collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn p36_running_mission_delays_restart() {
+    let mut vps = with_worker();
+    vps.patience(2);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    // An idle worker is `active`. One with a mission may be called `idle`, and nothing renews its rows.
+    vps.claim("m1", &vps.owner());
+    sql(&vps, "UPDATE vp_sessions SET status = 'idle', updated_at = datetime('now', '-1 hour')");
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(
+        done.is("failed", 31).checks.contains("still busy after 2 s: vp.a (mission m1)"),
+        "{}",
+        done.checks
+    );
+    assert_eq!((vps.read("version").as_str(), vps.interrupted().as_str()), ("1", "0"));
+    vps.patience(60);
+    let end = vps.end_missions_when_waited_for();
+    let (_, done) = vps.deploy(&[("version", "3")]);
     end.join().unwrap();
     assert!(done.is("unconfirmed", 0).checks.contains("pass\tdrain"), "{}", done.checks);
-    // A row that a worker left behind when it died is no reason to wait.
-    sqlite(&vps, &row("working", "-10 minutes"));
-    let to_idle = format!("sqlite3 \"$ROOT/vp.db\" \"UPDATE vp_sessions SET status = 'idle'\"\n{ready}");
-    vps.deploy(&[("version", "3"), ("on-restart", &to_idle)]).1.is("unconfirmed", 0);
-    // Where nobody can tell, nobody is killed.
-    fs::write(vps.path("vp.db"), "not a database, though it is there").unwrap();
-    vps.orders.retain(|order| !order.starts_with("drain_timeout"));
-    vps.order("drain_timeout\t1");
-    let (_, done) = vps.deploy(&[("version", "9")]);
-    assert!(done.is("failed", 31).checks.contains("could not be read"), "{}", done.checks);
-    fs::remove_file(vps.path("vp.db")).unwrap();
-    sqlite(&vps, "CREATE TABLE vp_sessions (vp_id, status, updated_at)");
-    // Or nobody wants to wait.
-    sqlite(&vps, &row("active", "0 seconds"));
-    vps.orders.retain(|order| !order.starts_with("drain_timeout"));
-    vps.order("drain_timeout\t0");
-    let (_, done) = vps.deploy(&[("version", "4"), ("on-restart", ready)]);
+    assert_eq!(vps.interrupted(), "00");
+}
+
+#[test]
+fn p36_mission_of_dead_worker_delays_nothing() {
+    let mut vps = with_worker();
+    vps.patience(1);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    vps.claim("m0", "vp.a.worker.of.before");
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
+    // The same where its session still names it, but its unit has no process any more.
+    vps.claim("m1", &vps.owner());
+    let pid = fs::read_to_string(vps.path("pid.worker.service")).unwrap();
+    assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success());
+    fs::remove_file(vps.path("pid.worker.service")).unwrap();
+    vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
+}
+
+#[test]
+fn p36_unreadable_missions_delay_restart() {
+    let mut vps = with_worker();
+    vps.patience(1);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    sql(&vps, "DROP TABLE vp_missions");
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    let said = "still busy after 1 s: vp.a (its missions could not be read: ";
+    assert!(done.is("failed", 31).checks.contains(said), "{}", done.checks);
+    assert!(done.checks.contains("no such table: vp_missions"), "{}", done.checks);
+}
+
+#[test]
+fn p36_forced_restart_names_the_mission() {
+    let mut vps = with_worker();
+    vps.patience(0);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    vps.claim("m1", &vps.owner());
+    let (_, done) = vps.deploy(&[("version", "2")]);
     assert!(done.is("unconfirmed", 0).checks.contains("warn\tdrain"), "{}", done.checks);
+    assert!(done.checks.contains("as was asked: vp.a (mission m1)"), "{}", done.checks);
+}
+
+/// Has the worker claim a mission after the deploy saw it free, and before it is restarted.
+fn claims_late(vps: &mut Vps) {
+    vps.order("watchdog\twatchdog.timer");
+    let text = fs::read_to_string(vps.path("bin/systemctl")).unwrap();
+    let claim = "
+    stop)
+        sqlite3 -cmd '.timeout 5000' \"$ROOT/vp.db\" \"INSERT INTO vp_missions
+            SELECT 'late', vp_id, 'running', lease_owner, '' FROM vp_sessions
+            WHERE NOT EXISTS (SELECT 1 FROM vp_missions)\"
+        ;;
+    show)";
+    fs::write(vps.path("bin/systemctl"), text.replacen("\n    show)", claim, 1)).unwrap();
+}
+
+#[test]
+fn p36_mission_claimed_after_drain_is_not_killed() {
+    let mut vps = with_worker();
+    vps.patience(60);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    claims_late(&mut vps);
+    let end = vps.end_missions_when_waited_for();
+    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
+    end.join().unwrap();
+    assert_eq!((vps.read("version").as_str(), vps.interrupted().as_str()), ("2", "00"));
+}
+
+#[test]
+fn p36_mission_claimed_late_ends_the_release() {
+    let mut vps = with_worker();
+    vps.patience(1);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    claims_late(&mut vps);
+    let owner = vps.owner();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(done.is("rolled-back", 33).checks.contains("still busy after 1 s: vp.a (mission late)"));
+    // The worker was not touched, and goes on with its mission.
+    assert_eq!((vps.read("version").as_str(), vps.interrupted().as_str()), ("1", "0"));
+    assert_eq!(vps.owner(), owner);
+}
+
+#[test]
+fn workers_database_gains_no_files() {
+    let mut vps = with_worker();
+    vps.patience(2);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    assert_eq!(vps.beside_the_database(), ["vp.db"]);
+    vps.claim("m1", &vps.owner());
+    assert_eq!(vps.beside_the_database(), ["vp.db"]);
+    vps.deploy(&[("version", "2")]).1.is("failed", 31);
+    assert_eq!(vps.beside_the_database(), ["vp.db"], "read while nobody has it open");
+    // A process was killed with it open: what it wrote last stands in its log alone.
+    let script = "import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute(\"UPDATE vp_missions SET mission_id = 'm2'\")
+os.kill(os.getpid(), 9)";
+    let killed = Command::new("python3").args(["-c", script]).arg(vps.path("vp.db")).status().unwrap();
+    assert!(!killed.success());
+    fs::remove_file(vps.path("vp.db-shm")).unwrap();
+    let log = fs::read(vps.path("vp.db-wal")).unwrap();
+    let (_, done) = vps.deploy(&[("version", "3")]);
+    assert!(done.is("failed", 31).checks.contains("vp.a (mission m2)"), "{}", done.checks);
+    assert_eq!(vps.beside_the_database(), ["vp.db", "vp.db-wal"]);
+    assert_eq!(fs::read(vps.path("vp.db-wal")).unwrap(), log);
 }
 
 #[test]
@@ -1020,7 +1184,13 @@ esac
 "#;
     fs::write(vps.path("bin/curl"), curl).unwrap();
     for (name, path) in [("api", "ill"), ("web", "ill"), ("other", "ill"), ("app", "well")] {
-        vps.order(&format!("health\t{name}\t200\thttp://127.0.0.1:1/{name}/{path}"));
+        let unit = match name {
+            "api" => "second.service",
+            "web" => "silent.service",
+            "app" => "app.service",
+            _ => "-",
+        };
+        vps.order(&format!("health\t{name}\t200\thttp://127.0.0.1:1/{name}/{path}\t{unit}\t2"));
     }
     let journal = "#!/bin/sh\ncase $* in *silent*) ;; *) echo \"journal of $*\" ;; esac\n";
     fs::write(vps.path("bin/journalctl"), journal).unwrap();
@@ -1038,9 +1208,10 @@ esac
 fn p25_an_answer_that_comes_late_is_asked_for_again() {
     let mut vps = Vps::new();
     vps.order("health\tapi\t200\thttp://127.0.0.1:1/");
-    fs::write(vps.path("curl.late"), "1\n").unwrap();
+    fs::write(vps.path("curl.late"), "2\n").unwrap();
     vps.deploy(&[("version", "1"), ("answer", "{}")]).1.is("unconfirmed", 0);
-    assert_eq!(vps.calls("curl").lines().count(), 2, "{}", vps.calls("curl"));
+    let asked = vps.calls("curl").lines().filter(|line| !line.contains("/before/")).count();
+    assert_eq!(asked, 2, "{}", vps.calls("curl"));
 }
 
 #[test]
@@ -1052,6 +1223,136 @@ fn p29_an_answer_of_before_is_not_taken_for_one_of_now() {
     let (_, done) = vps.deploy(&[("version", "2")]);
     done.is("rolled-back", 33);
     assert!(done.checks.contains("api runs an unknown version, not commit2"), "{}", done.checks);
+}
+
+#[test]
+fn version_endpoint_is_held_to_its_duty() {
+    for (duty, answer, verdict, code) in [
+        ("must", r#"{"version":"commit2"}"#, "unconfirmed", 0),
+        ("must", r#"{"version":"commit1"}"#, "rolled-back", 33),
+        ("must", r#"{"version":null}"#, "rolled-back", 33),
+        ("silent", r#"{"version":null}"#, "unconfirmed", 0),
+        ("silent", r#"{"version":"commit1"}"#, "rolled-back", 33),
+        ("any", r#"{"version":null}"#, "unconfirmed", 0),
+        ("any", r#"{"version":"commit1"}"#, "unconfirmed", 0),
+    ] {
+        let mut vps = Vps::new();
+        vps.order(&format!("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version\t{duty}\t1"));
+        vps.deploy(&[("version", "1"), ("answer", r#"{"version":"commit1"}"#)]).1.is("unconfirmed", 0);
+        let (_, done) = vps.deploy(&[("version", "2"), ("answer", answer)]);
+        done.is(verdict, code);
+        let other = "warn\tversions";
+        let told = done.checks.contains(other) && done.checks.contains("api runs commit1, not commit2");
+        assert_eq!(told, duty == "any" && answer.contains("commit1"), "{duty} {answer}: {}", done.checks);
+    }
+}
+
+#[test]
+fn health_has_its_own_limit() {
+    let mut vps = Vps::new();
+    vps.order("health\tapi\t200\thttp://127.0.0.1:1/\tapp.service\t20");
+    vps.order("health\tweb\t200\thttp://127.0.0.1:1/\tapp.service\t20");
+    // Longer than the two seconds that a unit may take to come up.
+    let slow = "(sleep 4; echo '{}' >\"$ROOT/app/answer\") >/dev/null 2>&1 7<&- 9<&- &\n";
+    vps.deploy(&[("version", "1"), ("on-restart", slow)]).1.is("unconfirmed", 0);
+    fs::remove_file(vps.app("answer")).unwrap();
+    vps.orders.retain(|order| !order.starts_with("health\tapi"));
+    vps.order("health\tapi\t200\thttp://127.0.0.1:1/\tapp.service\t1");
+    let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", "")]);
+    assert!(
+        done.checks.contains("fail\thealth") && done.checks.contains("api answers 404"),
+        "{}",
+        done.checks
+    );
+}
+
+#[test]
+fn process_that_ends_again_is_not_waited_for() {
+    let mut vps = Vps::new();
+    vps.order("health\tapi\t200\thttp://127.0.0.1:1/\tapp.service\t60");
+    vps.deploy(&[("version", "1"), ("answer", "{}"), ("on-restart", "")]).1.is("unconfirmed", 0);
+    // It comes up, and ends in the middle of its imports.
+    let ends = "case $(cat \"$ROOT/app/version\") in 2) (sleep 2; echo 1 >\"$ROOT/crashed\") >/dev/null 2>&1 7<&- 9<&- & ;; *) rm -f \"$ROOT/crashed\" ;; esac\n";
+    let counted = "NRestarts=$(cat \"$ROOT/crashed\" 2>/dev/null || echo 0)";
+    let text = fs::read_to_string(vps.path("bin/systemctl")).unwrap();
+    let text = text.replace("NRestarts=0\\n' \\", "NRestarts=%s\\n' \\").replace(
+        "\"$(cat \"$ROOT/pid.$unit\" 2>/dev/null || echo 0)\"",
+        &format!(
+            "\"$(cat \"$ROOT/pid.$unit\" 2>/dev/null || echo 0)\" \"{}\"",
+            &counted["NRestarts=".len()..]
+        ),
+    );
+    fs::write(vps.path("bin/systemctl"), text).unwrap();
+    fs::remove_file(vps.app("answer")).unwrap();
+    let start = std::time::Instant::now();
+    vps.rest = String::new();
+    let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", ends)]);
+    assert!(done.checks.contains("app ended again after it was up"), "{}\n{}", done.log, done.checks);
+    assert!(start.elapsed().as_secs() < 50, "{:?}", start.elapsed());
+}
+
+#[test]
+fn process_with_old_file_open_is_not_the_release() {
+    let mut vps = Vps::new();
+    vps.order("output\tone\tbuilt");
+    fs::create_dir(vps.app("logs")).unwrap();
+    fs::create_dir(vps.app("built")).unwrap();
+    for file in ["logs/today", "built/lib.so"] {
+        vps.write(file, "old");
+    }
+    vps.deploy(&[("version", "1"), ("module", "1")]).1.is("unconfirmed", 0);
+    let fresh = |file: &str| format!("echo new >\"$ROOT/new\" && mv \"$ROOT/new\" \"$ROOT/app/{file}\"\n");
+    for (held, replaced, right) in [
+        // A log that was rotated, and a file that is as it was put there.
+        (vps.app("logs/today"), fresh("logs/today"), true),
+        (vps.app("module"), String::new(), true),
+        (vps.app("module"), fresh("module"), false),
+        (vps.app("built/lib.so"), fresh("built/lib.so"), false),
+        (vps.path("state/releases/20260101T000000Z-c/record.json"), String::new(), false),
+    ] {
+        fs::write(vps.path("holds"), held.display().to_string()).unwrap();
+        // Drift that the plan saw.
+        let (_, done) = vps.deploy(&[("version", "2"), ("module", "2"), ("on-restart", &replaced)]);
+        let told = done.checks.contains("has open what is not there any more: ");
+        assert_eq!(told, !right, "{}: {}\n{}", held.display(), done.checks, done.log);
+        fs::remove_file(vps.path("holds")).unwrap();
+        fs::write(vps.app("module"), "2").unwrap();
+    }
+}
+
+#[test]
+fn way_back_is_judged_by_what_was_before() {
+    let mut vps = with_worker();
+    vps.patience(1);
+    vps.order("health\tapi\t200\thttp://127.0.0.1:1/\tapp.service\t1");
+    vps.deploy(&[("version", "1"), ("answer", "{}")]).1.is("unconfirmed", 0);
+    // Both went bad since, and stay so.
+    let text = fs::read_to_string(vps.path("bin/systemctl")).unwrap();
+    fs::write(vps.path("bin/systemctl"), text.replace("'vp.a', 'active'", "'vp.a', 'degraded'")).unwrap();
+    sql(&vps, "UPDATE vp_sessions SET status = 'degraded'");
+    fs::remove_file(vps.app("answer")).unwrap();
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(done.is("rolled-back", 33).checks.contains("warn\trestore.before"), "{}", done.checks);
+    for what in ["api answers 404", "vp.a is degraded"] {
+        assert!(done.checks.contains(what), "{what}: {}", done.checks);
+    }
+}
+
+#[test]
+fn fault_of_untouched_unit_is_no_fault_of_release() {
+    let mut vps = Vps::new();
+    vps.order("unit\tother.service").order("health\tother\t200\thttp://127.0.0.1:1/\tother.service\t1");
+    vps.deploy(&[("version", "1"), ("answer", "{}")]).1.is("unconfirmed", 0);
+    fs::remove_file(vps.app("answer")).unwrap();
+    vps.order("restart\tapp.service");
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    let said = "as before this deploy, which did not restart it: other answers 404";
+    assert!(done.is("unconfirmed", 0).checks.contains(said), "{}", done.checks);
+    // What it does restart has to be right.
+    vps.orders.retain(|order| !order.starts_with("restart"));
+    let (_, done) = vps.deploy(&[("version", "3")]);
+    assert!(done.is("rolled-back", 33).checks.contains("other answers 404"), "{}", done.checks);
 }
 
 #[test]
@@ -1095,50 +1396,29 @@ fn p49_p50_nothing_is_installed() {
 }
 
 #[test]
-fn p32_a_session_row_from_before_the_restart_is_not_ready() {
-    let mut vps = Vps::new();
-    let sqlite = |vps: &Vps, sql: &str| {
-        let done = Command::new("sqlite3").arg(vps.path("vp.db")).arg(sql).output().unwrap();
-        assert!(done.status.success(), "{done:?}");
-    };
-    sqlite(&vps, "CREATE TABLE vp_sessions (vp_id, status, updated_at)");
-    vps.order(&format!("sessions_database\t{}", vps.path("vp.db").display()))
-        .order("sessions_columns\tvp_sessions\tvp_id\tstatus\tupdated_at")
-        .order("sessions_ready\tidle,active")
-        .order("session\tvp.a\tapp.service");
-    let touch = |status: &str, when: &str| {
-        format!(
-            "sqlite3 \"$ROOT/vp.db\" \"DELETE FROM vp_sessions; INSERT INTO vp_sessions VALUES ('vp.a', '{status}', {when})\"\n"
-        )
-    };
-    let now = "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')";
-    for (status, when, ready) in [
-        ("idle", now, true),
-        ("active", now, true),
-        ("active", "strftime('%s', 'now') + 1.5", true),
-        ("degraded", now, false),
-        ("idle", "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '-5 seconds')", false),
-        ("idle", "NULL", false),
+fn p32_session_row_of_old_process_is_not_ready() {
+    let mut vps = with_worker();
+    vps.patience(1);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    for (writes, said) in [
+        // The dispatcher wrote to the row, but not the new process.
+        (
+            "UPDATE vp_sessions SET status = 'idle', updated_at = datetime('now')",
+            "has not said anything since its restart",
+        ),
+        ("UPDATE vp_sessions SET lease_owner = NULL", "has not said anything since its restart"),
+        ("UPDATE vp_sessions SET lease_owner = 'new', status = 'degraded'", "is degraded"),
+        ("DELETE FROM vp_sessions", "has no row"),
     ] {
-        let (_, done) = vps.deploy(&[("version", "1"), ("on-restart", &touch(status, when))]);
-        let right = if ready { ["unconfirmed"].as_slice() } else { &["broken", "rolled-back"] };
+        // The release that is put back has a good worker again.
+        fs::write(vps.path("says.2"), writes).unwrap();
+        let (_, done) = vps.deploy(&[("version", "2")]);
         assert!(
-            right.contains(&done.record["verdict"].as_str().unwrap()),
-            "{status} {when}: {}",
-            done.checks
-        );
-        assert!(
-            ready || done.checks.contains("vp.a has no row that is ready and younger"),
-            "{}",
+            done.is("rolled-back", 33).checks.contains(&format!("vp.a {said}")),
+            "{writes}: {}",
             done.checks
         );
     }
-    // A table without the column is judged by its status alone.
-    sqlite(
-        &vps,
-        "DROP TABLE vp_sessions; CREATE TABLE vp_sessions (vp_id, status); INSERT INTO vp_sessions VALUES ('vp.a', 'idle')",
-    );
-    vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
 }
 
 #[test]
@@ -1977,7 +2257,7 @@ fn crashing(vps: &Vps, slow: u32, state: &str) {
 #[test]
 fn a_unit_that_crashes_again_and_again_is_not_waited_for_to_the_end() {
     let mut vps = Vps::new();
-    vps.order("ready_timeout\t60");
+    vps.order("start_within\t60");
     vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     // The one that comes back has its trouble as well, but there is nothing better to go to.
     crashing(&vps, 20, "activating");
@@ -1989,7 +2269,7 @@ fn a_unit_that_crashes_again_and_again_is_not_waited_for_to_the_end() {
     assert!(done.is("rolled-back", 33).checks.contains(said), "{}", done.checks);
     // A good one gets as many tries as it needs, as long as it does not fail to be up for that long.
     let mut vps = Vps::new();
-    vps.order("ready_timeout\t60").order("stable\t2");
+    vps.order("start_within\t60").order("stable\t2");
     vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     crashing(&vps, 8, "activating");
     fs::write(vps.path("crashes"), "0\n").unwrap();
@@ -1999,7 +2279,7 @@ fn a_unit_that_crashes_again_and_again_is_not_waited_for_to_the_end() {
 #[test]
 fn a_unit_that_systemd_gave_up_is_not_waited_for() {
     let mut vps = Vps::new();
-    vps.order("ready_timeout\t60");
+    vps.order("start_within\t60");
     vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     crashing(&vps, 0, "failed");
     fs::write(vps.path("broken"), "2\n").unwrap();
@@ -2042,7 +2322,7 @@ fn a_unit_that_never_has_a_process_is_not_waited_for() {
         ("inactive", "success", "inactive"),
     ] {
         let mut vps = Vps::new();
-        vps.order("ready_timeout\t60");
+        vps.order("start_within\t60");
         vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
         without_process(&vps, 0, state, result);
         fs::write(vps.path("broken"), "2\n").unwrap();
@@ -2057,7 +2337,7 @@ fn a_unit_that_never_has_a_process_is_not_waited_for() {
 #[test]
 fn a_unit_whose_restart_is_still_a_job_is_waited_for() {
     let mut vps = Vps::new();
-    vps.order("ready_timeout\t60");
+    vps.order("start_within\t60");
     vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     without_process(&vps, 15, "failed", "success");
     vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);

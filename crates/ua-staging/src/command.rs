@@ -113,7 +113,7 @@ Examples:
             )
             .arg(Arg::new("PART").value_parser(["ui", "api"]).help("Only this one")),
         );
-    Tool { legacy: legacy::rewrite, ..Tool::new(NAME, Lane::Vps, command, run) }
+    Tool { legacy: legacy::rewrite, suited: true, ..Tool::new(NAME, Lane::Vps, command, run) }
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the signature that every tool shares")]

@@ -238,7 +238,7 @@ Examples:
   ua-vpsctl settings --format tsv | grep '^ssh'",
             Records::<3>::args(),
         ));
-    Tool { legacy: legacy::rewrite, ..Tool::new(NAME, Lane::Vps, command, dispatch) }
+    Tool { legacy: legacy::rewrite, suited: true, ..Tool::new(NAME, Lane::Vps, command, dispatch) }
 }
 
 fn verb(

@@ -124,7 +124,7 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
     let app = settings.deploy_app_dir.0.as_str();
     let [mut shapes, words] = env_contract::question(&profile.env.keys);
     // Of the token it is only asked whether it is there; the other one is read by a deploy as well.
-    let database = profile.sessions.as_ref().and_then(|sessions| sessions.database_key.as_ref());
+    let database = profile.workers.as_ref().and_then(|workers| workers.database_key.as_ref());
     shapes.extend(profile.env.token.iter().chain(database).flat_map(|key| [" ", key]));
     let env = &profile.env.file;
     let mut args = vec![STATE, app, &profile.owner.user, env, &shapes, &words, watchdog, &secrets];

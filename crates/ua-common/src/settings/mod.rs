@@ -27,6 +27,8 @@ pub enum Origin {
     Project(PathBuf, usize),
     /// The user's own `ua.toml`.
     User(PathBuf, usize),
+    /// The profile of the app, by its name or file.
+    Profile(String),
     /// Built in, or derived from other settings.
     Default,
 }
@@ -37,6 +39,7 @@ impl std::fmt::Display for Origin {
             Self::Flag(name) => f.write_str(name),
             Self::Env(name) => f.write_str(name),
             Self::Project(path, line) | Self::User(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Profile(name) => write!(f, "profile {name}"),
             Self::Default => f.write_str("default"),
         }
     }

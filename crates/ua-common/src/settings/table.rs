@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
-    AuthMode, Count, FileName, Limit, List, Offer, Optional, Port, PreflightMode, RemotePath, Scheme, SshKey,
-    StagingMode, StatusSet, Target, Url, UrlPath, Value,
+    AppProfile, AuthMode, Count, FileName, Limit, List, Offer, Optional, Port, PreflightMode, RemotePath,
+    Scheme, SshKey, StagingMode, StatusSet, Target, Url, UrlPath, Value,
 };
 use super::{Layer, Raw, SettingsError, Sourced, Surroundings, pick};
 use crate::complete::{self, Candidate, Candidates};
@@ -124,7 +124,7 @@ settings! {
     "deploy.drain_timeout" deploy_drain_timeout: Limit, "UA_DEPLOY_DRAIN_TIMEOUT", Some("drain-timeout"), Is("600"), "how long busy workers are waited for before a restart";
     "deploy.require_confirm" deploy_require_confirm: Optional, "UA_DEPLOY_REQUIRE_CONFIRM", Some("require-confirm"), Is("off"), "the VPS takes a release back unless its client confirms it within this";
     "deploy.keep_releases" deploy_keep_releases: Count, "UA_DEPLOY_KEEP_RELEASES", None, Is("10"), "newest releases whose record and backup are kept";
-    "deploy.profile" deploy_profile: Option<PathBuf>, "UA_DEPLOY_PROFILE", Some("profile"), From("built in (`universal-agent`)"), "a TOML file that describes the app";
+    "deploy.profile" deploy_profile: AppProfile, "UA_DEPLOY_PROFILE", Some("profile"), Is("universal-agent"), "the description of the app: the name of a built-in one, or a TOML file";
     "staging.mode" staging_mode: StagingMode, "UA_TAILNET_STAGING_MODE", Some("staging"), Is("auto"), "what unhealthy staging means for a deploy";
     "staging.scheme" staging_scheme: Scheme, "UA_TAILNET_STAGING_SCHEME", Some("scheme"), Is("https"), "how staging is published on the tailnet";
     "staging.ui_port" staging_ui_port: Port, "UA_TAILNET_STAGING_UI_HTTPS_PORT", Some("ui-port"), Is("443"), "tailnet port of the UI";

@@ -241,6 +241,38 @@ impl Value for Optional {
 }
 
 /// A path on this machine, made absolute.
+/// The description of the app: a built-in one by its name, or a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppProfile {
+    /// One of [`crate::profile::BUILT_IN`].
+    BuiltIn(&'static str),
+    /// A TOML file.
+    File(PathBuf),
+}
+
+impl Value for AppProfile {
+    fn takes() -> String {
+        let names = crate::profile::BUILT_IN.iter().map(|(name, _)| format!("`{name}`"));
+        format!("{} or a path", names.collect::<Vec<_>>().join(", "))
+    }
+    fn offer() -> Offer {
+        Offer::Paths
+    }
+    fn parse_text(text: &str, base: &Base<'_>) -> Result<Self, String> {
+        let named = crate::profile::BUILT_IN.iter().find(|(name, _)| *name == text);
+        named.map_or_else(
+            || PathBuf::parse_text(text, base).map(Self::File),
+            |(name, _)| Ok(Self::BuiltIn(name)),
+        )
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::BuiltIn(name) => (*name).to_owned(),
+            Self::File(path) => path.show(),
+        }
+    }
+}
+
 impl Value for PathBuf {
     fn takes() -> String {
         "a path".to_owned()

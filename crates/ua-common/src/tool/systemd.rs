@@ -166,6 +166,31 @@ pub fn lingers(uid: u32) -> Option<bool> {
     }
 }
 
+/// Returns the whole seconds of a time span as `systemctl show` prints it, such as `1min 30s`; nothing for `infinity`
+/// and for what is no time span. The units are those of systemd.time(7).
+pub fn seconds(span: &str) -> Option<u64> {
+    const UNITS: [(&str, f64); 9] = [
+        ("us", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("min", 60.0),
+        ("h", 3600.0),
+        ("d", 86_400.0),
+        ("w", 604_800.0),
+        ("month", 2_629_800.0),
+        ("y", 31_557_600.0),
+    ];
+    let mut total = 0.0;
+    for part in span.split(' ') {
+        let at = part.find(|c: char| c.is_ascii_alphabetic())?;
+        let (number, unit) = part.split_at(at);
+        let (_, length) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        total += number.parse::<f64>().ok()? * length;
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time span is not negative")]
+    Some(total.round() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +211,23 @@ mod tests {
         assert_eq!(parse_next(listed).unwrap().to_string(), "2026-11-25T21:27:02.906957Z");
         for none in [&b"[]"[..], br#"[{"next":0}]"#, br#"[{"next":null}]"#, b"NEXT LEFT", b""] {
             assert_eq!(parse_next(none), None);
+        }
+    }
+
+    #[test]
+    fn time_spans_of_systemctl_show_are_read() {
+        for (span, expected) in [
+            ("1min 30s", Some(90)),
+            ("30min", Some(1800)),
+            ("1h 30min", Some(5400)),
+            ("1.500s", Some(2)),
+            ("250ms", Some(0)),
+            ("1d", Some(86_400)),
+            ("infinity", None),
+            ("", None),
+            ("[not set]", None),
+        ] {
+            assert_eq!(seconds(span), expected, "{span}");
         }
     }
 }
