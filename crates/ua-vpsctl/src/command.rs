@@ -356,8 +356,7 @@ fn work(
             }
             report.data.insert("rows".to_owned(), records.rows.into_iter().map(|row| row.json).collect());
             let asked = chosen.iter().filter(|chosen| !chosen.if_there).count();
-            let ready = context.settings.deploy_ready_timeout.0;
-            status::judge(&seen, asked, &profile, ready, report);
+            status::judge(&seen, asked, &profile, &context.settings.deploy_ready_timeout, report);
         }
         "restart" if matches.get_flag("dry-run") => {
             report.push(Check::pass(

@@ -235,7 +235,7 @@ fn no_time(said: &str) -> Failure {
 }
 
 fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, ssh: &str, report: &mut Report) {
-    status::judge(&facts.seen, profile.units().len(), profile, settings.deploy_ready_timeout.0, report);
+    status::judge(&facts.seen, profile.units().len(), profile, &settings.deploy_ready_timeout, report);
     let app = settings.deploy_app_dir.0.as_str();
     let file = format!("{app}/{}", profile.env.file);
     let edit = env_contract::edit(ssh, &file);

@@ -11,7 +11,8 @@ use ua_common::ledger::Push;
 use ua_common::output::{self, Record, Records, listed, printable};
 use ua_common::profile::{self, Profile};
 use ua_common::report::{Check, Report};
-use ua_common::settings::value::{Base, StatusSet, Value as _};
+use ua_common::settings::Sourced;
+use ua_common::settings::value::{Base, Limit, StatusSet, Value as _};
 use ua_common::transport::{Answer, Script};
 
 use crate::runs::{self, Origin};
@@ -111,6 +112,8 @@ pub struct Health {
     pub healthy: bool,
     /// curl's exit code.
     pub code: u8,
+    /// How long it may take after a start, by the profile.
+    pub within: Option<profile::Limit>,
 }
 
 impl Health {
@@ -127,6 +130,7 @@ impl Health {
             healthy: wanted.is_ok_and(|wanted| status.is_some_and(|status| wanted.contains(status))),
             status,
             code: code.parse().unwrap_or_default(),
+            within: check.within,
         }
     }
 
@@ -194,9 +198,11 @@ impl Seen {
     }
 }
 
-/// The unit that answers a health check, in full, where that is known.
+/// The unit that answers a health check, in full, where that is known: a profile need not say it if the check has the unit's
+/// short name.
 fn unit_of(health: &profile::Health, profile: &Profile) -> Option<String> {
-    profile.all_units().into_iter().find(|unit| profile.short(unit) == Some(&health.name))
+    let named = || profile.all_units().into_iter().find(|unit| profile.short(unit) == Some(&health.name));
+    health.unit.as_deref().map(profile::full).or_else(named)
 }
 
 /// The health checks of units and of none, as `seen.sh` takes them.
@@ -350,7 +356,7 @@ pub fn age(seconds: u64) -> String {
 }
 
 /// What is wrong with them, a check each. At least `asked` of them have to be told of: silence is no pass.
-pub fn judge(seen: &Seen, asked: usize, profile: &Profile, ready: Duration, report: &mut Report) {
+pub fn judge(seen: &Seen, asked: usize, profile: &Profile, ready: &Sourced<Limit>, report: &mut Report) {
     let untold = asked.saturating_sub(seen.units.len());
     if untold > 0 {
         let detail = format!("systemd of the VPS told nothing of {untold} of the {asked} units");
@@ -419,8 +425,8 @@ pub fn judge(seen: &Seen, asked: usize, profile: &Profile, ready: Duration, repo
     }
 }
 
-/// Judges the answers. A unit that was started less than `ready` ago may need its time.
-fn judge_health(seen: &Seen, ready: Duration, report: &mut Report) {
+/// Judges the answers. A unit that was started a short time ago may need it.
+fn judge_health(seen: &Seen, ready: &Sourced<Limit>, report: &mut Report) {
     let id = "health";
     let unit_of = |health: &Health| seen.units.iter().find(|unit| health.unit.as_ref() == Some(&unit.id));
     // That a unit is down is told by then.
@@ -437,7 +443,7 @@ fn judge_health(seen: &Seen, ready: Duration, report: &mut Report) {
         let name = unit.map_or(health.name.as_str(), |unit| unit.id.trim_end_matches(".service"));
         let words = health.words();
         report.push(match unit {
-            Some(unit) if unit.seconds < ready.as_secs() => {
+            Some(unit) if unit.seconds < profile::within(ready, health.within) => {
                 let detail = format!("{name} is active for {}, and {words}", age(unit.seconds));
                 Check::warn(id, detail).hint("ua-vpsctl status  # again: it may need its time")
             }
@@ -469,7 +475,8 @@ impl<'a> Restart<'a> {
     /// Of these units.
     pub fn new(session: &Session<'_>, units: &'a [Chosen]) -> Self {
         let stable = u64::from(session.profile.units.stable_seconds);
-        let ready = session.context.settings.deploy_ready_timeout.0.as_secs().max(1);
+        let ready = &session.context.settings.deploy_ready_timeout;
+        let ready = profile::within(ready, session.profile.units.start_within);
         Self { units, stable, ready, verdicts: Vec::new(), lines: Vec::new() }
     }
 
@@ -575,7 +582,12 @@ pub fn restart(session: &Session<'_>, units: &[Chosen], report: &mut Report) -> 
 mod tests {
     use super::*;
 
-    const READY: Duration = Duration::from_mins(1);
+    fn ready() -> Sourced<Limit> {
+        let base = Base { dir: Path::new("/"), home: None };
+        let origin = ua_common::settings::Origin::Default;
+        Sourced { value: Limit::parse_text("60", &base).unwrap(), origin }
+    }
+
     const START: &str = "Thu 1970-01-01 00:01:40.000000 UTC";
 
     fn seen(more: &str) -> Seen {
@@ -592,7 +604,7 @@ mod tests {
         let up = "unit\ta.service\tloaded\tactive\trunning\t0\t60\t1\t42\t\n";
         for (text, asked, exit) in [(up, 1, Exit::Ok), (up, 2, Exit::Failed), ("", 6, Exit::Failed)] {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "root@vps");
-            judge(&parse(text, &profile), asked, &profile, READY, &mut report);
+            judge(&parse(text, &profile), asked, &profile, &ready(), &mut report);
             assert_eq!(report.exit(), exit, "{:?}", report.checks);
             let pass = report.checks.iter().any(|check| check.id == "units");
             assert_eq!(pass, exit == Exit::Ok, "{:?}", report.checks);
@@ -638,7 +650,7 @@ mod tests {
         let said = seen("release\tr0\t50.5\t51.5\nserved\tr0\nruns\ta.service\tc0\nopen\tr1\n");
         assert_eq!(records(&said).lines("tsv")[0].rsplit('\t').next(), Some("?"));
         let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&said, said.units.len(), &Profile::built_in().unwrap(), READY, &mut report);
+        judge(&said, said.units.len(), &Profile::built_in().unwrap(), &ready(), &mut report);
         let release = report.checks.iter().find(|check| check.id == "release").unwrap();
         assert_eq!((said.served, release.hint.as_deref()), (None, Some("ua-deploy status")));
         assert!(release.detail.contains("nobody knows: `r1`"), "{release:?}");
@@ -654,7 +666,7 @@ mod tests {
             let profile = Profile::built_in().unwrap();
             let seen = parse(&text, &profile);
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-            judge(&seen, 1, &profile, READY, &mut report);
+            judge(&seen, 1, &profile, &ready(), &mut report);
             let release = records(&seen).lines("tsv")[0].rsplit('\t').next().unwrap().to_owned();
             (release, report)
         };
@@ -699,7 +711,7 @@ mod tests {
         let hints = |active: &str, more: &str| -> Vec<String> {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
             let text = format!("unit\ta.service\tloaded\t{active}\tdead\t0\t9\t0\t0\t\n{more}");
-            judge(&parse(&text, &profile), 0, &profile, READY, &mut report);
+            judge(&parse(&text, &profile), 0, &profile, &ready(), &mut report);
             report.checks.into_iter().filter_map(|check| check.hint).collect()
         };
         assert_eq!(hints("inactive", ""), ["ua-deploy plan"]);
@@ -715,7 +727,7 @@ mod tests {
         let judged = |other: &str| {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
             let text = format!("unit\t{gateway}\t\nunit\t{other}\t0\t90\t0\t0\t\n");
-            judge(&parse(&text, &profile), 0, &profile, READY, &mut report);
+            judge(&parse(&text, &profile), 0, &profile, &ready(), &mut report);
             let said: Vec<String> =
                 report.checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
             (said.join("; "), report.exit().code())
@@ -723,7 +735,7 @@ mod tests {
         let all = |rest: &str| (rest.to_owned(), 0);
         assert_eq!(judged("csi-ingester.service\tloaded\tactive\trunning"), all("Pass all 2 run"));
         let mut alone = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&parse(&format!("unit\t{gateway}\t\n"), &profile), 1, &profile, READY, &mut alone);
+        judge(&parse(&format!("unit\t{gateway}\t\n"), &profile), 1, &profile, &ready(), &mut alone);
         assert_eq!(alone.checks[0].detail, "the unit runs");
         for load in ["loaded", "masked"] {
             let stopped = "Warn csi-ingester is optional, and stopped for 1 min; Pass the other one runs";
@@ -751,7 +763,7 @@ mod tests {
             );
             let seen = parse(&text, &profile);
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-            judge(&seen, 1, &profile, READY, &mut report);
+            judge(&seen, 1, &profile, &ready(), &mut report);
             let check = report.checks.into_iter().find(|check| check.id == "health");
             let cell = records(&seen).lines("tsv")[0].split('\t').nth(2).unwrap().to_owned();
             (cell, check.map(|check| format!("{:?} {}", check.verdict, check.detail)).unwrap_or_default())
@@ -795,7 +807,7 @@ mod tests {
         let told = |more: &str| {
             let seen = seen(more);
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-            judge(&seen, 2, &Profile::built_in().unwrap(), READY, &mut report);
+            judge(&seen, 2, &Profile::built_in().unwrap(), &ready(), &mut report);
             let check = report.checks.into_iter().find(|check| check.id == "unit.outdated");
             let cell = records(&seen).lines("tsv")[0].rsplit('\t').next().unwrap().to_owned();
             (cell, check.map(|check| check.detail).unwrap_or_default())
