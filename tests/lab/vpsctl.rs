@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::app::Edit;
 use xtask::cmd::Output;
-use xtask::lab::{Lab, OPERATOR};
+use xtask::lab::{Lab, Node, OPERATOR};
 
 use crate::Scenario;
 use crate::deploy_first::{App, QUICK};
@@ -415,26 +415,28 @@ fn log_files(lab: &Lab) -> Result<()> {
     let away = format!(
         "rm -rf /run/systemd/system/universal-agent-vp-worker@.service.d {WORKER_LOG}* && systemctl daemon-reload"
     );
-    vps.sh(drop_in)?;
+    vps.command(&["sh", "-ec", drop_in]).run()?;
     let done = worker_logs(lab, &app);
     done.and(vps.sh(&away).map(drop))
 }
 
 fn worker_logs(lab: &Lab, app: &App<'_>) -> Result<()> {
     let vps = lab.vps();
+    let run = |script: &str| vps.command(&["sh", "-ec", script]).run();
     app.deploy(&["--staging", "off"], &[])?.exit(0)?;
     let logs = |args: &[&str]| vpsctl(lab, &[&["logs", "vp.coder.primary"], args].concat(), 0);
 
     // What it wrote, by times and patterns.
     let lines = "2026-02-21 22:18:44,900 INFO x started\n2026-02-21 22:18:45,123 ERROR x failed\nTraceback\n";
-    vps.sh(&format!("printf '{lines}' | tee {WORKER_LOG} >/dev/null"))?;
+    run(&format!("printf '{lines}' | tee {WORKER_LOG} >/dev/null"))?;
     let said = logs(&["--since", "2026-02-21 22:18:45", "--grep", "failed|trace"])?;
-    ensure!(said.stdout == "2026-02-21 22:18:45,123 ERROR x failed\nTraceback\n", "{said:?}");
+    // What the journal has is later.
+    ensure!(said.stdout.starts_with("2026-02-21 22:18:45,123 ERROR x failed\nTraceback\n"), "{said:?}");
     let said = logs(&["-n", "1"])?;
     ensure!(said.stderr.contains("showing the last line; more: -n 1000"), "{said:?}");
 
     // How it ended is what systemd says, in its place among the lines.
-    vps.sh(&format!(
+    run(&format!(
         "systemctl kill -s KILL {WORKER} && sleep 3 && date '+%F %T,000 INFO x later' >>{WORKER_LOG}"
     ))?;
     let said = logs(&["--since", "1m"])?;
@@ -457,14 +459,15 @@ fn worker_logs(lab: &Lab, app: &App<'_>) -> Result<()> {
     let said = std::thread::scope(|scope| -> Result<Output> {
         let follower = scope.spawn(|| command.output());
         std::thread::sleep(Duration::from_secs(3));
-        vps.sh(&format!(
+        run(&format!(
             "mv {WORKER_LOG} {WORKER_LOG}.1 && echo before >>{WORKER_LOG}.1 && echo after >{WORKER_LOG}"
         ))?;
         follower.join().map_err(|_| anyhow::anyhow!("the follower panicked"))?
     })?;
     ensure!(said.stdout.contains("code 0"), "{said:?}");
     let followed = lab.laptop().command(&["cat", "/tmp/followed"]).read()?;
-    ensure!(followed.contains("\nbefore\nafter"), "{followed}");
+    let at = |line: &str| followed.find(line).with_context(|| format!("no {line}: {followed}"));
+    ensure!(at("\nbefore\n")? < at("\nafter\n")?, "{followed}");
     let left = "for n in 1 2 3 4 5 6 7 8; do pgrep -x 'journalctl|tail' >/dev/null || exit 0; sleep 1; done; pgrep -ax 'journalctl|tail'";
     let left = vps.command(&["sh", "-c", left]).read()?;
     ensure!(left.is_empty(), "{left}");
@@ -472,11 +475,11 @@ fn worker_logs(lab: &Lab, app: &App<'_>) -> Result<()> {
     // The app's user can put a link there: root does not read by it.
     let link =
         format!("runuser -u ua -- sh -c 'mv {WORKER_LOG} {WORKER_LOG}.2 && ln -s /etc/shadow {WORKER_LOG}'");
-    vps.sh(&link)?;
+    run(&link)?;
     let said = logs(&["-n", "50"])?;
     ensure!(!said.stdout.contains("root:"), "{said:?}");
     ensure!(said.stderr.contains("is a link or no plain file, and is not read"), "{said:?}");
-    vps.sh(&format!("runuser -u ua -- rm {WORKER_LOG}"))?;
+    run(&format!("runuser -u ua -- rm {WORKER_LOG}"))?;
 
     // A deploy that it breaks has its last words.
     app.edit(&Edit::WorkerCrash)?;
@@ -489,7 +492,7 @@ fn worker_logs(lab: &Lab, app: &App<'_>) -> Result<()> {
 }
 
 fn dead(lab: &Lab) -> Result<()> {
-    let app = App::fresh_here(lab)?;
+    let app = App::fresh(lab)?;
     let done = found(lab, &app);
     let away = "systemctl kill -s CONT universal-agent-gateway 2>/dev/null || true
         systemctl stop universal-agent-lost.timer 2>/dev/null || true
@@ -500,7 +503,8 @@ fn dead(lab: &Lab) -> Result<()> {
 
 fn found(lab: &Lab, app: &App<'_>) -> Result<()> {
     let vps = lab.vps();
-    app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    let run = |script: &str| vps.command(&["sh", "-ec", script]).run();
+    app.good()?;
     vps.command(&["systemctl", "disable", "--now", WATCHDOG]).run()?;
     let seen = |verb: &[&str], code: i32| -> Result<Value> {
         let typed = [&["ua-vpsctl"], verb, &["--json"]].concat();
@@ -540,7 +544,7 @@ fn found(lab: &Lab, app: &App<'_>) -> Result<()> {
     let lost = "cd /etc/systemd/system && printf '[Timer]\nOnUnitActiveSec=1h\n' >universal-agent-lost.timer
         printf '[Service]\nType=oneshot\nExecStart=/bin/true\n' >universal-agent-lost.service
         systemctl daemon-reload && systemctl start universal-agent-lost.timer && systemctl is-active universal-agent-lost.timer";
-    vps.sh(lost)?;
+    run(lost)?;
     let said = doctor(1)?;
     ensure!(
         told(&said, "timer") == ["fail `universal-agent-lost.timer` is active, but will not elapse again"],
@@ -551,27 +555,29 @@ fn found(lab: &Lab, app: &App<'_>) -> Result<()> {
     lab.laptop().command(&["sh", "-ec", &hint]).user(OPERATOR).dir("/home/op/app").run()?;
     ensure!(told(&doctor(0)?, "timer") == ["pass 1 timer goes on"], "{hint} did not help");
 
-    // What listens on every address at a port of a route cannot be started again once tailscaled listens there.
-    vps.sh("printf 'server { listen 8443; return 404; }\n' >/etc/nginx/sites-enabled/wild.conf && systemctl restart nginx")?;
+    // Funnel, on a port that is none of ours.
+    let served = vps.command(&["tailscale", "serve", "status", "--json"]).read()?;
+    let mut open: Value = serde_json::from_str(&served)?;
+    let name = Node::Vps.magic_dns_name();
+    open["AllowFunnel"] = serde_json::json!({format!("{name}:10000"): true});
+    vps.command(&["tailscale", "serve", "set-raw"]).stdin(open.to_string()).run()?;
+    let said = doctor(0)?;
+    ensure!(told(&said, "funnel")[0].starts_with("warn Funnel opens port 10000 of"), "{said}");
+
+    // What listens on every address at a port of a route can do so only while tailscaled does not.
+    let wild = "printf 'server { listen 8443; return 404; }\n' >/etc/nginx/sites-enabled/wild.conf";
+    let both = vps.sh(&format!("{wild} && systemctl restart nginx"))?;
+    ensure!(!both.success(), "nginx and tailscaled share a port");
+    run("tailscale serve reset && systemctl reset-failed nginx && systemctl restart nginx")?;
     let said = doctor(42)?;
     ensure!(
         told(&said, "serve.listener")[0].starts_with("fail nginx listens on every address at port 8443"),
         "{said}"
     );
-    vps.sh("rm /etc/nginx/sites-enabled/wild.conf && systemctl restart nginx")?;
-
-    // Funnel, on a port that is none of ours.
-    let name = lab
-        .vps()
-        .sh("tailscale status --json --peers=false | sed -n 's/.*\"DNSName\": \"\\(.*\\)\\.\",/\\1/p'")?;
-    let open = serde_json::json!({"AllowFunnel": {format!("{}:10000", name.stdout.trim()): true}});
-    vps.command(&["tailscale", "serve", "set-raw"]).stdin(open.to_string()).run()?;
-    let said = doctor(0)?;
-    ensure!(told(&said, "funnel")[0].starts_with("warn Funnel opens port 10000 of"), "{said}");
-    vps.command(&["tailscale", "serve", "reset"]).run()?;
+    run("rm /etc/nginx/sites-enabled/wild.conf && systemctl restart nginx")?;
 
     // As if a release had restarted the units that left them alone.
-    vps.sh("cd \"$(ls -d /var/lib/ua-deploy/releases/* | tail -n 1)\" && touch switched running")?;
+    run("cd \"$(ls -d /var/lib/ua-deploy/releases/* | tail -n 1)\" && touch switched running")?;
     let said = seen(&["status"], 0)?;
     ensure!(told(&said, "unit.outdated").len() == 6, "{said}");
     ensure!(
