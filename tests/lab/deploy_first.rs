@@ -2,15 +2,16 @@
 //! that must end with the old release untouched or back.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
-use xtask::app::{self, Edit, commit_edit, make_repo};
+use xtask::app::{self, Edit, Shape, commit_edit, make_repo};
 use xtask::cmd::Output;
 use xtask::lab::{Control, Lab, Node, OPERATOR};
 
+use crate::look::Look;
 use crate::{Scenario, is_report};
 
 pub(crate) const UI: &str = "https://srv1360701.taildcc090.ts.net/";
@@ -19,6 +20,8 @@ pub(crate) const API: &str = "https://srv1360701.taildcc090.ts.net:8443/api/heal
 /// The built-in profile, but with less patience: what a scenario does not turn upon it need not wait for.
 pub(crate) const QUICK: &str = "/home/op/quick.toml";
 const PROFILE: &str = include_str!("../../crates/ua-common/profiles/universal-agent.toml");
+/// The same of August.
+const AUGUST: &str = include_str!("../../crates/ua-common/profiles/universal-agent-2026-08.toml");
 
 /// Every scenario of this module.
 pub fn trials() -> Vec<(&'static str, Scenario)> {
@@ -49,6 +52,8 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("p36_a_mission_is_not_killed_by_a_deploy", mission),
         ("a_rollback_is_a_deploy_of_what_served_before", rolled_back),
         ("unlock_ends_only_the_holder_and_only_by_force", unlocked),
+        ("state_of_the_old_script_is_taken_over", old_script),
+        ("august_shape_deploys", august),
     ]
 }
 
@@ -68,12 +73,18 @@ impl<'a> App<'a> {
 
     /// A VPS on which nothing was ever deployed, under the control server that there is.
     pub(crate) fn fresh_here(lab: &'a Lab) -> Result<Self> {
-        app::clear(lab)?;
+        Self::fresh_in(lab, Shape::Feb)
+    }
+
+    /// A VPS without any deploy, for the app in this shape, under the current control server.
+    pub(crate) fn fresh_in(lab: &'a Lab, shape: Shape) -> Result<Self> {
+        app::clear(lab, shape)?;
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
-        make_repo(&repo)?;
-        let profile = PROFILE.replace("stable_seconds = 10", "stable_seconds = 4");
-        ensure!(profile != PROFILE, "the profile waits for another time than 10 s");
+        make_repo(&repo, shape)?;
+        let built_in = if shape == Shape::Aug { AUGUST } else { PROFILE };
+        let profile = built_in.replace("stable_seconds = 10", "stable_seconds = 4");
+        ensure!(profile != built_in, "the profile waits for another time than 10 s");
         lab.laptop().command(&["sh", "-c", "cat >\"$0\"", QUICK]).user(OPERATOR).stdin(profile).run()?;
         app::bring(lab, &repo)?;
         Ok(Self { lab, repo, dir })
@@ -127,28 +138,23 @@ impl<'a> App<'a> {
         Ok(commit)
     }
 
-    /// This commit lies there, and every service that tells its version runs it, or one that was the same for it.
+    /// Checks that this commit is in place, and that every process runs it.
     pub(crate) fn serves(&self, commit: &str) -> Result<()> {
-        let lies = "cat /opt/universal_agent/src/universal_agent/_release.txt";
-        let lies = self.lab.vps().sh(lies)?.stdout;
-        ensure!(lies.trim() == commit, "commit {lies} lies there, not {commit}");
-        let running =
-            "cat \"$(ls -d /var/lib/ua-deploy/releases/*/served | tail -n 1 | xargs dirname)/running\"";
-        let running = self.lab.vps().command(&["sh", "-c", running]).read()?;
-        for (port, unit) in [(8001, "api"), (8002, "gateway"), (3000, "webui")] {
-            let said = self.version(port)?;
-            let row = running.lines().find(|line| line.contains(unit)).context("a row")?;
-            ensure!(row.ends_with(commit) && row.contains(&said), "port {port} runs {said}: {running}");
+        let begun = Instant::now();
+        loop {
+            let wrong = Look::take(self.lab, &self.repo, &[commit])?.differs_from(commit);
+            if wrong.is_empty() {
+                break;
+            }
+            // A log line may come a moment after its process.
+            ensure!(
+                begun.elapsed() < Duration::from_secs(5),
+                "{commit} does not serve: {}",
+                wrong.join("; ")
+            );
+            std::thread::sleep(Duration::from_millis(300));
         }
         self.lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8001/api/health"]).run()
-    }
-
-    /// The commit that a service was started from, as it says itself.
-    fn version(&self, port: u16) -> Result<String> {
-        let url = format!("http://127.0.0.1:{port}/version");
-        let said = self.lab.vps().command(&["curl", "-sf", &url]).read()?;
-        let said: Value = serde_json::from_str(&said)?;
-        Ok(said["version"].as_str().context("a version")?.to_owned())
     }
 
     /// Processes of all services: a service that was not restarted keeps its own.
@@ -477,7 +483,9 @@ fn worker_without_process(lab: &Lab) -> Result<()> {
     let template = "deployment/systemd/universal-agent-vp-worker@.service";
     let as_it_is = include_str!("../app/tree/deployment/systemd/universal-agent-vp-worker@.service");
     // What it has to read first is not there, and systemd does not try again.
-    let fault = as_it_is.replace("/.env", "/nowhere").replace("Restart=always", "Restart=no");
+    let fault = as_it_is
+        .replace("EnvironmentFile=-/opt/universal_agent/.env", "EnvironmentFile=/opt/universal_agent/nowhere")
+        .replace("Restart=always", "Restart=no");
     ensure!(fault != as_it_is, "the template has other words");
     let said = "(systemd gave it up: resources)";
     taken_back(lab, &Edit::Write(template.into(), fault), "units", said)
@@ -678,46 +686,72 @@ fn knows(lab: &Lab) -> Result<()> {
     unknown.exit(1)?.says("history", "fail", "there is no deploy `20200101`").map(drop)
 }
 
+/// Missions of the coder's worker.
+struct Missions<'a>(&'a Lab);
+
+impl Missions<'_> {
+    const VP: &'static str = "vp.coder.primary";
+    const DATABASE: &'static str = "/opt/universal_agent/AGENT_RUN_WORKSPACES/vp_state.db";
+
+    /// Queues a mission of this many seconds and returns its id.
+    fn queue(&self, seconds: &str) -> Result<String> {
+        let queue = [".venv/bin/python", "scripts/queue_mission.py", Self::VP, seconds];
+        let queue = self.0.vps().command(&queue).user("ua").dir("/opt/universal_agent");
+        Ok(queue.read()?.trim().to_owned())
+    }
+
+    /// Runs one statement as the owner of the database.
+    fn sql(&self, statement: &str) -> Result<String> {
+        let sqlite = self.0.vps().command(&["sqlite3", Self::DATABASE, statement]).user("ua");
+        Ok(sqlite.read()?.trim().to_owned())
+    }
+
+    fn status(&self, id: &str) -> Result<String> {
+        self.sql(&format!("SELECT status FROM vp_missions WHERE mission_id = '{id}'"))
+    }
+
+    fn started(&self, id: &str) -> Result<()> {
+        let begun = Instant::now();
+        while self.status(id)? != "running" {
+            ensure!(begun.elapsed() < Duration::from_secs(20), "the worker did not claim {id}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+}
+
 fn mission(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
     app.good()?;
     app.edit(&Edit::Harmless("Patient".to_owned()))?;
-    let queue = |seconds: &str| {
-        let queue = "cd /opt/universal_agent && exec runuser -u ua -- .venv/bin/python scripts/queue_mission.py \"$@\"";
-        lab.vps().command(&["sh", "-c", queue, "sh", "vp.coder.primary", seconds]).read()
-    };
-    let became = |id: &str| {
-        let ask = format!("SELECT status FROM vp_missions WHERE mission_id = '{id}'");
-        let database = "/opt/universal_agent/AGENT_RUN_WORKSPACES/vp_state.db";
-        lab.vps().command(&["sqlite3", "-readonly", database, &ask]).read()
-    };
-    let started = |id: &str| -> Result<()> {
-        for _ in 0..50 {
-            if became(id)?.trim() == "running" {
-                return Ok(());
-            }
-            lab.vps().command(&["sleep", "0.2"]).run()?;
-        }
-        anyhow::bail!("the worker did not take {id}")
-    };
-    let long = queue("60")?.trim().to_owned();
-    started(&long)?;
+    let missions = Missions(lab);
+    let long = missions.queue("90")?;
+    missions.started(&long)?;
+    // The dispatcher overwrites the session of a busy worker.
+    let next = missions.queue("0")?;
+    let session = missions.sql("SELECT status FROM vp_sessions WHERE vp_id = 'vp.coder.primary'")?;
+    ensure!(session == "idle", "the session is {session}");
     let done = app.deploy(&["--drain-timeout", "2"], &[])?;
-    done.exit(31)?.serving("old")?.says("drain", "fail", "vp.coder.primary")?;
-    ensure!(became(&long)?.trim() == "running", "the mission was disturbed");
-    // Somebody decides that it may die.
-    app.deploy(&["--force-restart"], &[])?.exit(0)?.says("drain", "warn", "vp.coder.primary")?;
-    ensure!(became(&long)?.trim() == "failed", "{}", became(&long)?);
-    let short = queue("20")?.trim().to_owned();
-    started(&short)?;
+    done.exit(31)?.serving("old")?.says("drain", "fail", Missions::VP)?;
+    ensure!(missions.status(&long)? == "running", "the mission was disturbed");
+    // With consent the mission is killed; its row says nothing about that.
+    app.deploy(&["--force-restart"], &[])?.exit(0)?.says("drain", "warn", Missions::VP)?;
+    ensure!(missions.status(&long)? == "running", "{}", missions.status(&long)?);
+    app.edit(&Edit::Harmless("Not waiting for the dead".to_owned()))?;
+    app.deploy(&["--drain-timeout", "10"], &[])?.exit(0)?.says("drain", "pass", "")?;
+    // Otherwise the next worker claims it again.
+    missions.sql("UPDATE vp_missions SET status = 'failed' WHERE status = 'running'")?;
+    ensure!(missions.status(&next)? == "completed", "{}", missions.status(&next)?);
+    let short = missions.queue("20")?;
+    missions.started(&short)?;
     // A change that the workers do not read does not wait for them.
     app.edit(&Edit::WebTitle("Impatient".to_owned()))?;
     let done = app.deploy(&["--drain-timeout", "1"], &[])?;
     done.exit(0)?.says("units", "pass", "1 of 6 units was restarted")?;
-    ensure!(became(&short)?.trim() == "running", "{}", became(&short)?);
+    ensure!(missions.status(&short)? == "running", "{}", missions.status(&short)?);
     app.edit(&Edit::Harmless("More patient".to_owned()))?;
     app.deploy(&[], &[])?.exit(0)?.says("drain", "pass", "")?;
-    ensure!(became(&short)?.trim() == "completed", "{}", became(&short)?);
+    ensure!(missions.status(&short)? == "completed", "{}", missions.status(&short)?);
     app.serves(&app.head()?)
 }
 
@@ -783,4 +817,37 @@ fn unlocked(lab: &Lab) -> Result<()> {
     })?;
     ensure!([1, 33].contains(&done.output.code), "{:?}", done.output);
     app.good().map(drop)
+}
+
+fn old_script(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    app::deploy_by_old_script(lab)?;
+    let first = app.head()?;
+    app.serves(&first)?;
+    // The very commit that runs already, then a change.
+    app.good()?;
+    app.edit(&Edit::Harmless("After the old script".to_owned()))?;
+    let done = app.deploy(&[], &[])?;
+    done.exit(0)?.says("build", "pass", "python (unchanged) web-ui (unchanged)")?;
+    app.serves(&app.head()?)
+}
+
+fn august(lab: &Lab) -> Result<()> {
+    lab.use_control(Control::Https)?;
+    let app = App::fresh_in(lab, Shape::Aug)?;
+    let built_in = &[("UA_DEPLOY_PROFILE", "universal-agent-2026-08")];
+    app.deploy(&[], built_in)?.exit(0)?;
+    app.serves(&app.head()?)?;
+    for (url, right) in [(UI, "307"), ("https://srv1360701.taildcc090.ts.net/dashboard", "200")] {
+        let code = status(lab, Node::Laptop, url)?;
+        ensure!(code == right, "{url} answers {code}");
+    }
+    let told = lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8002/api/v1/version"]).read()?;
+    let told: Value = serde_json::from_str(&told)?;
+    ensure!(told["commit_sha"].is_null(), "a directory without .git has a commit: {told}");
+    let env = lab.vps().sh("stat -c '%U:%G %a' /opt/universal_agent/.env")?.stdout;
+    ensure!(env == "ua:ua 600\n", "{env}");
+    app.edit(&Edit::Release("August".to_owned()))?;
+    app.deploy(&[], built_in)?.exit(0)?;
+    app.serves(&app.head()?)
 }

@@ -5,17 +5,16 @@
 //! ([`Bad`]). A seeded sample of both runs by default (`UA_MATRIX_SEED`), all of it with `UA_MATRIX=full`, and whatever
 //! a filter names. A deploy is held at its step from outside: a wrapper in front of a program that the step runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use camino::Utf8PathBuf;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use xtask::app::Edit;
 use xtask::cmd::Output;
@@ -23,10 +22,9 @@ use xtask::lab::{Lab, Node, OPERATOR};
 use xtask::ui;
 
 use crate::deploy_first::App;
+use crate::look::Look;
 use crate::prober::{self, Seen};
 
-/// What asks the VPS how it is.
-const LOOK: &str = include_str!("look.py");
 /// What holds a deploy.
 const HOLD: &str = include_str!("hold.sh");
 
@@ -160,7 +158,10 @@ impl Step {
             }
             Self::Verify => at("verifying the upload"),
             // In the middle of `npm run build`, as the app's user.
-            Self::Build => ("node", "before", r#"activation && [ "$1" = build.mjs ]"#.to_owned()),
+            Self::Build => {
+                let passes = r#"activation && [ "$2" = build ] && case $1 in */ua-next) ;; *) false ;; esac"#;
+                ("node", "before", passes.to_owned())
+            }
             Self::Drain => at("waiting for busy workers"),
             // Sources are new, half of the build outputs too, and one is gone.
             Self::Switch => {
@@ -190,8 +191,8 @@ pub(crate) enum Bad {
     CrashAfter8S,
     Health500,
     Hangs,
-    WrongVersion,
     PortTaken,
+    FailingImports,
     RefusedUnit,
     FailingBuild,
     MissingEnvKey,
@@ -203,8 +204,8 @@ impl Bad {
         Self::CrashAfter8S,
         Self::Health500,
         Self::Hangs,
-        Self::WrongVersion,
         Self::PortTaken,
+        Self::FailingImports,
         Self::RefusedUnit,
         Self::FailingBuild,
         Self::MissingEnvKey,
@@ -216,8 +217,8 @@ impl Bad {
             Self::CrashAfter8S => "crash_after_8_s",
             Self::Health500 => "health_500",
             Self::Hangs => "hangs",
-            Self::WrongVersion => "wrong_version",
             Self::PortTaken => "port_taken",
+            Self::FailingImports => "failing_imports",
             Self::RefusedUnit => "bad_unit_file",
             Self::FailingBuild => "failing_build",
             Self::MissingEnvKey => "missing_env_key",
@@ -231,8 +232,9 @@ impl Bad {
             Self::CrashAfter8S => Edit::LateCrash,
             Self::Health500 => Edit::ApiBroken,
             Self::Hangs => Edit::ApiHangs,
-            Self::WrongVersion => Edit::WrongVersion,
             Self::PortTaken => Edit::PortTaken,
+            // Later than the time for which a process must have lived.
+            Self::FailingImports => Edit::LateWorkerCrash(12),
             Self::RefusedUnit => Edit::BadUnitFile,
             Self::FailingBuild => Edit::RedBuild,
             Self::MissingEnvKey => return None,
@@ -579,7 +581,7 @@ impl<'a> World<'a> {
         let serving = look.serving();
         match &serving {
             Some(commit) => wrong.extend(look.differs_from(commit)),
-            None => wrong.push(format!("no one release serves: {:?}", look.versions)),
+            None => wrong.push(format!("no one release serves: {:?}", look.notes())),
         }
         // (b) The record says which.
         let records: Vec<Value> =
@@ -619,9 +621,9 @@ impl<'a> World<'a> {
             }
         }
         // (d) Nothing is left lying about.
-        wrong.extend(look.strays.iter().map(|stray| format!("{stray} is left")));
-        if look.watchdog != "active" {
-            wrong.push(format!("the watchdog's timer is {}", look.watchdog));
+        wrong.extend(look.strays().iter().map(|stray| format!("{stray} is left")));
+        if look.watchdog() != "active" {
+            wrong.push(format!("the watchdog's timer is {}", look.watchdog()));
         }
         if wrong.is_empty() {
             return Ok(());
@@ -650,20 +652,11 @@ impl<'a> World<'a> {
         Ok(self.app.history()?.iter().map(id).collect())
     }
 
-    /// What there is on the VPS, once it is the same for all services or nothing changes that any more.
+    /// State of the VPS, once all services run one release or nothing changes any more.
     fn look(&self, commits: &[&str]) -> Result<Look> {
-        let mut trees = serde_json::Map::new();
-        for commit in commits {
-            let tree = Command::new("git")
-                .args(["-C", self.app.repo().as_str(), "-c", "core.quotePath=false", "ls-tree", "-r", commit])
-                .output()?;
-            trees.insert((*commit).to_owned(), String::from_utf8(tree.stdout)?.into());
-        }
-        let trees = json!(trees).to_string();
         let begun = Instant::now();
         loop {
-            let ask = self.lab.vps().command(&["python3", "-c", LOOK]).stdin(trees.clone());
-            let look = Look::read(&ask.read()?)?;
+            let look = Look::take(self.lab, self.app.repo(), commits)?;
             if look.serving().is_some_and(|commit| look.differs_from(&commit).is_empty())
                 || begun.elapsed() > Duration::from_secs(20)
             {
@@ -704,54 +697,6 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("the deploying thread panicked"))
 }
 
-/// What `look.py` saw.
-struct Look {
-    versions: BTreeMap<String, String>,
-    unlike: BTreeMap<String, Vec<String>>,
-    strays: Vec<String>,
-    down: Vec<String>,
-    watchdog: String,
-}
-
-impl Look {
-    fn read(text: &str) -> Result<Self> {
-        let mut seen: Value = serde_json::from_str(text).with_context(|| format!("not a look: {text}"))?;
-        let mut take = |key: &str| seen[key].take();
-        Ok(Self {
-            versions: serde_json::from_value(take("versions"))?,
-            unlike: serde_json::from_value(take("unlike"))?,
-            strays: serde_json::from_value(take("strays"))?,
-            down: serde_json::from_value(take("down"))?,
-            watchdog: serde_json::from_value(take("watchdog"))?,
-        })
-    }
-
-    /// The one commit that every service runs.
-    fn serving(&self) -> Option<String> {
-        let all: BTreeSet<&String> = self.versions.values().collect();
-        match Vec::from_iter(all)[..] {
-            [one] if self.unlike.contains_key(one) => Some(one.clone()),
-            _ => None,
-        }
-    }
-
-    /// What is not as `commit` has it, if that serves.
-    fn differs_from(&self, commit: &str) -> Vec<String> {
-        let mut wrong = self.down.clone();
-        for (service, version) in &self.versions {
-            if version != commit {
-                wrong.push(format!("{service} runs {version}, not {commit}"));
-            }
-        }
-        match self.unlike.get(commit) {
-            Some(paths) if paths.is_empty() => {}
-            Some(paths) => wrong.push(format!("not as in {commit}: {}", paths.join(", "))),
-            None => wrong.push(format!("nobody looked for {commit}")),
-        }
-        wrong
-    }
-}
-
 /// Holds a deploy at a step; gone with its drop.
 struct Hold<'a> {
     lab: &'a Lab,
@@ -765,10 +710,11 @@ impl<'a> Hold<'a> {
         let wrapper =
             format!("#!/bin/sh\nprogram={program} moment={moment}\npasses() {{ {passes}; }}\n{HOLD}");
         // The build's user may come by too.
-        let put = "mkdir /run/ua-hold && chmod 0777 /run/ua-hold && : >/run/ua-hold/wanted &&
+        let put = "mkdir /run/ua-hold && chmod 0777 /run/ua-hold && : >/run/ua-hold/wanted
+            [ ! -e \"$1\" ] || mv \"$1\" \"$1.held\"
             cat >\"$1\" && chmod 0755 \"$1\"";
         let path = format!("/usr/local/bin/{program}");
-        lab.vps().command(&["sh", "-c", put, "sh", &path]).stdin(wrapper).run()?;
+        lab.vps().command(&["sh", "-ec", put, "sh", &path]).stdin(wrapper).run()?;
         Ok(hold)
     }
 
@@ -821,7 +767,15 @@ impl Drop for Hold<'_> {
 fn remove_holds(lab: &Lab) -> Result<()> {
     let programs: BTreeSet<&str> = Step::ALL.iter().map(|step| step.held_by().0).collect();
     let wrappers: Vec<String> = programs.iter().map(|program| format!("/usr/local/bin/{program}")).collect();
-    let mut argv = vec!["rm", "-rf", "/run/ua-hold"];
+    let script = "rm -rf /run/ua-hold
+        for path in \"$@\"; do
+            if [ -e \"$path.held\" ]; then
+                mv \"$path.held\" \"$path\"
+            elif [ -e \"$path\" ] && head -c 100 \"$path\" | grep -aq ^program=; then
+                rm \"$path\"
+            fi
+        done";
+    let mut argv = vec!["sh", "-ec", script, "sh"];
     argv.extend(wrappers.iter().map(String::as_str));
     lab.vps().command(&argv).run()
 }

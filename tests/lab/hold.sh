@@ -40,11 +40,13 @@ unconfirmed() {
     grep -q '"verdict":"unconfirmed"' "$release/record.json"
 }
 
+real=/usr/local/bin/$program.held
+[ -x "$real" ] || real=/usr/bin/$program
 if [ "$moment" = after ]; then
-    "/usr/bin/$program" "$@"
+    "$real" "$@"
     code=$?
     ! here "$@" || hold
     exit "$code"
 fi
 ! here "$@" || hold
-exec "/usr/bin/$program" "$@"
+exec "$real" "$@"

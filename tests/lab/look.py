@@ -1,53 +1,63 @@
-"""Prints as JSON what there is on a VPS, asked on itself. stdin: {COMMIT: what `git ls-tree -r COMMIT` prints}."""
+"""Prints as JSON the state of a VPS, asked on itself. stdin: {COMMIT: output of `git ls-tree -r -z COMMIT`}."""
 
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 APP = Path("/opt/universal_agent")
 STATE = Path("/var/lib/ua-deploy")
-HEARTBEATS = Path("/var/lib/universal-agent/heartbeat")
-PORTS = {"gateway": 8002, "api": 8001, "webui": 3000}
-WITHOUT_PORT = ["telegram", "vp-worker@vp.general.primary", "vp-worker@vp.coder.primary"]
-RELEASE = "src/universal_agent/_release.txt"
+SERVICES = ["gateway", "api", "webui", "telegram", "vp-worker@vp.general.primary", "vp-worker@vp.coder.primary"]
 TEMPLATE = "deployment/systemd/universal-agent-vp-worker@.service"
-# The server writes these.
+# Files that the server writes.
 PRESERVED = ("Memory_System/ua_shared_workspace/", "src/universal_agent/prompt_assets/capabilities.last_good.md")
+# Databases are not shipped.
+DATABASES = (".db", ".sqlite", ".sqlite3")
+FIRST_LINE = re.compile(r'pid=(\d+) note=(".*")$')
 
 
 def run(*argv):
     return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
 
 
-def versions():
-    told = {}
-    for name, port in PORTS.items():
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/version", timeout=5) as answer:
-                said = json.load(answer)
-        except (OSError, ValueError) as error:
-            told[name] = str(error)
-            continue
-        told[name] = said["version"]
-        if "build_version" in said:
-            told[f"{name}'s build"] = said["build_version"]
-    for name in WITHOUT_PORT:
-        try:
-            beat = json.loads((HEARTBEATS / f"{name}.json").read_text())
-        except (OSError, ValueError) as error:
-            told[name] = str(error)
-            continue
-        pid = run("systemctl", "show", "--property=MainPID", "--value", f"universal-agent-{name}.service")
-        told[name] = beat["version"] if str(beat["pid"]) == pid else f"process {beat['pid']} is not the unit's, {pid}"
-    return told
+def descendants(pid):
+    """The process and its children, theirs included."""
+    children = {}
+    for line in run("ps", "-eo", "pid=,ppid=").splitlines():
+        child, parent = line.split()
+        children.setdefault(parent, []).append(child)
+    found = []
+    queue = [pid]
+    while queue:
+        found.append(queue.pop())
+        queue += children.get(found[-1], [])
+    return found
+
+
+def note(service):
+    """The note that the living process of a service logged at its start."""
+    unit = f"universal-agent-{service}.service"
+    main = run("systemctl", "show", "--property=MainPID", "--value", unit)
+    if main == "0":
+        return "no process"
+    if "@" in service:
+        file = APP / "logs" / f"vp-worker-{service.split('@')[1]}.log"
+        log = file.read_text(errors="replace") if file.exists() else ""
+    else:
+        log = run("journalctl", "--unit", unit, "--lines=400", "--output=cat", "--no-pager")
+    living = descendants(main)
+    for line in reversed(log.splitlines()):
+        match = FIRST_LINE.search(line)
+        if match and match[1] in living:
+            return json.loads(match[2])
+    return f"process {main} logged no note"
 
 
 def there(path):
-    """What lies at a path, as git would name it."""
+    """The entry at a path, as git would name it."""
     if path.is_symlink():
         kind, data = "120000", os.readlink(path).encode()
     elif path.is_file():
@@ -58,18 +68,25 @@ def there(path):
     return f"{kind} blob {hashlib.sha1(b'blob %d' % len(data) + bytes(1) + data).hexdigest()}"
 
 
+def shipped(text):
+    """The entries of a commit that a deploy puts in place, by path."""
+    entries = (line.split("\t", 1) for line in text.split("\0") if line)
+    return {
+        path: entry
+        for entry, path in entries
+        if " commit " not in entry and not path.endswith(DATABASES) and path.isprintable()
+    }
+
+
 def unlike(trees):
-    """For each commit the paths that are not as it has them, or that it does not have."""
-    trees = {commit: dict(reversed(line.split("\t")) for line in text.splitlines()) for commit, text in trees.items()}
-    paths = {path for tree in trees.values() for path in tree if not path.startswith(PRESERVED)}
+    """For each commit the paths that differ from it, or that it does not have."""
+    trees = {commit: shipped(text) for commit, text in trees.items()}
+    paths = {path for tree in trees.values() for path in tree}
+    preserved = {path for path in paths if path.startswith(PRESERVED)}
     wrong = {}
     for commit, tree in trees.items():
-        wrong[commit] = sorted(path for path in paths - {RELEASE} if there(APP / path) != tree.get(path))
-        try:
-            if (APP / RELEASE).read_text().strip() != commit:
-                wrong[commit].append(RELEASE)
-        except OSError:
-            wrong[commit].append(RELEASE)
+        wrong[commit] = sorted(path for path in paths - preserved if there(APP / path) != tree.get(path))
+        wrong[commit] += sorted(path for path in preserved & tree.keys() if there(APP / path) is None)
         installed = Path("/etc/systemd/system") / Path(TEMPLATE).name
         if there(installed) != tree.get(TEMPLATE):
             wrong[commit].append(str(installed))
@@ -85,12 +102,12 @@ def strays():
 
 
 def main():
-    units = [f"universal-agent-{name}.service" for name in [*PORTS, *WITHOUT_PORT]]
+    units = [f"universal-agent-{service}.service" for service in SERVICES]
     states = run("systemctl", "is-active", *units).splitlines()
     print(
         json.dumps(
             {
-                "versions": versions(),
+                "notes": {service: note(service) for service in SERVICES},
                 "unlike": unlike(json.load(sys.stdin)),
                 "strays": strays(),
                 "down": [f"{unit} is {state}" for unit, state in zip(units, states) if state != "active"],

@@ -7,8 +7,10 @@ mod acceptance;
 mod deploy_first;
 mod dist;
 mod faults;
+mod look;
 mod preflight;
 mod prober;
+mod processes;
 mod runbooks;
 mod ssh_auth;
 mod staging;
@@ -42,10 +44,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 10] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 11] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
+        ("processes", processes::trials()),
         ("acceptance", acceptance::criteria()),
         ("deploy", acceptance::trials()),
         ("staging", staging::trials()),

@@ -3,6 +3,7 @@
 
 mod cuts;
 mod deletion;
+mod nested;
 mod places;
 mod timer;
 
@@ -47,6 +48,7 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
     trials.extend(cuts::trials());
     trials.extend(places::trials());
     trials.extend(deletion::trials());
+    trials.extend(nested::trials());
     trials.extend(timer::trials());
     trials
 }

@@ -3,10 +3,12 @@
 //! Every commit is reproducible: same tree, same edits, same ids.
 
 use std::env;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use duct::Expression;
+use fs_err::os::unix::fs::symlink;
 
 use crate::lab::{Lab, OPERATOR};
 
@@ -16,13 +18,55 @@ const IDENTITY: (&str, &str) = ("Universal Agent", "ua@localhost");
 /// 2026-01-01; each commit is a minute after its parent, so that history has an order.
 const FIRST_COMMIT_EPOCH: u64 = 1_767_225_600;
 
+/// Removing the releases of a large app from a disk that is none of memory takes minutes.
+const CLEARING: Duration = Duration::from_mins(10);
+
 const FAULTS: &str = "src/universal_agent/faults.py";
 const HOME_PAGE: &str = "web-ui/app/page.mjs";
+const GREETING: &str = "export const GREETING = ";
 const NOTES: &str = "src/universal_agent/notes.py";
+const NOTE: &str = "NOTE = ";
+const OUTPUTS: &str = "web-ui/outputs.mjs";
 /// One file in here per [`Edit::Release`].
 const RELEASES: &str = "docs/releases";
 const RETIRED: &str = "src/universal_agent/retired.py";
 const WORKER_TEMPLATE: &str = "deployment/systemd/universal-agent-vp-worker@.service";
+const SHAPE: &str = "src/universal_agent/shape.py";
+
+/// Databases that are tracked in February.
+const DATABASES: [&str; 3] = [
+    "Memory_System/ua_shared_workspace/memory/session_vector_index.sqlite",
+    "src/universal_agent/Memory_System_Data/agent_core.db",
+    "src/universal_agent/Memory_System_Data/chroma_db/chroma.sqlite3",
+];
+/// A submodule without a `.gitmodules`, tracked in February.
+const GITLINK: &str = "test-remotion-project";
+/// Files and directories that the server writes; tracked in February, untracked in August.
+const WRITTEN_BY_THE_SERVER: [&str; 3] = [
+    "Memory_System/ua_shared_workspace/MEMORY.md",
+    "Memory_System/ua_shared_workspace/memory",
+    "src/universal_agent/prompt_assets/capabilities.last_good.md",
+];
+/// Name of a file that is tracked in August: a piece of a program, with newlines.
+const ODD_NAME: &str = "{r.status_code})\n    short=(text or )[:80]\n    print(short,";
+
+/// The app at one of two times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// February 2026.
+    Feb,
+    /// August 2026.
+    Aug,
+}
+
+/// Notes that the processes of a commit log at their start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notes {
+    /// Note of each Python service.
+    pub python: String,
+    /// Note of the web UI: its title.
+    pub web: String,
+}
 
 /// A change that [`commit_edit`] puts on top of what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +83,16 @@ pub enum Edit {
     LateCrash,
     /// The API takes connections and never answers.
     ApiHangs,
-    /// The gateway tells that it runs another commit.
+    /// The gateway of [`Shape::Aug`] reports another commit.
     WrongVersion,
+    /// The gateway starts to listen after this many seconds.
+    SlowGateway(u32),
+    /// The imports of a VP worker fail after this many seconds.
+    LateWorkerCrash(u32),
+    /// The web UI build writes another 20 000 files and 300 MB.
+    BigOutputs,
+    /// The repository stops tracking files that the server writes.
+    StopTracking,
     /// The API wants the gateway's port: whichever starts second finds it taken.
     PortTaken,
     /// systemd refuses the workers' unit template: it names no program.
@@ -73,7 +125,11 @@ impl Edit {
             Self::CrashLoop => "Crash the Telegram bot after its start",
             Self::LateCrash => "Crash the API eight seconds after its start",
             Self::ApiHangs => "Never answer at the API",
-            Self::WrongVersion => "Tell another commit at the gateway",
+            Self::WrongVersion => "Report another commit at the gateway",
+            Self::SlowGateway(_) => "Start the gateway slowly",
+            Self::LateWorkerCrash(_) => "Fail a VP worker's imports after a while",
+            Self::BigOutputs => "Write large build outputs",
+            Self::StopTracking => "Stop tracking files of the server",
             Self::PortTaken => "Start the API at the gateway's port",
             Self::BadUnitFile => "Name no program in the workers' unit template",
             Self::WorkerCrash => "Crash a VP worker at its start",
@@ -111,15 +167,26 @@ impl Edit {
             }
             Self::ApiHangs => set_line(repo, FAULTS, "HANGS", "HANGS = frozenset({\"api\"})")?,
             Self::WrongVersion => {
-                let told = format!("TOLD_VERSIONS = {{\"gateway\": \"{}\"}}", "0".repeat(40));
-                set_line(repo, FAULTS, "TOLD_VERSIONS", &told)?;
+                set_line(repo, FAULTS, "TOLD_COMMIT", &format!("TOLD_COMMIT = \"{}\"", "0".repeat(40)))?;
             }
+            Self::SlowGateway(seconds) => {
+                let slow = format!("START_SECONDS = {{\"gateway\": {seconds}}}");
+                set_line(repo, FAULTS, "START_SECONDS", &slow)?;
+            }
+            Self::LateWorkerCrash(seconds) => {
+                let late =
+                    format!("IMPORT_FAILS_AFTER_SECONDS = {{\"vp-worker@vp.coder.primary\": {seconds}}}");
+                set_line(repo, FAULTS, "IMPORT_FAILS_AFTER_SECONDS", &late)?;
+            }
+            Self::BigOutputs => {
+                set_line(repo, OUTPUTS, "export const FILES", "export const FILES = 20000;")?;
+                set_line(repo, OUTPUTS, "export const MEGABYTES", "export const MEGABYTES = 300;")?;
+            }
+            Self::StopTracking => stop_tracking(repo)?,
             Self::PortTaken => set_line(repo, FAULTS, "PORTS", "PORTS = {\"api\": 8002}")?,
             Self::BadUnitFile => set_line(repo, WORKER_TEMPLATE, "ExecStart=", "ExecStart=")?,
-            Self::Harmless(text) => set_line(repo, NOTES, "NOTE", &format!("NOTE = {text:?}"))?,
-            Self::WebTitle(text) => {
-                set_line(repo, HOME_PAGE, "const GREETING", &format!("const GREETING = {text:?};"))?;
-            }
+            Self::Harmless(text) => set_line(repo, NOTES, NOTE, &format!("{NOTE}{text:?}"))?,
+            Self::WebTitle(text) => set_line(repo, HOME_PAGE, GREETING, &format!("{GREETING}{text:?};"))?,
             Self::WorkerTemplate(text) => {
                 set_line(repo, WORKER_TEMPLATE, "Description=", &format!("Description={text} (%i)"))?;
             }
@@ -135,35 +202,99 @@ impl Edit {
             }
             Self::RemoveModule => fs_err::remove_file(repo.join(RETIRED))?,
             Self::Repair => {
-                for path in [FAULTS, HOME_PAGE, WORKER_TEMPLATE] {
-                    fs_err::copy(source_dir().join("tree").join(path), repo.join(path))?;
+                for path in [FAULTS, HOME_PAGE, OUTPUTS, WORKER_TEMPLATE] {
+                    fs_err::copy(source_of(repo, path)?, repo.join(path))?;
                 }
             }
-            Self::Write(path, content) => {
-                let path = repo.join(path);
-                if let Some(parent) = path.parent() {
-                    fs_err::create_dir_all(parent)?;
-                }
-                fs_err::write(path, content)?;
-            }
+            Self::Write(path, content) => write(&repo.join(path), content)?,
         }
         Ok(())
     }
 }
 
-/// Where the sample app lies in this checkout: `tree/` is the repository's content, `server/` what the VPS has.
+/// Returns the directory of the sample app: `tree/` is the repository's content, `august/` replaces files of it in the
+/// shape of August, `server/` is installed on the VPS.
 pub fn source_dir() -> Utf8PathBuf {
     Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/app")
 }
 
 /// Makes the app's repository in `dest`, which must not exist or be empty; returns the commit's id.
-pub fn make_repo(dest: &Utf8Path) -> anyhow::Result<String> {
+pub fn make_repo(dest: &Utf8Path, shape: Shape) -> anyhow::Result<String> {
     fs_err::create_dir_all(dest)?;
     ensure!(fs_err::read_dir(dest)?.next().is_none(), "`{dest}` is not empty");
     copy_tree(&source_dir().join("tree"), dest)?;
+    add_odd_entries(dest)?;
     // An empty template: no hooks of this machine.
     git(dest, 0, &["init", "--quiet", "--initial-branch=main", "--template="]).run()?;
+    match shape {
+        Shape::Feb => add_feb_only_entries(dest)?,
+        Shape::Aug => {
+            copy_tree(&source_dir().join("august"), dest)?;
+            add_templates(dest)?;
+            stop_tracking(dest)?;
+            write(&dest.join(ODD_NAME), "")?;
+        }
+    }
     commit(dest, 0, "Universal Agent")
+}
+
+/// Returns the notes that processes of this commit log.
+pub fn notes(repo: &Utf8Path, commit: &str) -> anyhow::Result<Notes> {
+    let value = |path: &str, start: &str| -> anyhow::Result<String> {
+        let text = git(repo, 0, &["show", &format!("{commit}:{path}")]).read()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(start));
+        let line = line.with_context(|| format!("no `{start}` in `{path}` of {commit}"))?;
+        Ok(serde_json::from_str(line.trim_end_matches(';'))?)
+    };
+    Ok(Notes { python: value(NOTES, NOTE)?, web: value(HOME_PAGE, GREETING)? })
+}
+
+/// Adds entries with unusual names and kinds.
+fn add_odd_entries(repo: &Utf8Path) -> anyhow::Result<()> {
+    write(&repo.join(".claude/skills/report/SKILL.md"), "Write a report.\n")?;
+    fs_err::create_dir_all(repo.join(".agent/skills"))?;
+    symlink("../../.claude/skills/report", repo.join(".agent/skills/report"))?;
+    write(&repo.join("IMG_5042 (2).PNG"), "no picture")?;
+    write(&repo.join("web-ui/app/api/dashboard/gateway/[...path]/README.md"), "A route of the dashboard.\n")
+}
+
+/// Adds databases and a submodule entry.
+fn add_feb_only_entries(repo: &Utf8Path) -> anyhow::Result<()> {
+    for path in DATABASES {
+        write(&repo.join(path), "SQLite format 3\0")?;
+    }
+    // An empty directory is a submodule that was not fetched.
+    fs_err::create_dir(repo.join(GITLINK))?;
+    let entry = format!("160000,{},{GITLINK}", "7".repeat(40));
+    Ok(git(repo, 0, &["update-index", "--add", "--cacheinfo", &entry]).run().map(drop)?)
+}
+
+/// Adds unit templates with placeholders: in August they are part of the repository.
+fn add_templates(repo: &Utf8Path) -> anyhow::Result<()> {
+    let templates = repo.join("deployment/systemd/templates");
+    fs_err::create_dir_all(&templates)?;
+    for entry in source_dir().join("server").read_dir_utf8()? {
+        let entry = entry?;
+        if entry.path().extension() == Some("template") {
+            fs_err::copy(entry.path(), templates.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn stop_tracking(repo: &Utf8Path) -> anyhow::Result<()> {
+    for path in WRITTEN_BY_THE_SERVER {
+        let path = repo.join(path);
+        if path.is_dir() { fs_err::remove_dir_all(&path) } else { fs_err::remove_file(&path) }?;
+    }
+    Ok(())
+}
+
+/// Returns the original of a file in the shape of this repository.
+fn source_of(repo: &Utf8Path, path: &str) -> anyhow::Result<Utf8PathBuf> {
+    let own = source_dir().join("august").join(path);
+    let august = fs_err::read_to_string(repo.join(SHAPE))?.contains("AUGUST = True");
+    Ok(if august && own.exists() { own } else { source_dir().join("tree").join(path) })
 }
 
 /// Commits `edit` on top of `repo`'s checked-out branch; returns the commit's id. An edit that changes nothing
@@ -178,16 +309,37 @@ pub fn commit_edit(repo: &Utf8Path, edit: &Edit) -> anyhow::Result<String> {
 }
 
 /// Makes the VPS one on which nothing was ever deployed.
-pub fn clear(lab: &Lab) -> anyhow::Result<()> {
+pub fn clear(lab: &Lab, shape: Shape) -> anyhow::Result<()> {
     let script = "
         systemctl stop 'universal-agent-*' 2>/dev/null || true
-        rm -rf /opt/universal_agent /var/lib/ua-deploy /var/lib/universal-agent
-        rm -f /etc/systemd/system/universal-agent-*
+        rm -rf /opt/universal_agent /var/lib/ua-deploy /var/lib/universal-agent /etc/systemd/system/universal-agent-*
+        rm -rf /etc/ua-secrets /usr/local/bin/ua-secrets
         systemctl reset-failed
         tailscale serve reset
-        sh /root/provision/provision.sh /root/provision 10.99.0.12
+        sh /root/provision/provision.sh /root/provision 10.99.0.12 \"$@\"
     ";
-    lab.vps().command(&["sh", "-ec", script]).run()
+    let august: &[&str] = if shape == Shape::Aug { &["--august"] } else { &[] };
+    lab.vps().command(&[&["sh", "-ec", script, "sh"], august].concat()).timeout(CLEARING).run()
+}
+
+/// Puts `~/app` of the laptop in place as the app's own script of February does: sources copied by root with their owners
+/// of the laptop, some of them handed over, and the build made in place.
+pub fn deploy_by_old_script(lab: &Lab) -> anyhow::Result<()> {
+    let pack = "tar --exclude=./.git --exclude=./.env -C app -cf - . | base64";
+    let sources = lab.laptop().command(&["sh", "-ec", pack]).user(OPERATOR).read()?;
+    let script = "
+        cd /opt/universal_agent
+        base64 -d | tar -xf -
+        chown -R ua:ua .claude deployment scripts src web-ui webhook_transforms pyproject.toml uv.lock .gitignore
+        chown -R ua:ua Memory_System AGENT_RUN_WORKSPACES artifacts logs
+        runuser -u ua -- sh -ec 'uv sync --quiet; cd web-ui; npm install --silent; npm run --silent build'
+        install -m 0644 deployment/systemd/universal-agent-vp-worker@.service /etc/systemd/system/
+        systemctl daemon-reload
+        for vp in general coder; do systemctl enable --quiet universal-agent-vp-worker@vp.$vp.primary; done
+        systemctl restart universal-agent-gateway universal-agent-api universal-agent-webui universal-agent-telegram \
+            universal-agent-vp-worker@vp.general.primary universal-agent-vp-worker@vp.coder.primary
+    ";
+    lab.vps().command(&["sh", "-ec", script]).stdin(sources).timeout(Duration::from_mins(3)).run()
 }
 
 /// Copies the repository to `~/app` on the laptop, where only its owner may look into it (p14).
@@ -209,7 +361,7 @@ fn commit(repo: &Utf8Path, age: u64, subject: &str) -> anyhow::Result<String> {
 
 /// Git with nothing of this machine's configuration or of the caller's environment: a hook may have set
 /// `GIT_DIR` to our own repository.
-fn git(repo: &Utf8Path, age: u64, args: &[&str]) -> Expression {
+pub(crate) fn git(repo: &Utf8Path, age: u64, args: &[&str]) -> Expression {
     let date = format!("@{} +0000", FIRST_COMMIT_EPOCH + 60 * age);
     let (name, email) = IDENTITY;
     let environment = [
@@ -225,6 +377,14 @@ fn git(repo: &Utf8Path, age: u64, args: &[&str]) -> Expression {
         ("GIT_COMMITTER_DATE", date),
     ];
     duct::cmd("git", args).dir(repo).full_env(environment)
+}
+
+/// Writes a file, making its directory if need be.
+fn write(path: &Utf8Path, content: &str) -> anyhow::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
+    Ok(fs_err::write(path, content)?)
 }
 
 /// Copies files with their modes; `dot-x` becomes `.x`.
@@ -269,9 +429,13 @@ mod tests {
     }
 
     fn repo() -> Repo {
+        repo_of(Shape::Feb)
+    }
+
+    fn repo_of(shape: Shape) -> Repo {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(dir.path().join("app")).unwrap();
-        let first = make_repo(&path).unwrap();
+        let first = make_repo(&path, shape).unwrap();
         Repo { path, first, _dir: dir }
     }
 
@@ -306,7 +470,8 @@ mod tests {
         let files = repo.git(&["ls-files", "--stage"]);
         for path in [
             ".gitignore",
-            ".gitattributes",
+            "scripts/start_vp_worker.sh",
+            "webhook_transforms/video.py",
             "src/universal_agent/artifacts/__init__.py",
             "src/universal_agent/tools/tmp/__init__.py",
             "src/universal_agent/prompt_assets/capabilities.last_good.md",
@@ -321,17 +486,6 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_knows_its_commit() {
-        let repo = repo();
-        let second = commit_edit(&repo.path, &Edit::Harmless("second".into())).unwrap();
-        for commit in [&repo.first, &second] {
-            let archive = git(&repo.path, 0, &["archive", commit, "src/universal_agent/_release.txt"]);
-            let text = archive.pipe(duct::cmd!("tar", "--extract", "--to-stdout")).read().unwrap();
-            assert_eq!(&text, commit);
-        }
-    }
-
-    #[test]
     fn each_edit_changes_its_own_file_only() {
         for (edit, changed) in [
             (Edit::RedBuild, HOME_PAGE),
@@ -341,6 +495,9 @@ mod tests {
             (Edit::LateCrash, FAULTS),
             (Edit::ApiHangs, FAULTS),
             (Edit::WrongVersion, FAULTS),
+            (Edit::SlowGateway(30), FAULTS),
+            (Edit::LateWorkerCrash(12), FAULTS),
+            (Edit::BigOutputs, OUTPUTS),
             (Edit::PortTaken, FAULTS),
             (Edit::BadUnitFile, WORKER_TEMPLATE),
             (Edit::WorkerCrash, FAULTS),
@@ -367,6 +524,9 @@ mod tests {
             Edit::LateCrash,
             Edit::ApiHangs,
             Edit::WrongVersion,
+            Edit::SlowGateway(30),
+            Edit::LateWorkerCrash(12),
+            Edit::BigOutputs,
             Edit::PortTaken,
             Edit::BadUnitFile,
             Edit::Repair,
@@ -374,6 +534,61 @@ mod tests {
             commit_edit(&repo.path, &edit).unwrap();
         }
         assert_eq!(repo.git(&["diff", "--name-only", &repo.first, "HEAD"]), "");
+    }
+
+    #[test]
+    fn repair_keeps_the_shape() {
+        let repo = repo_of(Shape::Aug);
+        commit_edit(&repo.path, &Edit::BadUnitFile).unwrap();
+        commit_edit(&repo.path, &Edit::Repair).unwrap();
+        assert_eq!(repo.git(&["diff", "--name-only", &repo.first, "HEAD"]), "");
+    }
+
+    #[test]
+    fn feb_tracks_databases_and_gitlink() {
+        let files = repo().git(&["ls-files", "--stage"]);
+        for path in DATABASES.iter().chain(&WRITTEN_BY_THE_SERVER[..1]) {
+            assert!(files.lines().any(|line| line.ends_with(&format!("\t{path}"))), "{path} in\n{files}");
+        }
+        assert!(files.lines().any(|line| line.starts_with("160000 ") && line.ends_with(GITLINK)), "{files}");
+        assert!(files.lines().any(|line| line.starts_with("120000 ")), "{files}");
+        assert!(files.contains("IMG_5042 (2).PNG") && files.contains("[...path]"), "{files}");
+    }
+
+    #[test]
+    fn aug_tree_differs_from_feb() {
+        let repo = repo_of(Shape::Aug);
+        let files = repo.git(&["ls-files", "-z"]);
+        let files: Vec<&str> = files.split('\0').collect();
+        assert!(files.contains(&ODD_NAME) && files.contains(&WORKER_TEMPLATE), "{files:?}");
+        assert!(files.contains(&"deployment/systemd/templates/universal-agent-gateway.service.template"));
+        for gone in DATABASES.iter().chain(&WRITTEN_BY_THE_SERVER).chain(&[GITLINK]) {
+            assert!(!files.iter().any(|path| path.starts_with(gone)), "{gone} in {files:?}");
+        }
+        assert!(repo.git(&["show", &format!("HEAD:{SHAPE}")]).contains("AUGUST = True"));
+        assert!(repo.git(&["show", &format!("HEAD:{WORKER_TEMPLATE}")]).contains("KillMode=mixed"));
+    }
+
+    #[test]
+    fn stop_tracking_removes_server_files() {
+        let repo = repo();
+        commit_edit(&repo.path, &Edit::StopTracking).unwrap();
+        let gone = repo.git(&["diff", "--name-only", "--diff-filter=D", &repo.first, "HEAD"]);
+        for path in gone.lines() {
+            assert!(WRITTEN_BY_THE_SERVER.iter().any(|written| path.starts_with(written)), "{path}");
+        }
+        assert_eq!(gone.lines().count(), 5, "{gone}");
+    }
+
+    #[test]
+    fn notes_read_from_commit() {
+        let repo = repo();
+        commit_edit(&repo.path, &Edit::Harmless("it's \"x\"".into())).unwrap();
+        commit_edit(&repo.path, &Edit::WebTitle("Grün".into())).unwrap();
+        let first = Notes { python: "first".into(), web: "Universal Agent".into() };
+        assert_eq!(notes(&repo.path, &repo.first).unwrap(), first);
+        let last = Notes { python: "it's \"x\"".into(), web: "Grün".into() };
+        assert_eq!(notes(&repo.path, "HEAD").unwrap(), last);
     }
 
     #[test]
@@ -407,6 +622,6 @@ mod tests {
     #[test]
     fn a_filled_directory_is_left_alone() {
         let repo = repo();
-        make_repo(&repo.path).unwrap_err();
+        make_repo(&repo.path, Shape::Feb).unwrap_err();
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use camino::Utf8Path;
 use console::style;
 
-use crate::app::{self, Edit};
+use crate::app::{self, Edit, Shape};
 use crate::lab::{self, Control, Lab, Node, REPO};
 use crate::ui::{self, Progress};
 use crate::{picture, verify};
@@ -42,7 +42,7 @@ impl Stage<'_> {
         let name = Node::Vps.magic_dns_name();
         let work = tempfile::tempdir()?;
         let repo = Utf8Path::from_path(work.path()).context("a temporary directory is text")?.join("repo");
-        let first = app::make_repo(&repo)?;
+        let first = app::make_repo(&repo, Shape::Feb)?;
         lab.install_repo(&repo)?;
 
         say("Is the VPS reachable the right way? One snapshot, one pong, one look-up.");
@@ -56,7 +56,7 @@ impl Stage<'_> {
         self.screen("status", "ua-vpsctl status", 0)?;
 
         say("Staging is there, over verified TLS, for whoever is on the tailnet ...");
-        self.act(Node::Laptop, &format!("curl -sS --fail -w '\\n' https://{name}:8443/version"), 0)?;
+        self.act(Node::Laptop, &format!("curl -sS --fail -w '\\n' https://{name}:8443/api/health"), 0)?;
         let code = "curl -sS --fail -o /dev/null -w '%{http_code}\\n'";
         self.act(Node::Laptop, &format!("{code} https://{name}/"), 0)?;
 
@@ -82,8 +82,7 @@ impl Stage<'_> {
         lab.install_repo(&repo)?;
         ui::data(format!("  (commit {})", short(&red)));
         self.screen("refused", "ua-deploy", 1)?;
-        let version = ["curl", "-sS", "--fail", &format!("https://{name}:8443/version")];
-        let serving = lab.laptop().command(&version).read()?;
+        let serving = lab.laptop().command(&["ua-deploy", "status", "--json"]).dir(REPO).read()?;
         ensure!(serving.contains(&first), "the first commit no longer serves: {serving}");
         say(&format!("What serves is still {}.", short(&first)));
 

@@ -82,6 +82,7 @@ impl Package<'_> {
         for (file, name) in [
             ("docs/ua.example.toml", "ua.toml"),
             ("crates/ua-common/profiles/universal-agent.toml", "universal-agent.toml"),
+            ("crates/ua-common/profiles/universal-agent-2026-08.toml", "universal-agent-2026-08.toml"),
         ] {
             place(&self.source.join(file), &doc.join("examples").join(name), 0o644)?;
         }

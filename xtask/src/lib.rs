@@ -9,6 +9,7 @@ pub mod dist;
 pub mod lab;
 mod matrix;
 mod picture;
+pub mod repo;
 pub mod setup;
 pub mod ui;
 pub mod verify;

@@ -6,12 +6,13 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
+use xtask::app::{self, Shape};
 use xtask::cache::Cache;
-use xtask::lab::{self, Lab, Node, built_tools};
+use xtask::lab::{self, Equipment, Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
 use xtask::verify::{self, Matrix};
-use xtask::{app, bench, demo, dist};
+use xtask::{bench, demo, dist, repo};
 
 /// The project's own chores.
 #[derive(Debug, Parser)]
@@ -103,8 +104,17 @@ enum LabChore {
         /// Where they were built; without it, the place of `cargo build --profile lab`
         dir: Option<Utf8PathBuf>,
     },
-    /// Put the sample app's repository on the laptop, as `~/app` of its operator `op`; the VPS is as if it never had it.
-    App,
+    /// Put an app's repository on the laptop, as `~/app` of its operator `op`, and clear the VPS of any app.
+    ///
+    /// Without a repository it is the sample app. Only committed files reach the laptop. The options equip the VPS for a
+    /// larger app: it restarts, and keeps its equipment until `lab up` or `lab down`.
+    App {
+        /// The app's git repository; its `HEAD` must be complete
+        #[arg(value_parser = repo::parse)]
+        repo: Option<Utf8PathBuf>,
+        #[command(flatten)]
+        equipment: Equipment,
+    },
     /// Bring about each state of a tailnet, and write what the programs say into the test fixtures.
     Capture,
     /// Take the lab down, whatever is left of it.
@@ -164,13 +174,17 @@ fn run_lab(chore: LabChore, progress: &Progress) -> Result<ExitCode> {
         LabChore::Exec { node, user, command } => return enter(node, &user, &command),
         LabChore::Reset => Lab::attach()?.reset()?,
         LabChore::Install { dir } => Lab::attach()?.install_tools(&dir.map_or_else(built_tools, Ok)?)?,
-        LabChore::App => {
+        LabChore::App { repo, equipment } => {
             let lab = Lab::attach()?;
             let work = tempfile::tempdir()?;
-            let repo = Utf8Path::from_path(work.path()).context("a temporary directory is text")?.join("app");
-            app::make_repo(&repo)?;
-            app::clear(&lab)?;
-            app::bring(&lab, &repo)?;
+            let copy = Utf8Path::from_path(work.path()).context("a temporary directory is text")?.join("app");
+            match repo {
+                Some(repo) => repo::copy(&repo, &copy)?,
+                None => app::make_repo(&copy, Shape::Feb).map(drop)?,
+            }
+            lab.equip(&equipment, progress)?;
+            app::clear(&lab, Shape::Feb)?;
+            app::bring(&lab, &copy)?;
         }
         LabChore::Capture => Lab::up(progress)?.capture(progress)?,
         LabChore::Down => {

@@ -15,6 +15,7 @@ use crate::ui::Progress;
 
 /// Debian packages that the lab and the tests call programs of.
 const PACKAGES: &[&str] = &[
+    "btrfs-progs",
     "ca-certificates",
     "debootstrap",
     "fish",

@@ -80,16 +80,16 @@ differing() (
     ' "$1/orders" "$1/manifest" -
 )
 
-# Prints KEY<TAB>DIGEST for each key that FILE assigns, after a line for the whole of it: what changed can be told by
-# name without keeping any value.
+# Prints KEY<TAB>DIGEST for each key that stdin assigns: what changed can be told by name without keeping any value.
 env_digests() {
-    printf '=\t%s\n' "$(sha256sum <"$1" | cut -c 1-64)"
-    sed -n 's/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=.*/\2/p' "$1" |
+    text=$(cat)
+    printf '%s\n' "$text" |
+        sed -n 's/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)[[:space:]]*=.*/\2/p' |
         sort -u | while IFS= read -r key; do
         assigns="^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}${key}[[:space:]]*="
-        printf '%s\t%s\n' "$key" "$(grep "$assigns" "$1" | sha256sum | cut -c 1-64)"
+        printf '%s\t%s\n' "$key" "$(printf '%s\n' "$text" | grep "$assigns" | sha256sum | cut -c 1-64)"
     done
     # Lines of a value that goes on, for instance.
-    printf '%s\t%s\n' 'a line that assigns nothing' "$(grep -v '^[[:space:]]*\(#.*\)\{0,1\}$' "$1" |
+    printf '%s\t%s\n' 'a line that assigns nothing' "$(printf '%s\n' "$text" | grep -v '^[[:space:]]*\(#.*\)\{0,1\}$' |
         grep -v '^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}[A-Za-z_][A-Za-z0-9_]*[[:space:]]*=' | sha256sum | cut -c 1-64)"
 }

@@ -2,6 +2,7 @@
 //!
 //! The shell asks the program, so what it offers is never older than that. The VPS is never asked.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Command;
@@ -54,14 +55,35 @@ pub fn units() -> Vec<Candidate> {
     offered
 }
 
-/// Ids of the workspaces in the mirror, the newest first.
+/// Names of the directories in the mirror, the newest first.
 pub fn sessions() -> Vec<Candidate> {
     let mirror = here().and_then(|(settings, around)| settings.mirror(&around));
-    let entries = mirror.and_then(|mirror| mirror.read_dir().ok());
-    let folders = entries.into_iter().flatten().flatten();
-    let folders = folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let mut ids: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    ids.retain(|id| !id.starts_with('.'));
+    mirror.map(|mirror| newest_first(directories(&mirror))).unwrap_or_default()
+}
+
+/// Ids of the workspaces in the mirror, the newest first; of one in a directory of workspaces both names.
+pub fn workspaces() -> Vec<Candidate> {
+    let Some((settings, around)) = here() else { return Vec::new() };
+    let Some(mirror) = settings.mirror(&around) else { return Vec::new() };
+    let (nested, mut ids): (Vec<String>, Vec<String>) =
+        directories(&mirror).into_iter().partition(|name| settings.sync_nested.matches(name));
+    for container in nested {
+        let names = directories(&mirror.join(&container));
+        ids.extend(names.into_iter().map(|name| format!("{container}/{name}")));
+    }
+    newest_first(ids)
+}
+
+fn directories(dir: &Path) -> Vec<String> {
+    let entries = dir.read_dir().into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut names: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names
+}
+
+/// Most names hold the time of their beginning.
+fn newest_first(mut ids: Vec<String>) -> Vec<Candidate> {
     ids.sort_unstable_by(|a, b| b.cmp(a));
     ids.into_iter().map(Candidate::new).collect()
 }

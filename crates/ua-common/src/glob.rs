@@ -24,10 +24,24 @@ impl TryFrom<String> for Pattern {
 }
 
 impl Pattern {
+    /// Makes a pattern for `path` that can be written in one line: `?` stands for a control character, for U+FFFD and for
+    /// what a pattern gives a meaning.
+    pub fn for_path(path: &str) -> Self {
+        let plain = |c: char| !c.is_control() && !matches!(c, '*' | '?' | char::REPLACEMENT_CHARACTER);
+        let text: String = path.chars().map(|c| if plain(c) { c } else { '?' }).collect();
+        Self(text.split('/').map(str::to_owned).collect())
+    }
+
     /// Does it mean `path`?
     pub fn matches(&self, path: &str) -> bool {
         let names: Vec<&str> = path.split('/').collect();
         parts(&self.0, &names)
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("/"))
     }
 }
 
@@ -89,6 +103,33 @@ mod tests {
         assert!(matches("**/__pycache__/**", "a/__pycache__/b.pyc"));
         assert!(matches("**/*.key", "certs/server.key") && !matches("**/*.key", "keys/server.keys"));
         assert!(matches("a?c/*.md", "abc/x.md") && !matches("a?c/*.md", "abc/d/x.md"));
+    }
+
+    #[test]
+    fn pattern_matches_control_characters() {
+        assert!(matches("a?b", "a\nb") && matches("*", "a\n\t\u{7f}b") && matches("**/x*", "d\ne/x\r"));
+        assert!(!matches("a?b", "a\n\nb") && !matches("a b", "a\nb"));
+    }
+
+    #[test]
+    fn pattern_for_path_means_that_path() {
+        for path in [
+            "a\nb",
+            "d\te/f\u{7f}",
+            "**",
+            "a*/?",
+            "x\u{fffd}",
+            "it's \"so\" [1]",
+            "back\\slash",
+            "-rf",
+            "end ",
+        ] {
+            let pattern = Pattern::for_path(path);
+            assert!(pattern.matches(path), "{pattern}");
+            assert_eq!(Pattern::try_from(pattern.to_string()).unwrap(), pattern);
+            assert!(!pattern.matches("other"), "{pattern}");
+        }
+        assert_eq!(Pattern::for_path("a\nb*").to_string(), "a?b?");
     }
 
     #[test]

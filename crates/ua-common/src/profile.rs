@@ -98,6 +98,8 @@ pub struct Env {
     pub owner: Word,
     /// Its mode, octal, as `stat -c %a` prints it.
     pub mode: Mode,
+    /// Command that prints more of them, on the VPS and as the owner. What it prints goes before the file.
+    pub command: Option<Text>,
     /// Key of the token that opens the ops endpoints.
     pub token: Option<Name>,
     /// What each key has to be.
@@ -160,7 +162,9 @@ pub struct Step {
     pub outputs: Vec<RelativePath>,
     /// Programs it needs on the build's `PATH`.
     #[serde(default)]
-    pub programs: Vec<Word>,
+    pub programs: Vec<Program>,
+    /// How long it may take; otherwise `deploy.build_timeout`.
+    pub within: Option<Limit>,
 }
 
 /// `[units]`
@@ -306,6 +310,13 @@ pub struct Staging {
     pub api_health_path: Option<PathOfUrl>,
 }
 
+/// Returns the line of a profile that excludes `paths`, whatever characters they have.
+pub fn exclude_line<'a>(paths: impl IntoIterator<Item = &'a str>) -> String {
+    let patterns = paths.into_iter().map(|path| toml::Value::from(Pattern::for_path(path).to_string()));
+    let list = toml::Value::Array(patterns.collect());
+    format!("exclude = {list}  # in [source] of the profile, beside what is there")
+}
+
 /// A unit's whole name.
 pub fn full(unit: &str) -> String {
     if unit.ends_with(".service") { unit.to_owned() } else { format!("{unit}.service") }
@@ -394,6 +405,87 @@ checked! {
     Statuses: "HTTP statuses such as 200,3xx", |text| {
         StatusSet::parse_text(text, &Base { dir: Path::new("/"), home: None }).is_ok()
     };
+}
+
+/// Program that a build step needs: `node`, or `node>=20.9`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Program {
+    /// Name on the build's `PATH`.
+    pub name: Word,
+    /// Oldest version that will do.
+    pub at_least: Option<VersionNumber>,
+}
+
+impl TryFrom<String> for Program {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (name, version) = match text.split_once(">=") {
+            Some((name, version)) => (name, Some(version)),
+            None => (text.as_str(), None),
+        };
+        let at_least = version.map(|version| VersionNumber::parse(version).ok_or(()));
+        match (Word::try_from(name.to_owned()), at_least.transpose()) {
+            (Ok(name), Ok(at_least)) => Ok(Self { name, at_least }),
+            _ => Err(format!(
+                "`{}` is not a program such as `node`, or `node>=20.9` with the oldest version that will do",
+                text.escape_debug()
+            )),
+        }
+    }
+}
+
+/// Version as numbers separated by dots. A missing number counts as 0.
+#[derive(Clone, Debug)]
+pub struct VersionNumber(Vec<u64>);
+
+impl VersionNumber {
+    /// Parses `20.9`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |part: &str| {
+            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| part.parse().ok()).flatten()
+        };
+        text.split('.').map(number).collect::<Option<Vec<u64>>>().map(Self)
+    }
+
+    /// Finds the first dotted number in what a program printed, such as `v20.9.0` or `uv 0.9.1 (…)`.
+    pub fn find(text: &str) -> Option<Self> {
+        let words = text.split(|c: char| !c.is_ascii_digit() && c != '.');
+        words.map(|word| word.trim_matches('.')).filter(|word| word.contains('.')).find_map(Self::parse)
+    }
+
+    fn significant(&self) -> &[u64] {
+        let end = self.0.iter().rposition(|number| *number != 0).map_or(0, |last| last + 1);
+        &self.0[..end]
+    }
+}
+
+impl Ord for VersionNumber {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.significant().cmp(other.significant())
+    }
+}
+
+impl PartialOrd for VersionNumber {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for VersionNumber {
+    fn eq(&self, other: &Self) -> bool {
+        self.significant() == other.significant()
+    }
+}
+
+impl Eq for VersionNumber {}
+
+impl std::fmt::Display for VersionNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.iter().map(u64::to_string).collect::<Vec<_>>().join("."))
+    }
 }
 
 /// Duration that limits something: whole seconds from 1 s to 24 h, written as `15m` or as a number of seconds.
@@ -549,7 +641,8 @@ impl Profile {
                 "`units.names` is empty: nothing would be restarted".to_owned(),
             ));
         }
-        if !profile.build.steps.is_empty() && profile.build.path.is_empty() {
+        let runs = !profile.build.steps.is_empty() || profile.env.command.is_some();
+        if runs && profile.build.path.is_empty() {
             return Err(syntax(at("[build"), "`build.path` is missing".to_owned()));
         }
         let unit_error = |unit: &str, why: &str| {
@@ -643,12 +736,13 @@ impl Profile {
         template.is_some_and(|template| self.template_names().any(|(_, name)| name == template))
     }
 
-    /// Programs that the build needs.
-    pub fn programs(&self) -> Vec<&str> {
-        let mut programs: Vec<&str> =
-            self.build.steps.iter().flat_map(|step| &step.programs).map(|word| &**word).collect();
-        programs.sort_unstable();
-        programs.dedup();
+    /// Programs that the build needs, each with the newest of the versions that its steps ask for.
+    pub fn programs(&self) -> BTreeMap<&str, Option<&VersionNumber>> {
+        let mut programs = BTreeMap::new();
+        for program in self.build.steps.iter().flat_map(|step| &step.programs) {
+            let at_least: &mut Option<&VersionNumber> = programs.entry(&*program.name).or_default();
+            *at_least = (*at_least).max(program.at_least.as_ref());
+        }
         programs
     }
 
@@ -674,7 +768,8 @@ mod tests {
     #[test]
     fn the_built_in_one_is_whole() {
         let profile = Profile::parse(FEB, "p.toml").unwrap();
-        assert_eq!(profile.programs(), ["node", "npm", "uv"]);
+        let programs: Vec<&str> = profile.programs().into_keys().collect();
+        assert_eq!(programs, ["node", "npm", "uv"]);
         assert!(profile.brought_along("universal-agent-vp-worker@vp.coder.primary.service"));
         assert!(!profile.brought_along("universal-agent-api.service"));
         assert_eq!(
@@ -722,6 +817,95 @@ mod tests {
         }
         let said = wrong("{ equals = \"db_pull\" }", "{ is = \"db_pull\" }");
         assert!(said.contains("unknown variant `is`"), "{said}");
+    }
+
+    #[test]
+    fn env_command_needs_the_path_of_the_build() {
+        let env = "[env]\nfile = \".env\"\nowner = \"ua:ua\"\nmode = \"600\"\ncommand = \"secrets\"\n";
+        let text = format!(
+            "[owner]\nuser = \"ua\"\ngroup = \"ua\"\nmodes = \"Du=rwx\"\n[source]\nfree_mib = 1\n{env}[units]\n\
+             stable_seconds = 1\nnames = [\"x\"]\n"
+        );
+        let why = Profile::parse(&text, "p.toml").unwrap_err().to_string();
+        assert!(why.ends_with("`build.path` is missing"), "{why}");
+        let profile = Profile::parse(&format!("{text}[build]\npath = \"/usr/bin\"\n"), "p.toml").unwrap();
+        assert_eq!(profile.env.command.as_deref(), Some("secrets"));
+        let why =
+            Profile::parse(&text.replace("\"secrets\"", "\"a\\nb\""), "p.toml").unwrap_err().to_string();
+        assert!(why.starts_with("p.toml:11: `a\\nb` is not one line of text"), "{why}");
+    }
+
+    #[test]
+    fn program_requirement_is_read_or_refused() {
+        let read = |text: &str| Program::try_from(text.to_owned());
+        let shown = |text: &str| {
+            let program = read(text).unwrap();
+            (program.name.to_string(), program.at_least.map(|version| version.to_string()))
+        };
+        assert_eq!(shown("uv"), ("uv".to_owned(), None));
+        assert_eq!(shown("node>=20.9"), ("node".to_owned(), Some("20.9".to_owned())));
+        assert_eq!(shown("python3.13>=3"), ("python3.13".to_owned(), Some("3".to_owned())));
+        for text in [
+            "",
+            "node>20",
+            "node=20.9",
+            "node==20.9",
+            "node<21",
+            "node>=",
+            "node>=v20",
+            "node>=20.",
+            "node>=20.x",
+            "node >=20.9",
+            "node>= 20.9",
+            "node>=20>=21",
+            ">=20.9",
+            "-v>=1.0",
+            "node>=99999999999999999999.0",
+        ] {
+            let why = read(text).unwrap_err();
+            assert!(why.starts_with(&format!("`{text}` is not a program such as `node`")), "{why}");
+        }
+        let profile = FEB.replacen("programs = [\"uv\"]", "programs = [\"uv>0.4\"]", 1);
+        let why = Profile::parse(&profile, "p.toml").unwrap_err().to_string();
+        let line = profile.lines().position(|line| line.contains("uv>0.4")).unwrap() + 1;
+        assert!(why.starts_with(&format!("p.toml:{line}: `uv>0.4` is not a program")), "{why}");
+    }
+
+    #[test]
+    fn program_of_two_steps_needs_the_newer_version() {
+        let text = FEB.replacen("programs = [\"uv\"]", "programs = [\"uv\", \"node>=22.1\"]", 1);
+        let profile = Profile::parse(&text, "p.toml").unwrap();
+        assert_eq!(profile.programs()["node"].unwrap().to_string(), "22.1");
+        assert_eq!(profile.programs()["uv"], None);
+    }
+
+    #[test]
+    fn version_is_found_in_real_output() {
+        for (text, version) in [
+            ("v20.20.2", "20.20.2"),
+            ("uv 0.13.9 (8f2a1c3d4 2026-11-02)", "0.13.9"),
+            ("uv 0.9.1", "0.9.1"),
+            ("11.19.1", "11.19.1"),
+            ("Python 3.13.0", "3.13.0"),
+            ("Python 3.14.0rc2", "3.14.0"),
+            ("git version 2.39.5 (Apple Git-154)", "2.39.5"),
+            ("go version go1.22.3 linux/amd64", "1.22.3"),
+            ("curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.1", "7.88.1"),
+            ("tool 2. Version 1.4.", "1.4"),
+        ] {
+            assert_eq!(VersionNumber::find(text).unwrap().to_string(), version, "{text}");
+        }
+        for text in ["", "no version here", "version 20", "...", "1..2", "dotted.words"] {
+            assert!(VersionNumber::find(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        let version = |text: &str| VersionNumber::parse(text).unwrap();
+        assert!(version("20.10") > version("20.9") && version("18.20.4") < version("20.9"));
+        assert!(version("20") == version("20.0.0") && version("20.0.1") > version("20"));
+        assert!(version("9.9.9") < version("10") && version("0") == version("0.0"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2030,SC2031,SC2034,SC2154
 # Puts an uploaded release in place and proves that it runs, or puts back what was there before. Runs as root in a
 # transient unit, from a copy that only root can write.
-# usage: activate STATE ID {forward|restore|expire|recover}
+# usage: activate STATE ID {forward|restore|expire|recover|begun|ended}
 #
 # STATE/releases/ID, all of it root's own:
 #   orders       KEY<TAB>FIELDS…, from the client
@@ -31,6 +31,12 @@ main() {
     tab=$(printf '\t')
     release=$state/releases/$id
     backup=$release/backup work=/run/ua-deploy/$id running=$release/running
+    case $verb in
+        begun | ended)
+            note_step "$work/$verb"
+            exit
+            ;;
+    esac
     # Nearly always there is nothing to recover, and nothing is said then.
     if [ "$verb" = recover ]; then
         cut_off || exit 0
@@ -218,7 +224,8 @@ begin() {
 
 check() {
     printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$(($(date +%s%3N) - began))" "$(plain "$3")" >>"$release/checks"
-    echo "$1 $2: $3"
+    # `echo` would give a backslash of a path or a command a meaning.
+    printf '%s %s: %s\n' "$1" "$2" "$3"
 }
 
 pass() { check pass "$1" "$2"; }
@@ -257,7 +264,7 @@ finish() {
         systemctl start --no-block "$(order watchdog)"
     fi
     rm -rf "$work"
-    echo "== ${5:-$1: $4}"
+    printf '== %s\n' "${5:-$1: $4}"
     exit "$2"
 }
 
@@ -360,24 +367,19 @@ lay_out() {
 
 build() {
     built=$state/build/$id
-    limit=$(($(date +%s) + $(order build_timeout)))
     rm -rf "$state"/build/*
     : >"$work/fresh"
     done_steps=''
     if [ -s "$work/make" ]; then fill_build; fi
-    while IFS=$tab read -r name dir digest command <&3; do
+    while IFS=$tab read -r name dir digest limit origin command <&3; do
         if ! grep -qxF -- "$name" "$work/make"; then
             unchanged "$name" "$digest" || fail 30 "build step $name has to run, which was not so when this deploy was planned"
             echo "== build $name: its inputs are those of the release that serves"
             done_steps="$done_steps $name (unchanged)"
             continue
         fi
-        echo "== build $name: $command"
-        build_step "$name" "$dir" "$command" || {
-            code=$?
-            [ "$(date +%s)" -lt "$limit" ] || fail 1 "build step $name did not end within $(order build_timeout) s"
-            fail 1 "build step $name failed with code $code"
-        }
+        printf '== build %s: %s\n' "$name" "$command"
+        build_step "$name" "$dir" "$limit" "$command" || fail 1 "build step $name $(step_failure $? "$limit" "$origin")"
         awk -F '\t' -v name="$name" '$1 == name { print $2 }' "$work/output" >>"$work/fresh"
         done_steps="$done_steps $name"
     done 3<"$work/step"
@@ -425,16 +427,66 @@ unchanged() {
     done <"$work/made"
 }
 
-# As the owner, where the app will lie, and never longer than is left. systemd would expand `$` itself.
+# Runs COMMAND in DIRECTORY as the owner, where the app will lie, for at most LIMIT seconds. systemd would expand `$` itself.
 build_step() {
-    left=$((limit - $(date +%s)))
-    [ "$left" -gt 0 ] || return 1
+    rm -f "$work/begun" "$work/ended"
     systemd-run --quiet --wait --pipe --collect --unit="ua-deploy-build-$1-$id" \
         --property=BindsTo="ua-deploy-forward-$id.service" \
         --property=User="$user" --property=Group="$group" --property=NoNewPrivileges=yes \
         --property=BindPaths="$built:$app" --property=WorkingDirectory="$app/$2" \
-        --property=RuntimeMaxSec="$left" --setenv=PATH="$(order build_path)" --setenv=CI=1 \
-        /bin/sh -c "$(printf '%s' "$3" | sed 's/\$/$$/g')" 3<&- 9<&-
+        --property=RuntimeMaxSec="$3" --property=MemoryAccounting=yes \
+        --property=ExecStartPre="-+/bin/sh $release/activate $state $id begun" \
+        --property=ExecStopPost="-+/bin/sh $release/activate $state $id ended" \
+        --setenv=PATH="$(order build_path)" --setenv=CI=1 \
+        /bin/sh -c "$(printf '%s' "$4" | sed 's/\$/$$/g')" 3<&- 9<&-
+}
+
+# Notes in FILE what systemd and the kernel tell of a build step. systemd calls this in the step's control group, which it
+# takes away right afterwards. Only a counter of the group tells whether the kernel killed a process of the step for memory,
+# and maybe not the first one.
+note_step() {
+    group=$(sed -n 's/^0::\(.*\)/\1/p' /proc/self/cgroup) old=$(sed -n 's/^[0-9]*:memory:\(.*\)/\1/p' /proc/self/cgroup)
+    # Unified, or with a hierarchy of its own for memory, where the group may be the whole machine's.
+    if [ -z "$old" ]; then
+        files=/sys/fs/cgroup$group events=memory.events peak=memory.peak max=memory.max
+    else
+        group=$old files=/sys/fs/cgroup/memory$old
+        events=memory.oom_control peak=memory.max_usage_in_bytes max=memory.limit_in_bytes
+    fi
+    {
+        printf 'result\t%s\nstatus\t%s\n' "${SERVICE_RESULT-}" "${EXIT_STATUS-}"
+        awk '$1 == "oom_kill" { print "kills\t" $2 }' "$files/$events"
+        printf 'limit\t%s\n' "$(cat "$files/$max")"
+        case $group in
+            */ua-deploy-build-*) printf 'peak\t%s\n' "$(cat "$files/$peak")" ;;
+        esac
+    } >"$1.new" 2>/dev/null
+    mv "$1.new" "$1"
+}
+
+# Says how the last build step failed: CODE of systemd-run, its LIMIT and the ORIGIN of that.
+step_failure() {
+    touch "$work/begun" "$work/ended"
+    awk -F '\t' -v code="$1" -v within="$2" -v origin="$3" -v machine="$(awk '$1 == "MemTotal:" { print $2 * 1024 }' /proc/meminfo)" '
+        function size(bytes) {
+            return bytes >= 1073741824 ? sprintf("%.1f GiB", bytes / 1073741824) : sprintf("%.0f MiB", bytes / 1048576)
+        }
+        function memory(   said) {
+            if (is["peak"] + 0 > 0) said = "its peak was " size(is["peak"]) ", "
+            if (is["limit"] + 0 > 0 && is["limit"] + 0 < machine + 0) said = said "its limit is " size(is["limit"]) ", "
+            return said "the machine has " size(machine)
+        }
+        FILENAME == ARGV[1] { was[$1] = $2; next }
+        { is[$1] = $2 }
+        END {
+            if (is["kills"] + 0 > was["kills"] + 0 || is["result"] == "oom-kill") print "was killed for memory (oom-kill): " memory()
+            else if (is["result"] == "timeout") print "did not end within " within " s (" origin ")"
+            else if (is["result"] == "signal" || is["result"] == "core-dump") print "was ended by signal " is["status"] ": " memory()
+            # What a shell says of a program that was killed, or aborted: V8 does so where its own limit is reached.
+            else if (code == 137 || code == 134) print "failed with code " code ": " memory()
+            else print "failed with code " code
+        }
+    ' "$work/begun" "$work/ended"
 }
 
 # What lies in the app's directory at the paths of this release, in the form of a manifest, into OUT.
@@ -522,16 +574,21 @@ look() {
     done <"$work/idle"
     [ ! -s "$work/down" ] || fail 30 "not so when this deploy was planned: $(some "$work/down")"
     # Who is not restarted goes on with the values it was started with.
-    env=$app/$(order env_file)
+    env_values
     if [ "$(count "$work/restart")" -lt "$(count "$work/unit")" ] && [ -n "$served" ] && [ -f "$served/env" ]; then
-        [ "$(head -n 1 "$served/env")" = "=$tab$(sha256sum <"$env" | cut -c 1-64)" ] || same_values ||
-            fail 30 "$env changed since this deploy was planned"
+        # Comments do not count, and an older release noted the whole of the file, too.
+        grep -v '^=' "$served/env" | cmp -s - "$work/env" ||
+            fail 30 "values of ${env_command:+\`env.command\` or }$env changed since this deploy was planned"
     fi
 }
 
-# Comments of `.env` do not count.
-same_values() {
-    env_digests "$env" | grep -v '^=' >"$work/env" && grep -v '^=' "$served/env" | cmp -s - "$work/env"
+# Digests of the values that units are started with from now on. Units that need what the command gives would not come up
+# where it fails.
+env_values() {
+    env=$app/$(order env_file) env_command=$(order env_command) build_path=$(order build_path)
+    ask_env_command
+    [ -z "$env_failed" ] || fail 31 "\`env.command\` failed (code ${env_failed%%"$tab"*}): ${env_failed#*"$tab"}"
+    env_text | env_digests >"$work/env"
 }
 
 hold_watchdog() {
@@ -783,10 +840,7 @@ uptime_s() { cut -d . -f 1 /proc/uptime; }
 # What each unit may say it runs from now on, and with which `.env`.
 note_what_runs() {
     [ "$step" = restart ] || return 0
-    env=$app/$(order env_file)
-    if [ -f "$env" ] && [ ! -L "$env" ]; then
-        env_digests "$env" >"$release/env" || return 1
-    fi
+    cp "$work/env" "$release/env" || return 1
     awk -F '\t' -v commit="$(order commit)" '
         FILENAME == ARGV[1] { restarted[$1] = 1; next }
         FILENAME == ARGV[2] { before[$1] = $2; next }

@@ -1,19 +1,22 @@
 # Looks at everything a deploy depends on and prints WHAT<TAB>FIELDS… lines. Changes nothing.
 # usage: survey STATE APP USER GROUP ENV-FILE BUILD-PATH MANIFEST-DIGEST
-#        {program|tool|unit|template|key|secret NAME | step NAME=DIGEST | output STEP=PATH | version NAME=URL}…
+#        {program|version|tool|unit|template|key|secret NAME | word KEY=WORD,WORD | env_command LINE
+#         | step NAME=DIGEST | output STEP=PATH | endpoint NAME=URL}…
 
+# shellcheck disable=SC2034 # others read them
 main() {
-    state=$1 app=$2 user=$3 group=$4 env=$2/$5 path=$6 manifest=$7
+    state=$1 app=$2 user=$3 group=$4 env=$2/$5 build_path=$6 manifest=$7
     shift 7
     tab=$(printf '\t')
     fact uid "$(id -u)"
     fact app "$(kind "$app")"
     fact user "$(id -u "$user" >/dev/null 2>&1 && echo yes)"
     fact group "$(getent group "$group" >/dev/null 2>&1 && echo yes)"
-    keys='' secrets='' units='' steps='' outputs=''
+    keys='' secrets='' words='' env_command='' env_failed='' units='' versions='' steps='' outputs=''
     while [ $# -gt 1 ]; do
         case $1 in
-            program) fact program "$2$tab$(PATH=$path command -v "$2")" ;;
+            program) fact program "$2$tab$(PATH=$build_path command -v "$2")" ;;
+            version) versions="$versions $2" ;;
             tool) fact tool "$2$tab$(command -v "$2")" ;;
             unit) units="$units $2" ;;
             template) fact installed "$2$tab$(sha256sum <"/etc/systemd/system/$2" 2>/dev/null | cut -c 1-64)" ;;
@@ -21,14 +24,19 @@ main() {
             output) outputs="$outputs $2" ;;
             key) keys="$keys $2" ;;
             secret) secrets="$secrets $2" ;;
-            version) fact version "${2%%=*}$tab$(told "${2#*=}")" ;;
+            word) words="$words $2" ;;
+            env_command) env_command=$2 ;;
+            endpoint) fact endpoint "${2%%=*}$tab$(told "${2#*=}")" ;;
         esac
         shift 2
     done
     if [ -f "$env" ] && [ ! -L "$env" ]; then
         fact env "$(stat -c "%U:%G$tab%a" "$env")"
-        env_lines "$keys" "$secrets" ''
+        ask_env_command
+        [ -z "$env_failed" ] || fact env_failed "$env_failed"
+        env_lines "$keys" "$secrets" "$words"
     fi
+    version_facts
     unit_facts
     for dir in "$(above "$state")" "$(above "$app")"; do
         fact free "$dir$tab$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')$tab$(stat -c %d "$dir")"
@@ -63,6 +71,22 @@ told() {
             print line[NR] "\t" substr(body, 1, 4096)
         }
     '
+}
+
+# CODE of `NAME --version` and the beginning of what it prints, of all of them at once. A process that one of them leaves
+# behind is not waited for.
+version_facts() {
+    id -u "$user" >/dev/null 2>&1 || return 0
+    for name in $versions; do
+        version_fact "$name" &
+    done
+    wait
+}
+
+version_fact() {
+    said=$({ cd / && as_owner 10 "$1" --version 2>&1; printf '=%03d' $?; } |
+        { timeout 15 head -c 400; timeout 15 tail -c 4; } | tr '\000-\037\177' '[ *]')
+    fact version "$1$tab${said##*=}$tab${said%=*}"
 }
 
 # LOAD, ACTIVE and SUB state of each unit, its restarts, for how many seconds it is in that state, and how long it may take
@@ -138,16 +162,17 @@ served_facts() {
             fact built "$step$tab$digest"
     done
     [ ! -f "$served/running" ] || sed "s/^/runs$tab/" "$served/running"
-    if [ -f "$served/env" ] && [ -f "$env" ] && [ ! -L "$env" ]; then
-        [ "$(head -n 1 "$served/env")" = "=$tab$(sha256sum <"$env" | cut -c 1-64)" ] ||
-            env_digests "$env" | awk -F '\t' '
-                $1 == "=" { next }
-                FILENAME == ARGV[1] { old[$1] = $2; next }
-                !($1 in old) { print "env_key\tadded\t" $1 }
-                ($1 in old) && old[$1] != $2 { print "env_key\tchanged\t" $1 }
-                { delete old[$1] }
-                END { for (key in old) print "env_key\tremoved\t" key }
-            ' "$served/env" -
+    # Where the command failed nobody can say.
+    if [ -f "$served/env" ] && [ -f "$env" ] && [ ! -L "$env" ] && [ -z "$env_failed" ]; then
+        env_text | env_digests | awk -F '\t' '
+            # An older release noted the whole of the file, too.
+            $1 == "=" { next }
+            FILENAME == ARGV[1] { old[$1] = $2; next }
+            !($1 in old) { print "env_key\tadded\t" $1 }
+            ($1 in old) && old[$1] != $2 { print "env_key\tchanged\t" $1 }
+            { delete old[$1] }
+            END { for (key in old) print "env_key\tremoved\t" key }
+        ' "$served/env" -
     fi
 }
 

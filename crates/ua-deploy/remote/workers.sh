@@ -27,7 +27,7 @@ words() { printf "'%s'" "$(order "$1" | sed "s/,/', '/g")"; }
 
 # Runs a command as the owner of the database, so that no file of root's is left beside it: the app could not write any
 # more. Where root owns it the app's user is asked: root opens nothing that another user can swap.
-as_owner() {
+as_reader() {
     reader=$(stat -L -c %U "$database") || return 1
     [ "$reader" != root ] || reader=$user
     runuser -u "$reader" -- "$@"
@@ -37,7 +37,7 @@ as_owner() {
 # Where a process was killed with it open, a copy is read, since reading would recover it.
 query() {
     # shellcheck disable=SC2016
-    as_owner timeout 10 sh -c '
+    as_reader timeout 10 sh -c '
         database=$1
         uri=file:$(printf %s "$database" | sed "s/%/%25/g; s/?/%3f/g; s/#/%23/g")
         log=$(od -An -tu1 -j18 -N1 "$database" | tr -d " ")
@@ -74,7 +74,7 @@ hold_claims() {
     # Closed for good: a redirection of a function is undone after it, so the shell would keep a copy.
     (
         exec 7<&- 9<&-
-        as_owner sqlite3 -batch -bail -cmd '.timeout 3000' "$database"
+        as_reader sqlite3 -batch -bail -cmd '.timeout 3000' "$database"
     ) <"$work/hold" >"$work/held" 2>&1 &
     holder=$!
     (printf '%s;\n' 'BEGIN IMMEDIATE' "$mission_rows" "SELECT 'end'" >&7)

@@ -1,21 +1,16 @@
 //! Does the VPS meet the contract of a deploy? Pure: facts in, checks out. Names are told, values never.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ua_common::env_contract;
 use ua_common::exit::Exit;
 use ua_common::report::Check;
 
 use crate::counted;
-use crate::survey::Facts;
-use ua_common::profile::Profile;
+use crate::survey::{Facts, VersionAnswer};
+use ua_common::profile::{Profile, VersionNumber};
 
-/// Where the app is, for hints that can be pasted.
-#[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
-    /// `user@name`.
-    pub ssh: &'a str,
-    /// The app's directory.
-    pub app: &'a str,
-}
+pub use ua_common::env_contract::Target;
 
 /// Every promise, kept or not.
 pub fn judge(profile: &Profile, facts: &Facts, target: Target<'_>) -> Vec<Check> {
@@ -72,25 +67,75 @@ fn app_dir(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
 
 fn programs(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
     let id = "contract.programs";
-    let absent = |map: &std::collections::BTreeMap<String, Option<String>>, name: &str| {
-        !matches!(map.get(name), Some(Some(_)))
-    };
-    let mut missing: Vec<&str> = profile.programs();
-    missing.retain(|name| absent(&facts.programs, name));
-    missing.extend(profile.tools().into_iter().filter(|name| absent(&facts.tools, name)));
-    missing.sort_unstable();
-    missing.dedup();
-    if missing.is_empty() {
-        return Check::pass(id, "every program of the build and of the deploy is there");
+    let wanted = profile.programs();
+    let found = |map: &BTreeMap<String, Option<String>>, name: &str| map.get(name).cloned().flatten();
+    let (mut missing, mut unfit) = (BTreeSet::new(), BTreeMap::new());
+    for (name, at_least) in &wanted {
+        let Some(path) = found(&facts.programs, name) else {
+            missing.insert(*name);
+            continue;
+        };
+        let complaint =
+            at_least.and_then(|at_least| version_complaint(name, &path, at_least, facts.versions.get(*name)));
+        unfit.extend(complaint.map(|complaint| (*name, complaint)));
     }
-    let mut commands: Vec<String> = missing.iter().map(|name| install(profile, name)).collect();
-    commands.dedup();
-    let names = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    broken(
-        id,
-        format!("missing on the VPS: {names} (looked in {} for the build)", &*profile.build.path),
-        format!("ssh {} '{}'", target.ssh, commands.join(" && ")),
-    )
+    missing.extend(profile.tools().into_iter().filter(|name| found(&facts.tools, name).is_none()));
+    if missing.is_empty() && unfit.is_empty() {
+        let versions: Vec<String> = wanted
+            .iter()
+            .filter_map(|(name, at_least)| {
+                at_least
+                    .and(VersionNumber::find(&facts.versions.get(*name)?.output))
+                    .map(|it| format!("{name} {it}"))
+            })
+            .collect();
+        let shown = if versions.is_empty() { String::new() } else { format!(" ({})", versions.join(", ")) };
+        return Check::pass(id, format!("every program of the build and of the deploy is there{shown}"));
+    }
+    let mut details = Vec::new();
+    if !missing.is_empty() {
+        let names = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        details
+            .push(format!("missing on the VPS: {names} (looked in {} for the build)", &*profile.build.path));
+    }
+    details.extend(unfit.values().cloned());
+    let mut commands: Vec<String> = Vec::new();
+    for name in missing.iter().chain(unfit.keys()) {
+        let command = install(profile, name);
+        if !commands.contains(&command) {
+            commands.push(command);
+        }
+    }
+    broken(id, details.join("; "), format!("ssh {} '{}'", target.ssh, commands.join(" && ")))
+}
+
+/// What is wrong with the version of a program that is there.
+fn version_complaint(
+    name: &str,
+    path: &str,
+    at_least: &VersionNumber,
+    answer: Option<&VersionAnswer>,
+) -> Option<String> {
+    let asked = format!("`{name} --version` (`{path}`)");
+    let Some(VersionAnswer { code, output }) = answer else {
+        return Some(format!("{asked} was not asked"));
+    };
+    let printed = if output.is_empty() { "nothing".to_owned() } else { format!("`{output}`") };
+    if code != "000" {
+        // `timeout` ends with 124, or with 137 where the program had to be killed.
+        let how = match code.trim_start_matches('0') {
+            "124" | "137" => "did not end in time".to_owned(),
+            code => format!("failed (code {code})"),
+        };
+        return Some(format!("{asked} {how}, and printed {printed}"));
+    }
+    match VersionNumber::find(output) {
+        None => Some(format!("{asked} told no version: it printed {printed}")),
+        Some(version) if version < *at_least => {
+            Some(format!("`{name}` (`{path}`) is {version}, but {at_least} or newer is needed"))
+        }
+        Some(_) => None,
+    }
 }
 
 /// The command that installs a program.
@@ -143,7 +188,7 @@ pub fn optional(profile: &Profile, facts: &Facts) -> Vec<Check> {
 pub fn versions(profile: &Profile, facts: &Facts) -> Vec<Check> {
     let id = "versions";
     let lacking = profile.versions.iter().filter_map(|version| {
-        let told = facts.versions.get(&*version.name).filter(|told| told.lacks_the_commit())?;
+        let told = facts.endpoints.get(&*version.name).filter(|told| told.lacks_the_commit())?;
         let (name, url, field) = (&*version.name, &*version.url, &*version.field);
         let what =
             if told.status == "200" { format!("has no `{field}`") } else { format!("is {}", told.status) };
@@ -171,18 +216,18 @@ fn env_owner(profile: &Profile, facts: &Facts, target: Target<'_>) -> Option<Che
 
 fn env_keys(profile: &Profile, facts: &Facts, target: Target<'_>) -> Check {
     let id = "contract.env";
-    let file = format!("{}/{}", target.app, profile.env.file);
-    let hint = env_contract::edit(target.ssh, &file);
     if facts.env_file.is_none() {
-        return broken(id, format!("`{file}` is not there, or is not a file"), hint);
+        let detail = format!("`{}/{}` is not there, or is not a file", target.app, profile.env.file);
+        return broken(id, detail, target.edit(profile));
     }
-    env_contract::judge(id, &file, &profile.env.keys, &facts.env, hint)
+    env_contract::judge(id, target, profile, &facts.env, facts.env_failure.as_ref())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::survey::{Told, Unit};
+    use ua_common::profile::Word;
     use ua_common::report::Verdict;
 
     #[test]
@@ -191,7 +236,8 @@ mod tests {
         let target = Target { ssh: "root@vps", app: "/opt/universal_agent" };
         let there = |name: &str| (name.to_owned(), Some(format!("/usr/bin/{name}")));
         let mut facts = Facts {
-            programs: profile.programs().iter().map(|name| there(name)).collect(),
+            programs: profile.programs().keys().map(|name| there(name)).collect(),
+            versions: [answer("node", "000", "v22.21.0")].into(),
             tools: profile.tools().iter().map(|name| there(name)).collect(),
             ..Facts::default()
         };
@@ -199,9 +245,52 @@ mod tests {
         facts.programs.insert("npm".to_owned(), None);
         let check = programs(&profile, &facts, target);
         assert_eq!(check.exit, Exit::Contract);
-        assert!(
-            check.detail.contains("npm") && check.hint.unwrap().contains("apt-get install -y nodejs npm")
-        );
+        assert!(check.detail.contains("npm") && check.hint.unwrap().contains("apt-get install -y nodejs"));
+    }
+
+    fn answer(name: &str, code: &str, output: &str) -> (String, VersionAnswer) {
+        (name.to_owned(), VersionAnswer { code: code.to_owned(), output: output.to_owned() })
+    }
+
+    #[test]
+    fn old_program_is_31_with_the_install_command() {
+        let profile = Profile::built_in().unwrap();
+        let target = Target { ssh: "root@vps", app: "/opt/universal_agent" };
+        let there = |name: &str| (name.to_owned(), Some(format!("/usr/bin/{name}")));
+        let judged = |versions: &[(String, VersionAnswer)]| {
+            let facts = Facts {
+                programs: profile.programs().keys().map(|name| there(name)).collect(),
+                tools: profile.tools().iter().map(|name| there(name)).collect(),
+                versions: versions.iter().cloned().collect(),
+                ..Facts::default()
+            };
+            programs(&profile, &facts, target)
+        };
+        for (output, version) in [("v20.9.0", "20.9.0"), ("v24.11.1", "24.11.1")] {
+            let check = judged(&[answer("node", "000", output)]);
+            assert_eq!(check.exit, Exit::Ok, "{check:?}");
+            assert!(check.detail.ends_with(&format!("(node {version})")), "{check:?}");
+        }
+        for (code, output, why) in [
+            ("000", "v18.20.4", "`node` (`/usr/bin/node`) is 18.20.4, but 20.9 or newer is needed"),
+            ("000", "v20.8.1", "`node` (`/usr/bin/node`) is 20.8.1, but 20.9 or newer is needed"),
+            ("000", "node!", "`node --version` (`/usr/bin/node`) told no version: it printed `node!`"),
+            ("000", "", "`node --version` (`/usr/bin/node`) told no version: it printed nothing"),
+            (
+                "126",
+                "denied 22.1",
+                "`node --version` (`/usr/bin/node`) failed (code 126), and printed `denied 22.1`",
+            ),
+            ("124", "", "`node --version` (`/usr/bin/node`) did not end in time, and printed nothing"),
+        ] {
+            let check = judged(&[answer("node", code, output)]);
+            assert_eq!((check.exit, check.detail.as_str()), (Exit::Contract, why));
+            assert_eq!(
+                check.hint.unwrap(),
+                format!("ssh root@vps '{}'", &*profile.install[&Word::try_from("node".to_owned()).unwrap()])
+            );
+        }
+        assert_eq!(judged(&[]).exit, Exit::Contract, "silence is no pass");
     }
 
     #[test]
@@ -249,7 +338,7 @@ mod tests {
         let mut profile = Profile::named("universal-agent-2026-08").unwrap();
         let checked = |profile: &Profile, status: &str, commit: Option<&str>| {
             let told = Told { status: status.to_owned(), commit: commit.map(str::to_owned) };
-            let facts = Facts { versions: [("gateway".to_owned(), told)].into(), ..Facts::default() };
+            let facts = Facts { endpoints: [("gateway".to_owned(), told)].into(), ..Facts::default() };
             versions(profile, &facts).into_iter().map(|it| (it.verdict, it.detail)).collect::<Vec<_>>()
         };
         let url = "http://127.0.0.1:8002/api/v1/version";

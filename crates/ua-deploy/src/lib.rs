@@ -462,12 +462,8 @@ impl Rest<'_> {
     /// How the public side is asked.
     fn smoke(&self) -> Smoke<'_> {
         let settings = &self.context.settings;
-        let env = &self.profile.env;
-        let open = move |url: &str| {
-            let Some(key) = &env.token else { return Ok(None) };
-            let file = format!("{}/{}", settings.deploy_app_dir.0, env.file);
-            self.remote().ops(&file, key, url).map_err(|failure| failure.to_string())
-        };
+        let open =
+            move |url: &str| self.remote().ops(self.profile, url).map_err(|failure| failure.to_string());
         Smoke { settings, open: Box::new(open), out: &self.context.out }
     }
 

@@ -40,7 +40,6 @@ pub fn orders(
     say(&["group", &profile.owner.group]);
     say(&["modes", &profile.owner.modes]);
     say(&["build_path", &profile.build.path]);
-    say(&["build_timeout", &settings.deploy_build_timeout.0.as_secs().max(1).to_string()]);
     let ready = &settings.deploy_ready_timeout;
     let start_within = within(ready, profile.units.start_within);
     say(&["start_within", &start_within.to_string()]);
@@ -52,6 +51,9 @@ pub fn orders(
     say(&["after", &after.join(":")]);
     say(&["pushed", &facts.last_push]);
     say(&["env_file", &profile.env.file]);
+    if let Some(command) = &profile.env.command {
+        say(&["env_command", command]);
+    }
     say(&["ssh_port", &place::ssh_port(settings, settings.ssh_auth_mode.value).to_string()]);
     if let Some(within) = settings.deploy_require_confirm.0 {
         say(&["confirm", &within.as_secs().max(1).to_string()]);
@@ -62,7 +64,9 @@ pub fn orders(
     plan.restarts.iter().for_each(|restart| say(&["restart", &restart.what]));
     for step in &profile.build.steps {
         let dir = step.dir.as_deref().unwrap_or(".");
-        say(&["step", &step.name, dir, &digest(profile, release, step), &step.run]);
+        let (limit, origin) = step_limit(settings, step);
+        let digest = digest(profile, release, step);
+        say(&["step", &step.name, dir, &digest, &limit.to_string(), origin, &step.run]);
         for output in &step.outputs {
             say(&["output", &step.name, output]);
         }
@@ -132,10 +136,18 @@ pub fn longest(settings: &Settings, profile: &Profile, facts: &Facts) -> Duratio
     let of_systemd = facts.units.iter().filter(|(name, _)| units.contains(name));
     let of_systemd =
         of_systemd.map(|(_, unit)| unit.limits.into_iter().map(limit).sum()).max().unwrap_or(0_u64);
-    settings.deploy_build_timeout.0
+    Duration::from_secs(profile.build.steps.iter().map(|step| step_limit(settings, step).0).sum())
         + settings.deploy_drain_timeout.0 * 3
         + Duration::from_secs(2 * (2 * proof + of_systemd))
         + Duration::from_mins(30)
+}
+
+/// Returns how many seconds a build step may take, and where that is set.
+fn step_limit(settings: &Settings, step: &Step) -> (u64, &'static str) {
+    match step.within {
+        Some(within) => (within.seconds(), "`within` of the step in the profile"),
+        None => (settings.deploy_build_timeout.0.as_secs().max(1), "`deploy.build_timeout`"),
+    }
 }
 
 /// What a build step is made from: its inputs, and how it is run. Another command, place or PATH is another step, though
@@ -150,7 +162,7 @@ pub fn digest(profile: &Profile, release: &Release, step: &Step) -> String {
 /// What an endpoint has to tell after the switch, from what it told before it: `must` tell the commit; may be `silent`, but
 /// not tell another one; or may tell `any`. No release is taken back for what the one before it lacked as well.
 fn duty(version: &Version, facts: &Facts) -> &'static str {
-    let told = facts.versions.get(&*version.name);
+    let told = facts.endpoints.get(&*version.name);
     let commit = told.and_then(|told| told.commit.as_deref());
     let runs = facts.known.as_ref().and_then(|known| known.runs.get(&full(&version.unit)));
     let right = commit.is_some_and(|told| runs.is_some_and(|runs| runs.split(',').any(|run| run == told)));
@@ -178,6 +190,24 @@ mod tests {
     use crate::tests::settings;
 
     #[test]
+    fn build_step_has_its_own_limit_or_the_setting() {
+        let settings = settings("auto");
+        let mut profile = Profile::built_in().unwrap();
+        profile.build.steps[0].within = Some(toml::Value::from("15m").try_into().unwrap());
+        profile.build.steps[1].within = None;
+        let (facts, plan) = (Facts::default(), Plan::default());
+        let text =
+            orders(&settings, &profile, &Release::of(&[("a", "1")]), &facts, &plan, "op@laptop", false);
+        let limits: Vec<Vec<&str>> = text
+            .lines()
+            .filter(|line| line.starts_with("step\t"))
+            .map(|line| line.split('\t').skip(4).collect())
+            .collect();
+        assert_eq!(limits[0], ["900", "`within` of the step in the profile", "uv sync --frozen"]);
+        assert_eq!(limits[1][..2], ["1200", "`deploy.build_timeout`"]);
+    }
+
+    #[test]
     fn a_unit_is_waited_for_or_has_to_stay_idle() {
         let settings = settings("auto");
         let release = Release::of(&[("a", "1")]);
@@ -201,7 +231,7 @@ mod tests {
             let told = Told { status: status.to_owned(), commit: commit.map(str::to_owned) };
             let runs = [("universal-agent-gateway.service".to_owned(), "a,b".to_owned())].into();
             let facts = Facts {
-                versions: [("gateway".to_owned(), told)].into(),
+                endpoints: [("gateway".to_owned(), told)].into(),
                 known: Some(crate::survey::Known { runs, ..Default::default() }),
                 ..Facts::default()
             };

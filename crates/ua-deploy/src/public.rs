@@ -12,14 +12,16 @@ use ua_common::settings::Settings;
 use ua_common::settings::value::{Base, StatusSet, Value as _};
 use ua_staging::health::pause;
 
+use crate::remote::OpsAnswer;
+
 /// What one request may take.
 const EACH: Duration = Duration::from_secs(10);
 /// The app is restarting: how often it is asked, and the pause between.
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Asks a URL on the VPS with the token of its own: the status, nothing if it has none, or why nobody could be asked.
-pub type Open<'a> = dyn Fn(&str) -> Result<Option<String>, String> + 'a;
+/// Asks a URL on the VPS with the token of its own, or says why nobody could be asked.
+pub type Open<'a> = dyn Fn(&str) -> Result<OpsAnswer, String> + 'a;
 
 /// One question and the answers that are right.
 struct Probe<'a> {
@@ -96,8 +98,9 @@ impl Smoke<'_> {
             return probe.unasked("the token is sent over https only");
         }
         match (self.open)(probe.url) {
-            Ok(None) => probe.unasked("the VPS's `.env` has no token"),
-            Ok(Some(status)) => probe.answer(match status.parse() {
+            Ok(OpsAnswer::NoToken) => probe.unasked("the VPS has no token"),
+            Ok(OpsAnswer::CommandFailed(failure)) => probe.unasked(&failure.to_string()),
+            Ok(OpsAnswer::Status(status)) => probe.answer(match status.parse() {
                 Ok(0) | Err(_) => Err("curl on the VPS got nothing".to_owned()),
                 Ok(status) => Ok(status),
             }),
@@ -205,6 +208,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
+    use ua_common::env_contract::CommandFailure;
     use ua_common::output::{Color, Format};
     use ua_common::report::Verdict;
     use ua_common::settings::{Layer, Origin, Raw, Surroundings};
@@ -259,7 +263,7 @@ mod tests {
     #[test]
     fn p27_an_app_and_api_at_500_fail_the_deploy() {
         let settings = settings(&server(500), &server(500), &server(401));
-        let checks = smoke(&settings, &|_| Ok(None), None);
+        let checks = smoke(&settings, &|_| Ok(OpsAnswer::NoToken), None);
         assert_eq!(checks[0], ("public.app".to_owned(), Verdict::Fail, Exit::PublicSmoke));
         assert_eq!(checks[1], ("public.api".to_owned(), Verdict::Fail, Exit::PublicSmoke));
         assert_eq!(checks[2].1, Verdict::Pass);
@@ -268,7 +272,8 @@ mod tests {
     #[test]
     fn p27_ops_codes_are_compared() {
         // 200 without the token: the ops endpoints are open to everybody.
-        let checks = smoke(&settings(&server(307), &server(200), &server(200)), &|_| Ok(None), None);
+        let checks =
+            smoke(&settings(&server(307), &server(200), &server(200)), &|_| Ok(OpsAnswer::NoToken), None);
         assert_eq!((checks[0].1, checks[1].1), (Verdict::Pass, Verdict::Pass));
         assert_eq!(checks[2], ("public.ops_closed".to_owned(), Verdict::Fail, Exit::PublicSmoke));
         assert_eq!(checks[3], ("public.ops_open".to_owned(), Verdict::Skip, Exit::Ok));
@@ -277,7 +282,7 @@ mod tests {
     #[test]
     fn broken_before_the_deploy_is_a_warning() {
         let settings = settings(&server(200), &server(500), &server(401));
-        let checks = smoke(&settings, &|_| Ok(None), Some(&settings));
+        let checks = smoke(&settings, &|_| Ok(OpsAnswer::NoToken), Some(&settings));
         assert_eq!(checks[1].1, Verdict::Warn);
     }
 
@@ -286,7 +291,7 @@ mod tests {
         let open = |status: &'static str| {
             move |url: &str| {
                 assert_eq!(url, "https://127.0.0.1:1/");
-                Ok(Some(status.to_owned()))
+                Ok(OpsAnswer::Status(status.to_owned()))
             }
         };
         let settings = settings(&server(200), &server(200), "https://127.0.0.1:1/");
@@ -294,6 +299,9 @@ mod tests {
         for wrong in ["401", "000", ""] {
             assert_eq!(smoke(&settings, &open(wrong), None)[3].2, Exit::PublicSmoke, "{wrong:?}");
         }
+        let failure = CommandFailure { code: "1".to_owned(), stderr: String::new() };
+        let failed = |_: &str| Ok(OpsAnswer::CommandFailed(failure.clone()));
+        assert_eq!(smoke(&settings, &failed, None)[3].1, Verdict::Skip);
         let lost = |_: &str| Err("the connection is gone".to_owned());
         assert_eq!(smoke(&settings, &lost, None)[3].1, Verdict::Fail);
     }

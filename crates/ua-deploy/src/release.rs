@@ -13,9 +13,9 @@ use ua_common::exit::Exit;
 use ua_common::glob;
 use ua_common::output::listed;
 use ua_common::run::Cmd;
-use ua_common::tool::git::{Entry, Kind, Repo};
+use ua_common::tool::git::{Entry, Kind, Name, Repo};
 
-use ua_common::profile::Profile;
+use ua_common::profile::{Profile, exclude_line};
 
 /// What a path of the release is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,14 +78,14 @@ pub enum ReleaseError {
         /// What differs.
         paths: Vec<String>,
     },
-    /// A name that a line-oriented manifest cannot hold.
-    #[error("`{}` has a control character in its name", .path.escape_debug())]
-    OddName {
-        /// The path.
-        path: String,
+    /// Paths that a line-oriented manifest cannot hold.
+    #[error("{}", odd_paths(.paths))]
+    OddPaths {
+        /// The paths, and why not.
+        paths: Vec<(Name, &'static str)>,
     },
     /// `deploy.include` names what must not be shipped.
-    #[error("`{path}` of deploy.include {why}")]
+    #[error("`{}` of deploy.include {why}", .path.escape_debug())]
     Include {
         /// The path.
         path: String,
@@ -116,10 +116,18 @@ impl Fact for ReleaseError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Dirty { .. } => Some(CLEAN.to_owned()),
-            Self::OddName { .. } => Some("git ls-files -z | tr '\\0' '\\n' | cat -v  # shows it".to_owned()),
+            Self::OddPaths { paths } => Some(exclude_line(paths.iter().map(|(name, _)| name.text.as_str()))),
             Self::Include { .. } => Some("env UA_DEPLOY_INCLUDE= ua-deploy --dry-run".to_owned()),
             Self::NoTemplate { .. } | Self::Empty { .. } => None,
         }
+    }
+}
+
+fn odd_paths(paths: &[(Name, &'static str)]) -> String {
+    let shown: Vec<String> = paths.iter().map(|(name, why)| format!("`{name}` {why}")).collect();
+    match shown.as_slice() {
+        [one] => one.clone(),
+        all => format!("{} paths cannot be shipped: {}", all.len(), listed(all)),
     }
 }
 
@@ -173,20 +181,30 @@ impl Release {
         let tree = dir.join("tree");
         fs::create_dir(&tree)?;
         extract(repo, &commit, dir, &tree)?;
-        let mut items = Vec::new();
+        let (mut items, mut odd) = (Vec::new(), Vec::new());
         let mut bytes = 0;
-        for Entry { kind, path } in kept {
+        for Entry { kind, name } in kept {
+            let path = name.text.clone();
             let file = tree.join(&path);
             if fs::symlink_metadata(&file).is_err() {
                 skipped.push(Skipped { path, why: "marked export-ignore" });
                 continue;
             }
             let what = match kind {
-                Kind::Link => What::Link(link_target(&file, &path)?),
+                Kind::Link => match link_target(&file)? {
+                    Ok(target) => What::Link(target),
+                    Err(why) => {
+                        odd.push((name, why));
+                        continue;
+                    }
+                },
                 Kind::Program => What::Program(digest(&file, 0o755, &mut bytes)?),
                 Kind::File | Kind::Gitlink => What::File(digest(&file, 0o644, &mut bytes)?),
             };
             items.push(Item { what, path });
+        }
+        if !odd.is_empty() {
+            return Err(Failure::from(ReleaseError::OddPaths { paths: odd }).into());
         }
         for path in include {
             add(repo.top(), path, &tree, profile, &mut items, &mut bytes)?;
@@ -270,24 +288,26 @@ impl Release {
 
 /// Which entries are shipped, and why the others are not.
 fn sort_out(entries: Vec<Entry>, profile: &Profile) -> Result<(Vec<Entry>, Vec<Skipped>), Failure> {
-    let (mut kept, mut skipped) = (Vec::new(), Vec::new());
+    let (mut kept, mut skipped, mut odd) = (Vec::new(), Vec::new(), Vec::new());
     for entry in entries {
+        let path = entry.name.text.as_str();
         let why = if entry.kind == Kind::Gitlink {
             "a submodule (gitlink)"
-        } else if profile.is_secret(&entry.path) {
+        } else if profile.is_secret(path) {
             "looks like a secret"
-        } else if glob::any(&profile.source.exclude, &entry.path) {
+        } else if glob::any(&profile.source.exclude, path) {
             "excluded by the profile"
         } else {
-            if entry.path.chars().any(char::is_control) {
-                return Err(ReleaseError::OddName { path: entry.path }.into());
+            match entry.name.oddity() {
+                // Only what is shipped needs a plain name.
+                Some(why) => odd.push((entry.name, why)),
+                None => kept.push(entry),
             }
-            kept.push(entry);
             continue;
         };
-        skipped.push(Skipped { path: entry.path, why });
+        skipped.push(Skipped { path: entry.name.to_string(), why });
     }
-    Ok((kept, skipped))
+    if odd.is_empty() { Ok((kept, skipped)) } else { Err(ReleaseError::OddPaths { paths: odd }.into()) }
 }
 
 /// Lays the commit out, by git's own archive: only the commit, whatever lies beside it.
@@ -304,12 +324,14 @@ fn extract(repo: &Repo, commit: &str, dir: &Path, tree: &Path) -> anyhow::Result
     Ok(())
 }
 
-fn link_target(file: &Path, path: &str) -> anyhow::Result<String> {
-    let target = fs::read_link(file)?.to_string_lossy().into_owned();
-    if target.chars().any(char::is_control) {
-        return Err(Failure::from(ReleaseError::OddName { path: path.to_owned() }).into());
-    }
-    Ok(target)
+/// Returns where a link leads, or why a manifest cannot hold that.
+fn link_target(file: &Path) -> anyhow::Result<Result<String, &'static str>> {
+    let target = fs::read_link(file)?.into_os_string().into_string();
+    Ok(match target {
+        Ok(target) if target.chars().any(char::is_control) => Err("leads to a name with a control character"),
+        Ok(target) => Ok(target),
+        Err(_) => Err("leads to a name that is not UTF-8 text"),
+    })
 }
 
 /// The digest of a file, whose mode is made what git says.
@@ -344,9 +366,11 @@ fn add(
     let refuse =
         |why| anyhow::Error::from(Failure::from(ReleaseError::Include { path: path.to_owned(), why }));
     let path = path.trim_end_matches('/');
-    let inside = path.split('/').all(|part| !matches!(part, "" | "." | ".." | ".git"));
-    if !inside || path.chars().any(char::is_control) {
+    if path.split('/').any(|part| matches!(part, "" | "." | ".." | ".git")) {
         return Err(refuse("is not a path inside the repository"));
+    }
+    if path.chars().any(char::is_control) {
+        return Err(refuse("has a control character in its name"));
     }
     if profile.is_secret(path) {
         return Err(refuse("looks like a secret"));
@@ -362,7 +386,8 @@ fn add(
     if meta.is_dir() {
         let mut names = Vec::new();
         for entry in fs::read_dir(&from)? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
+            let name = entry?.file_name().into_string();
+            names.push(name.map_err(|_| refuse("has something below it whose name is not UTF-8 text"))?);
         }
         names.sort_unstable();
         return names
@@ -421,6 +446,9 @@ fn sweep(dir: &Path, listed: &BTreeSet<PathBuf>) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -472,6 +500,12 @@ mod tests {
             let include: Vec<String> = include.iter().map(|path| (*path).to_owned()).collect();
             let out = TempDir::new_in(self.out.path()).unwrap().keep();
             Release::take(&repo, rev, dirty, &include, &Profile::built_in().unwrap(), &out)
+        }
+
+        fn take_by(&self, profile: &Profile) -> anyhow::Result<Release> {
+            let repo = Repo::open(self.dir.path()).unwrap();
+            let out = TempDir::new_in(self.out.path()).unwrap().keep();
+            Release::take(&repo, "HEAD", Dirty::Refuse, &[], profile, &out)
         }
     }
 
@@ -637,6 +671,124 @@ mod tests {
         for wrong in ["ignored", "../x", ".git/config", "/etc/passwd", "nowhere"] {
             let error = checkout.take(Dirty::Refuse, &[wrong]).unwrap_err();
             assert_eq!(Failure::within(&error).0, Exit::Usage, "{wrong}: {error}");
+        }
+    }
+
+    /// The profile with what a hint proposes.
+    fn profile_with(hint: &str) -> Profile {
+        let mut profile = Profile::built_in().unwrap();
+        let line: toml::Table = toml::from_str(hint).unwrap();
+        let patterns = line["exclude"].as_array().unwrap().iter();
+        let patterns = patterns.map(|it| glob::Pattern::try_from(it.as_str().unwrap().to_owned()).unwrap());
+        profile.source.exclude.extend(patterns);
+        profile
+    }
+
+    #[test]
+    fn odd_path_is_refused_with_its_exclusion() {
+        let checkout = Checkout::new();
+        // As the real app has one, and what git lists quoted otherwise.
+        let names: [&[u8]; 5] = [
+            b"{r.status_code})\n        txt=(r.text or )[:240]\n        print(txt.replace(n,",
+            b"docs/tab\there",
+            b"docs/\"del\"\x7f\\",
+            b"caf\xe9.md",
+            b"src/line\r",
+        ];
+        for name in names {
+            let path = checkout.dir.path().join(OsStr::from_bytes(name));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        std::os::unix::fs::symlink("a\nb", checkout.dir.path().join("docs/link")).unwrap();
+        std::os::unix::fs::symlink(OsStr::from_bytes(b"caf\xe9"), checkout.dir.path().join("docs/latin"))
+            .unwrap();
+        checkout.commit();
+        let refused = |profile: &Profile| {
+            let error = checkout.take_by(profile).unwrap_err();
+            let (exit, hint) = Failure::within(&error);
+            assert_eq!(exit, Exit::Usage, "{error}");
+            (error.to_string(), hint.unwrap().to_owned())
+        };
+        let (said, hint) = refused(&Profile::built_in().unwrap());
+        assert!(said.starts_with("5 paths cannot be shipped: ") && !said.contains('\n'), "{said}");
+        for shown in [
+            "`docs/tab\\there` has a control character in its name",
+            "`caf\u{fffd}.md` is not UTF-8 text",
+            "`{r.status_code})\\n        txt=(r.text or )[:240]\\n        print(txt.replace(n,` has a control",
+        ] {
+            assert!(said.contains(shown), "{shown} in {said}");
+        }
+        assert!(
+            hint.starts_with("exclude = [")
+                && hint.ends_with("  # in [source] of the profile, beside what is there")
+        );
+        let profile = profile_with(&hint);
+        // Links are odd by where they lead.
+        let (said, hint) = refused(&profile);
+        assert!(said.contains("`docs/link` leads to a name with a control character"), "{said}");
+        assert!(said.contains("`docs/latin` leads to a name that is not UTF-8 text"), "{said}");
+        let mut all = profile_with(&hint);
+        all.source.exclude.extend(profile.source.exclude);
+        let release = checkout.take_by(&all).unwrap();
+        assert_eq!(tree(&release), paths(&release), "nothing odd is left in what is uploaded");
+        let skipped: Vec<&str> = release.skipped.iter().map(|it| it.path.as_str()).collect();
+        assert_eq!(skipped.len(), 7, "{skipped:?}");
+        assert!(skipped.contains(&"docs/tab\\there") && !skipped.concat().contains('\n'), "{skipped:?}");
+        // One alone is told as it is.
+        let (said, hint) = refused(&profile_with("exclude = ['docs/**', 'caf*', 'src/line?']"));
+        assert!(
+            said.starts_with("`{r.status_code})\\n ")
+                && said.ends_with("has a control character in its name"),
+            "{said}"
+        );
+        assert_eq!(
+            hint.split("  # ").next().unwrap(),
+            "exclude = [\"{r.status_code})?        txt=(r.text or )[:240]?        print(txt.replace(n,\"]"
+        );
+    }
+
+    #[test]
+    fn unusual_path_is_shipped() {
+        let checkout = Checkout::new();
+        let names = [
+            "-rf",
+            "docs/end ",
+            " start",
+            "back\\slash",
+            "it's \"so\" [1]*",
+            "caf\u{e9}",
+            "#x",
+            "a;b",
+            "\u{fffd}",
+        ];
+        for name in names {
+            checkout.write(name, "x");
+        }
+        checkout.commit();
+        let release = checkout.take(Dirty::Refuse, &[]).unwrap();
+        for name in names {
+            assert!(paths(&release).contains(&name), "{name}");
+        }
+        assert_eq!(tree(&release), paths(&release));
+    }
+
+    #[test]
+    fn odd_included_path_is_refused() {
+        let checkout = Checkout::new();
+        for (name, why) in [
+            (&b"ignored/a\nb"[..], "`ignored/a\\nb` of deploy.include has a control character in its name"),
+            (
+                b"ignored/caf\xe9",
+                "`ignored` of deploy.include has something below it whose name is not UTF-8 text",
+            ),
+        ] {
+            let path = checkout.dir.path().join(OsStr::from_bytes(name));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "x").unwrap();
+            let error = checkout.take(Dirty::Refuse, &["ignored"]).unwrap_err();
+            assert_eq!((Failure::within(&error).0, error.to_string().as_str()), (Exit::Usage, why));
+            fs::remove_file(path).unwrap();
         }
     }
 

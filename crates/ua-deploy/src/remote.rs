@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use ua_common::app;
+use ua_common::env_contract::CommandFailure;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
 use ua_common::ledger::Push;
 use ua_common::output::{Printer, ProgressBar, printable};
+use ua_common::profile::Profile;
 use ua_common::report::Check;
 use ua_common::settings::Settings;
 use ua_common::tool::rsync;
@@ -64,7 +66,10 @@ const NOW: Script = Script {
         include_str!("../remote/now.sh")
     ),
 };
-const OPS: Script = Script { name: "ops", text: include_str!("../remote/ops.sh") };
+const OPS: Script = Script {
+    name: "ops",
+    text: concat!(include_str!("../../ua-common/remote/env.sh"), "\n", include_str!("../remote/ops.sh")),
+};
 const SMOKED: Script = Script {
     name: "smoked",
     text: concat!(include_str!("../remote/record.sh"), "\n", include_str!("../remote/smoked.sh")),
@@ -76,6 +81,8 @@ const ACTIVATE: &str = concat!(
     include_str!("../../ua-common/remote/lying.sh"),
     "\n",
     include_str!("../../ua-common/remote/ledger.sh"),
+    "\n",
+    include_str!("../../ua-common/remote/env.sh"),
     "\n",
     include_str!("../../ua-common/remote/unit_log.sh"),
     "\n",
@@ -205,6 +212,17 @@ pub enum Direction {
     Forward,
     /// Put back what was there before it.
     Restore,
+}
+
+/// Answer of the ops endpoints to the VPS's own token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpsAnswer {
+    /// HTTP status.
+    Status(String),
+    /// There is no token to ask with.
+    NoToken,
+    /// Nor is it known whether there is one.
+    CommandFailed(CommandFailure),
 }
 
 /// How an activation ended, in its own words.
@@ -359,14 +377,21 @@ impl Remote<'_> {
         self.run(SMOKED, &[STATE, id, word], LIMIT).map(drop)
     }
 
-    /// The status of `url`, asked on the VPS with the token of its own `.env`; nothing if it has none.
-    pub fn ops(&self, env_file: &str, key: &str, url: &str) -> Result<Option<String>, Failure> {
-        let answer = self.transport.script(OPS, &[env_file, key, url], LIMIT)?;
-        if answer.code == 3 {
-            return Ok(None);
-        }
-        // curl has its own codes; the status is 000 then.
-        Ok(Some(printable(answer.stdout.trim())))
+    /// Returns the status of `url`, asked on the VPS with the token of its own environment.
+    pub fn ops(&self, profile: &Profile, url: &str) -> Result<OpsAnswer, Failure> {
+        let Some(key) = &profile.env.token else { return Ok(OpsAnswer::NoToken) };
+        let app = &self.settings.deploy_app_dir.0;
+        let file = format!("{app}/{}", profile.env.file);
+        let command = profile.env.command.as_deref().unwrap_or_default();
+        let args: [&str; 7] = [&file, key, url, app, &profile.owner.user, &profile.build.path, command];
+        let answer = self.transport.script(OPS, &args, LIMIT)?;
+        let output = answer.stdout.trim_end_matches('\n');
+        Ok(match answer.code {
+            3 => OpsAnswer::NoToken,
+            4 => OpsAnswer::CommandFailed(CommandFailure::parse(output)),
+            // curl has its own codes; the status is 000 then.
+            _ => OpsAnswer::Status(printable(output.trim())),
+        })
     }
 
     /// Ends an activation that holds the lock.

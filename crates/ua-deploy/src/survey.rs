@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ua_common::env_contract::{self, CommandFailure};
 use ua_common::env_file::{self, Assignment};
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::ledger::Push;
+use ua_common::output::printable;
 use ua_common::transport::{Script, Transport};
 
 use crate::history::{self, Record};
 use crate::orders;
 use crate::release::Release;
-use ua_common::output::printable;
-use ua_common::profile::{Profile, Rule};
+use ua_common::profile::Profile;
 use ua_common::tool::systemd;
 
 const SURVEY: Script = Script {
@@ -28,7 +29,7 @@ const SURVEY: Script = Script {
         include_str!("../remote/survey.sh")
     ),
 };
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// The VPS as it was seen at one moment.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +44,9 @@ pub struct Facts {
     pub group: bool,
     /// Program → where it is, if it is.
     pub programs: BTreeMap<String, Option<String>>,
-    /// The same for those that root needs.
+    /// Program of which the profile asks for a version → the answer to `--version`.
+    pub versions: BTreeMap<String, VersionAnswer>,
+    /// The same as `programs` for those that root needs.
     pub tools: BTreeMap<String, Option<String>>,
     /// How each unit is.
     pub units: BTreeMap<String, Unit>,
@@ -51,10 +54,12 @@ pub struct Facts {
     pub installed: BTreeMap<String, String>,
     /// `user:group` and mode of `.env`; nothing if it is not there.
     pub env_file: Option<(String, String)>,
-    /// The lines of `.env` that the contract speaks of.
+    /// The lines of `.env`, and of what `env.command` printed, that the contract speaks of.
     pub env: Vec<Assignment>,
+    /// Why the command printed none.
+    pub env_failure: Option<CommandFailure>,
     /// What each endpoint that tells a commit answered, by its name in the profile.
-    pub versions: BTreeMap<String, Told>,
+    pub endpoints: BTreeMap<String, Told>,
     /// Room where we need it.
     pub free: Vec<Free>,
     /// The newest release that was proved to run.
@@ -73,6 +78,15 @@ pub struct Facts {
     pub holder: Option<String>,
     /// Every deploy, oldest first.
     pub history: Vec<Record>,
+}
+
+/// Answer of a program to `--version`, which it gave the app's owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionAnswer {
+    /// Its exit code; 124 where it was ended.
+    pub code: String,
+    /// Beginning of its output, as one line.
+    pub output: String,
 }
 
 /// A unit, as systemd shows it.
@@ -185,7 +199,12 @@ fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Ve
         release.manifest_digest(),
     ];
     let mut ask = |what: &str, name: &str| args.extend([what.to_owned(), name.to_owned()]);
-    profile.programs().iter().for_each(|name| ask("program", name));
+    for (name, at_least) in profile.programs() {
+        ask("program", name);
+        if at_least.is_some() {
+            ask("version", name);
+        }
+    }
     profile.tools().iter().for_each(|name| ask("tool", name));
     profile.all_units().iter().for_each(|name| ask("unit", name));
     profile.template_names().for_each(|(_, name)| ask("template", name));
@@ -193,15 +212,18 @@ fn arguments(state: &str, app: &str, profile: &Profile, release: &Release) -> Ve
         ask("step", &format!("{}={}", &*step.name, orders::digest(profile, release, step)));
         step.outputs.iter().for_each(|output| ask("output", &format!("{}={output}", &*step.name)));
     }
-    for (key, rule) in &profile.env.keys {
-        // A value that is only to be there stays where it is.
-        ask(if *rule == Rule::Set { "secret" } else { "key" }, key);
+    // No value leaves the VPS.
+    let [shapes, words] = env_contract::question(&profile.env.keys);
+    ask("secret", &shapes);
+    ask("word", &words);
+    if let Some(command) = &profile.env.command {
+        ask("env_command", command);
     }
     if let Some(key) = profile.workers.as_ref().and_then(|workers| workers.database_key.as_ref()) {
         ask("key", key);
     }
     for version in &profile.versions {
-        ask("version", &format!("{}={}", &*version.name, &*version.url));
+        ask("endpoint", &format!("{}={}", &*version.name, &*version.url));
     }
     args
 }
@@ -222,13 +244,19 @@ fn parse(profile: &Profile, text: &str) -> Facts {
             "user" => facts.user = rest == "yes",
             "group" => facts.group = rest == "yes",
             "program" => drop(facts.programs.insert(found().0, found().1)),
+            "version" => {
+                let (code, output) = value.split_once('\t').unwrap_or((value, ""));
+                let answer = VersionAnswer { code: code.to_owned(), output: printable(output.trim()) };
+                facts.versions.insert(name.to_owned(), answer);
+            }
             "tool" => drop(facts.tools.insert(found().0, found().1)),
             "unit" => drop(facts.units.insert(name.to_owned(), unit(value))),
             "input" => drop(facts.units.entry(name.to_owned()).or_default().inputs.insert(value.to_owned())),
             "stale" => drop(facts.units.entry(name.to_owned()).or_default().stale.insert(value.to_owned())),
-            "version" => drop(facts.versions.insert(name.to_owned(), told(profile, name, value))),
+            "endpoint" => drop(facts.endpoints.insert(name.to_owned(), told(profile, name, value))),
             "installed" => drop(facts.installed.insert(name.to_owned(), value.to_owned())),
             "env" => facts.env_file = Some((name.to_owned(), value.to_owned())),
+            "env_failed" => facts.env_failure = Some(CommandFailure::parse(rest)),
             "line" => {
                 env.push_str(rest);
                 env.push('\n');
@@ -327,8 +355,8 @@ mod tests {
             ("000\t", "000", None),
             ("200\tnot JSON", "200", None),
         ] {
-            let facts = parse(&profile, &format!("version\tgateway\t{answer}\n"));
-            let told = &facts.versions["gateway"];
+            let facts = parse(&profile, &format!("endpoint\tgateway\t{answer}\n"));
+            let told = &facts.endpoints["gateway"];
             assert_eq!((told.status.as_str(), told.commit.as_deref()), (status, commit), "{answer}");
         }
     }

@@ -97,13 +97,29 @@ for arg in "$@"; do
     case $arg in
         --property=BindPaths=*) copy=${arg#*BindPaths=} copy=${copy%%:*} ;;
         --property=WorkingDirectory=*) dir=${arg#*WorkingDirectory=} ;;
+        --property=RuntimeMaxSec=*) limit=${arg#*RuntimeMaxSec=} ;;
+        --property=ExecStartPre=-+*) before=${arg#*=-+} ;;
+        --property=ExecStopPost=-+*) after=${arg#*=-+} ;;
         --setenv=PATH=*) path=${arg#--setenv=PATH=} ;;
         # A timer: not now.
         --on-active=*) exit 0 ;;
     esac
     command=$arg
 done
-cd "$copy/${dir#"$ROOT/app"}" && exec env -i PATH="$path" /bin/sh -c "$(printf '%s' "$command" | sed 's/\$\$/$/g')"
+cd "$copy/${dir#"$ROOT/app"}" || exit 1
+$before
+[ ! -e "$ROOT/kernel" ] || sh "$ROOT/kernel"
+timeout "$limit" env -i PATH="$path" /bin/sh -c "$(printf '%s' "$command" | sed 's/\$\$/$/g')"
+code=$?
+case $code in
+    0) result=success ;;
+    124) result=timeout ;;
+    *) result=exit-code ;;
+esac
+# What systemd would say where a test knows better.
+[ ! -f "$ROOT/result" ] || result=$(cat "$ROOT/result")
+SERVICE_RESULT=$result EXIT_STATUS=$(cat "$ROOT/status" 2>/dev/null || echo "$code") $after
+exit $code
 "#;
 
 /// Answers 200 with what the app's `answer` file says, 404 where there is none.
@@ -199,15 +215,29 @@ impl Vps {
     }
 
     /// Runs a script as the transport sends it.
-    /// A script as it is sent, but for where this test has `/run`.
+    /// A script as it is sent, but for where this test has `/run` and what the kernel tells.
     fn script(&self, name: &str) -> String {
-        script(name).replace("/run/ua-deploy/", &format!("{}/", self.path("run").display()))
+        let mut text = script(name).replace("/run/ua-deploy/", &format!("{}/", self.path("run").display()));
+        for (real, ours) in
+            [("/proc/self/cgroup", "cgroup"), ("/proc/meminfo", "meminfo"), ("/sys/fs/cgroup", "groups")]
+        {
+            let ours = self.path(ours);
+            if ours.exists() {
+                text = text.replace(real, &ours.display().to_string());
+            }
+        }
+        text
     }
 
     fn sh(&self, name: &str, args: &[&str]) -> Output {
+        self.sh_text(name, &self.script(name), args)
+    }
+
+    /// Runs this text as a script called `name`.
+    fn sh_text(&self, name: &str, text: &str, args: &[&str]) -> Output {
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display());
         Command::new("sh")
-            .args(["-c", &self.script(name), name])
+            .args(["-c", text, name])
             .args(args)
             .env_clear()
             .env("PATH", path)
@@ -271,7 +301,6 @@ impl Vps {
             format!("group\t{}", group.trim()),
             "modes\tDu=rwx,Dgo=rx,Fu=rwX,Fgo=rX".to_owned(),
             "build_path\t/usr/bin:/bin".to_owned(),
-            "build_timeout\t20".to_owned(),
             "start_within\t2".to_owned(),
             "stable\t0".to_owned(),
             "keep\t10".to_owned(),
@@ -474,6 +503,42 @@ fn a_first_deploy_puts_every_kind_of_path_in_place() {
 }
 
 #[test]
+fn unusual_path_survives_switch_and_restore() {
+    let names =
+        ["-rf", "end ", " start", "docs /-n", "docs /end ", "a\\nb\\c", "it's \"so\" [1]*", "caf\u{e9}"];
+    let mut vps = Vps::new();
+    let mut first = vec![("version", "1")];
+    first.extend(names.map(|name| (name, "first")));
+    vps.deploy(&first).1.is("unconfirmed", 0);
+    assert_eq!(vps.drift(), "");
+    // Each other one changes, the rest is gone.
+    let mut second = vec![("version", "2")];
+    second.extend(names.iter().step_by(2).map(|name| (*name, "second")));
+    let (id, done) = vps.deploy(&second);
+    done.is("unconfirmed", 0);
+    for (nth, name) in names.iter().enumerate() {
+        let there = nth % 2 == 0;
+        assert_eq!(vps.app(name).exists(), there, "{name}");
+        assert!(!there || vps.read(name) == "second", "{name}");
+    }
+    vps.activate(&id, "restore").1.is("rolled-back", 33);
+    for name in names {
+        assert_eq!(vps.read(name), "first", "{name}");
+    }
+    assert_eq!(vps.drift(), "");
+}
+
+#[test]
+fn log_shows_a_command_as_it_is() {
+    let mut vps = Vps::new();
+    vps.order(
+        r"step\tone\t.\td1\t20\tits profile\tprintf 'a\nb\c' >out; exit 3".replace("\\t", "\t").as_str(),
+    );
+    let (_, done) = vps.deploy(&[("version", "1")]);
+    assert!(done.log.contains(r"== build one: printf 'a\nb\c' >out; exit 3"), "{}", done.log);
+}
+
+#[test]
 fn p14_modes_of_the_laptop_never_reach_the_app() {
     let mut vps = Vps::new();
     // The upload is private to root, down to its own top directory.
@@ -529,7 +594,7 @@ fn p06_an_upload_that_is_not_the_commit_changes_nothing() {
 #[test]
 fn p44_the_build_sees_the_profile_s_path_and_nothing_of_its_caller() {
     let mut vps = Vps::new();
-    vps.order("step\tone\tsub\td1\tenv >\"$PWD/out\"; echo $((1 + 1)) >>out; pwd >>out")
+    vps.order("step\tone\tsub\td1\t20\tits profile\tenv >\"$PWD/out\"; echo $((1 + 1)) >>out; pwd >>out")
         .order("output\tone\tsub/out");
     vps.deploy(&[("version", "1"), ("sub/x", "")]).1.is("unconfirmed", 0);
     let calls = vps.calls("systemd-run");
@@ -548,7 +613,7 @@ fn p16_a_red_build_leaves_everything_as_it_was() {
     let mut vps = Vps::new();
     vps.deploy(&[("version", "1"), ("src/a.py", "a")]).1.is("unconfirmed", 0);
     let restarts = fs::read_to_string(vps.path("restarts")).unwrap();
-    vps.order("step\tone\t.\td1\techo building; exit 3");
+    vps.order("step\tone\t.\td1\t20\tits profile\techo building; exit 3");
     let (id, done) = vps.deploy(&[("version", "2"), ("src/a.py", "b")]);
     done.is("failed", 1);
     assert!(done.log.contains("building") && done.checks.contains("fail\tbuild"), "{}", done.log);
@@ -561,29 +626,113 @@ fn p16_a_red_build_leaves_everything_as_it_was() {
 #[test]
 fn a_build_without_its_output_is_red() {
     let mut vps = Vps::new();
-    vps.order("step\tone\t.\td1\ttrue").order("output\tone\tout");
+    vps.order("step\tone\t.\td1\t20\tits profile\ttrue").order("output\tone\tout");
     let (_, done) = vps.deploy(&[("version", "1")]);
     assert!(done.is("failed", 1).checks.contains("the build made no out"));
 }
 
 #[test]
-fn a_build_has_a_time_limit_of_its_own() {
+fn build_step_that_takes_too_long_is_told() {
     let mut vps = Vps::new();
-    vps.order("build_timeout\t7").order("step\tone\t.\td1\tsleep 1").order("step\ttwo\t.\td1\texit 1");
-    vps.deploy(&[("version", "1")]).1.is("failed", 1);
+    vps.order("step\tone\t.\td1\t30\tits profile\ttrue")
+        .order("step\ttwo\t.\td1\t1\t`deploy.build_timeout`\tsleep 20")
+        .order("step\tthree\t.\td1\t30\tits profile\ttrue");
+    let (_, done) = vps.deploy(&[("version", "1")]);
+    let told = "fail\tbuild\t";
+    assert!(done.is("failed", 1).checks.contains(told), "{}", done.checks);
+    assert!(
+        done.checks.contains("build step two did not end within 1 s (`deploy.build_timeout`)"),
+        "{}",
+        done.checks
+    );
     let calls = vps.calls("systemd-run");
-    let left: Vec<u32> = calls
-        .split_whitespace()
-        .filter_map(|word| word.strip_prefix("--property=RuntimeMaxSec="))
-        .map(|seconds| seconds.parse().unwrap())
-        .collect();
-    assert!(left[0] <= 7 && left[1] < left[0], "the steps share one limit: {left:?}");
+    let limits: Vec<&str> =
+        calls.split_whitespace().filter_map(|word| word.strip_prefix("--property=RuntimeMaxSec=")).collect();
+    assert_eq!(limits, ["30", "1"], "each step has a limit of its own, and none comes after a failed one");
+}
+
+/// Makes the kernel tell this of a step's memory, in control groups as Debian 12 has them (`unified`) or in a group of the
+/// hierarchy of memory. During the step it kills `kills` processes.
+fn memory(vps: &Vps, group: Option<&str>, kills: u32, peak: Option<u64>, limit: &str) {
+    let step = "/system.slice/ua-deploy-build-web-ui-1.service";
+    let (cgroup, dir, files) = match group {
+        None => {
+            (format!("0::{step}\n"), format!("groups{step}"), ["memory.events", "memory.peak", "memory.max"])
+        }
+        Some(group) => (
+            format!("9:name=systemd:{step}\n4:memory:{group}\n0::{step}\n"),
+            format!("groups/memory{group}"),
+            ["memory.oom_control", "memory.max_usage_in_bytes", "memory.limit_in_bytes"],
+        ),
+    };
+    fs::create_dir_all(vps.path(&dir)).unwrap();
+    fs::write(vps.path("cgroup"), cgroup).unwrap();
+    fs::write(vps.path("meminfo"), "MemTotal:        4194304 kB\nMemFree: 1 kB\n").unwrap();
+    let events = |kills: u32| format!("low 0\nhigh 7\noom 9\noom_kill {kills}\noom_group_kill 0\n");
+    // A group that is not the step's own has a history.
+    let before = if group == Some("/") { 5 } else { 0 };
+    let counter = vps.path(&dir).join(files[0]);
+    fs::write(&counter, events(before)).unwrap();
+    let told = format!("cat >'{}' <<'END'\n{}END\n", counter.display(), events(before + kills));
+    fs::write(vps.path("kernel"), told).unwrap();
+    if let Some(peak) = peak {
+        fs::write(vps.path(&dir).join(files[1]), format!("{peak}\n")).unwrap();
+    }
+    fs::write(vps.path(&dir).join(files[2]), format!("{limit}\n")).unwrap();
+}
+
+#[test]
+fn build_step_killed_for_memory_is_told() {
+    // What systemd says of it, if not what follows from its exit code.
+    let failed = |memory: &dyn Fn(&Vps), result: Option<(&str, &str)>, code: u32| {
+        let mut vps = Vps::new();
+        memory(&vps);
+        if let Some((result, status)) = result {
+            fs::write(vps.path("result"), result).unwrap();
+            fs::write(vps.path("status"), status).unwrap();
+        }
+        vps.order(&format!("step\tweb-ui\t.\td1\t30\tits profile\texit {code}"));
+        let (_, done) = vps.deploy(&[("version", "1")]);
+        done.is("failed", 1);
+        let detail = done.record["detail"].as_str().unwrap().to_owned();
+        detail.strip_prefix("build step web-ui ").unwrap().to_owned()
+    };
+    let peak = Some(3_328_599_654);
+    let killed = "was killed for memory (oom-kill): its peak was 3.1 GiB, the machine has 4.0 GiB";
+    let own = "/system.slice/ua-deploy-build-web-ui-1.service";
+    let (unified, old) = ((None, "max"), (Some(own), "9223372036854771712"));
+    for (group, limit) in [unified, old] {
+        let of = move |kills| move |vps: &Vps| memory(vps, group, kills, peak, limit);
+        // As systemd 252 tells it where the kernel killed a child, and where only the kernel knows.
+        assert_eq!(failed(&of(1), Some(("oom-kill", "TERM")), 1), killed);
+        assert_eq!(failed(&of(1), None, 137), killed);
+        assert_eq!(failed(&of(2), None, 1), killed);
+        let not = "failed with code 134: its peak was 3.1 GiB, the machine has 4.0 GiB";
+        assert_eq!(failed(&of(0), None, 134), not);
+        assert_eq!(failed(&of(0), None, 1), "failed with code 1");
+        assert_eq!(
+            failed(&of(0), Some(("signal", "KILL")), 255),
+            "was ended by signal KILL: its peak was 3.1 GiB, the machine has 4.0 GiB"
+        );
+    }
+    // A kernel before 5.19 does not note the peak, and the operator may limit builds.
+    let bare = |vps: &Vps| memory(vps, None, 1, None, "max");
+    assert_eq!(failed(&bare, None, 1), "was killed for memory (oom-kill): the machine has 4.0 GiB");
+    let limited = |vps: &Vps| memory(vps, None, 1, Some(67_108_864), "67108864");
+    assert_eq!(
+        failed(&limited, None, 1),
+        "was killed for memory (oom-kill): its peak was 64 MiB, its limit is 64 MiB, the machine has 4.0 GiB"
+    );
+    // In a group of all the machine the peak is none of the step's, nor is who was killed before.
+    let shared = |kills| move |vps: &Vps| memory(vps, Some("/"), kills, peak, "9223372036854771712");
+    assert_eq!(failed(&shared(1), None, 1), "was killed for memory (oom-kill): the machine has 4.0 GiB");
+    assert_eq!(failed(&shared(0), None, 1), "failed with code 1");
 }
 
 #[test]
 fn unchanged_inputs_are_not_built_again() {
     let mut vps = Vps::new();
-    vps.order("step\tone\t.\td1\techo $$ >out").order("output\tone\tout");
+    vps.order("step\tone\t.\td1\t20\tits profile\techo $$ >out").order("output\tone\tout");
     vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     let built = vps.read("out");
     vps.deploy(&[("version", "2")]).1.is("unconfirmed", 0);
@@ -592,7 +741,7 @@ fn unchanged_inputs_are_not_built_again() {
     fs::remove_file(vps.app("out")).unwrap();
     vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
     assert!(vps.app("out").exists());
-    vps.orders[0] = "step\tone\t.\td2\techo $$ >out".to_owned();
+    vps.orders[0] = "step\tone\t.\td2\t20\tits profile\techo $$ >out".to_owned();
     let before = vps.read("out");
     vps.deploy(&[("version", "4")]).1.is("unconfirmed", 0);
     assert_ne!(vps.read("out"), before);
@@ -601,13 +750,13 @@ fn unchanged_inputs_are_not_built_again() {
 #[test]
 fn what_a_cut_off_release_built_is_not_trusted() {
     let mut vps = Vps::new();
-    vps.order("step\tone\t.\td1\techo good >out").order("output\tone\tout");
+    vps.order("step\tone\t.\td1\t20\tits profile\techo good >out").order("output\tone\tout");
     vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
-    vps.orders[0] = "step\tone\t.\td2\techo cut off >out".to_owned();
+    vps.orders[0] = "step\tone\t.\td2\t20\tits profile\techo cut off >out".to_owned();
     let (second, _) = vps.deploy(&[("version", "2"), ("only-in-2.py", "x")]);
     // As if the machine had lost power before anything was proved.
     fs::remove_file(vps.path("state/releases").join(&second).join("served")).unwrap();
-    vps.orders[0] = "step\tone\t.\td1\techo good >out".to_owned();
+    vps.orders[0] = "step\tone\t.\td1\t20\tits profile\techo good >out".to_owned();
     vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
     assert_eq!(vps.read("out"), "good\n");
     assert!(!vps.app("only-in-2.py").exists());
@@ -661,7 +810,8 @@ fn p13_removed_modules_go_and_what_others_put_there_stays() {
 #[test]
 fn p19_p20_what_fails_after_the_switch_is_put_back_whole() {
     let mut vps = Vps::new();
-    vps.order("step\tone\t.\td1\tmkdir -p out && cp version out/built").order("output\tone\tout");
+    vps.order("step\tone\t.\td1\t20\tits profile\tmkdir -p out && cp version out/built")
+        .order("output\tone\tout");
     vps.order("preserve\tmemory.md").order("template\tworker@.service\tworker@.service");
     let first = [
         ("version", "1"),
@@ -672,7 +822,7 @@ fn p19_p20_what_fails_after_the_switch_is_put_back_whole() {
     ];
     vps.deploy(&first).1.is("unconfirmed", 0);
     assert_eq!(fs::read_to_string(vps.path("units/worker@.service")).unwrap(), "[Unit]\n");
-    vps.orders[0] = "step\tone\t.\td2\tmkdir -p out && cp version out/built".to_owned();
+    vps.orders[0] = "step\tone\t.\td2\t20\tits profile\tmkdir -p out && cp version out/built".to_owned();
     fs::write(vps.path("broken"), "2\n").unwrap();
     let (_, done) = vps.deploy(&[
         ("version", "2"),
@@ -913,8 +1063,8 @@ fn p21_the_lock_names_its_holder() {
 #[test]
 fn p31_every_process_must_run_the_commit() {
     let mut vps = Vps::new();
-    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version")
-        .order("health\tapi\t200\thttp://127.0.0.1:1/");
+    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version\tmust\t2")
+        .order("health\tapi\t200\thttp://127.0.0.1:1/\tapp.service\t2");
     vps.deploy(&[("version", "1"), ("answer", r#"{"build":"x","version":"commit1"}"#)])
         .1
         .is("unconfirmed", 0);
@@ -1167,7 +1317,9 @@ fn only_the_unit_that_is_not_healthy_is_told_with_what_it_said() {
     let mut vps = Vps::new();
     vps.order("unit\tsecond.service").order("unit\tsilent.service");
     for (name, unit) in [("api", "second"), ("web", "silent"), ("app", "app")] {
-        vps.order(&format!("version\t{name}\t{unit}.service\tversion\thttp://127.0.0.1:1/{name}/version"));
+        vps.order(&format!(
+            "version\t{name}\t{unit}.service\tversion\thttp://127.0.0.1:1/{name}/version\tmust\t2"
+        ));
     }
     // The second release runs, but for the health of two units, and of one that is of no unit.
     let curl = r#"#!/bin/sh
@@ -1207,7 +1359,7 @@ esac
 #[test]
 fn p25_an_answer_that_comes_late_is_asked_for_again() {
     let mut vps = Vps::new();
-    vps.order("health\tapi\t200\thttp://127.0.0.1:1/");
+    vps.order("health\tapi\t200\thttp://127.0.0.1:1/\tapp.service\t2");
     fs::write(vps.path("curl.late"), "2\n").unwrap();
     vps.deploy(&[("version", "1"), ("answer", "{}")]).1.is("unconfirmed", 0);
     let asked = vps.calls("curl").lines().filter(|line| !line.contains("/before/")).count();
@@ -1217,7 +1369,7 @@ fn p25_an_answer_that_comes_late_is_asked_for_again() {
 #[test]
 fn p29_an_answer_of_before_is_not_taken_for_one_of_now() {
     let mut vps = Vps::new();
-    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version");
+    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version\tmust\t2");
     vps.deploy(&[("version", "1"), ("answer", r#"{"version":"commit1"}"#)]).1.is("unconfirmed", 0);
     // Where nobody answers any more, nothing of an earlier answer is left to be read.
     let (_, done) = vps.deploy(&[("version", "2")]);
@@ -1358,7 +1510,7 @@ fn fault_of_untouched_unit_is_no_fault_of_release() {
 #[test]
 fn p37_root_runs_nothing_that_the_owner_can_write() {
     let mut vps = Vps::new();
-    vps.order("step\tone\t.\td1\ttouch out").order("output\tone\tout");
+    vps.order("step\tone\t.\td1\t20\tits profile\ttouch out").order("output\tone\tout");
     let (id, done) = vps.deploy(&[("version", "1"), ("on-restart", "")]);
     done.is("unconfirmed", 0);
     let calls = vps.calls("systemd-run");
@@ -1424,7 +1576,8 @@ fn p32_session_row_of_old_process_is_not_ready() {
 #[test]
 fn p40_no_link_leads_root_out_of_the_app() {
     let mut vps = Vps::new();
-    vps.order("step\tone\t.\td1\tmkdir -p web/out && echo new >web/out/x").order("output\tone\tweb/out");
+    vps.order("step\tone\t.\td1\t20\tits profile\tmkdir -p web/out && echo new >web/out/x")
+        .order("output\tone\tweb/out");
     let outside = vps.path("outside");
     fs::create_dir_all(outside.join("out")).unwrap();
     for file in ["a.py", "old.py"] {
@@ -1450,7 +1603,7 @@ fn p40_no_link_leads_root_out_of_the_app() {
     untouched(done.is("unconfirmed", 0));
     assert_eq!((vps.read("src/a.py"), vps.read("web/out/x")), ("ours".into(), "new\n".into()));
     symlink(&outside, vps.app("cache")).unwrap();
-    vps.order("step\ttwo\t.\td1\tmkdir -p cache/out && echo new >cache/out/x")
+    vps.order("step\ttwo\t.\td1\t20\tits profile\tmkdir -p cache/out && echo new >cache/out/x")
         .order("output\ttwo\tcache/out");
     let (_, done) = vps.deploy(&[("version", "3"), ("src/a.py", "ours")]);
     untouched(done.is("rolled-back", 33));
@@ -1469,7 +1622,8 @@ fn p40_a_link_that_a_build_makes_is_not_followed_either() {
         let outside = outside_of(&vps);
         vps.deploy(&[("version", "1"), ("web/w", "w")]).1.is("unconfirmed", 0);
         let step = step.replace("{}", &outside.display().to_string());
-        vps.order(&format!("step\tone\t.\td1\t{step}")).order(&format!("output\tone\t{output}"));
+        vps.order(&format!("step\tone\t.\td1\t20\tits profile\t{step}"))
+            .order(&format!("output\tone\t{output}"));
         let (_, done) = vps.deploy(&[("version", "2"), ("web/w", "w")]);
         assert!(done.is("failed", 1).checks.contains("put a link in its way"), "{}", done.checks);
         assert_eq!(fs::read_to_string(outside.join("out/x")).unwrap(), "theirs", "{}", done.log);
@@ -1480,12 +1634,12 @@ fn p40_a_link_that_a_build_makes_is_not_followed_either() {
 #[test]
 fn an_output_that_could_not_be_moved_is_not_lost_on_the_way_back() {
     let mut vps = Vps::new();
-    vps.order("step\tone\t.\td1\techo one >out").order("output\tone\tout");
+    vps.order("step\tone\t.\td1\t20\tits profile\techo one >out").order("output\tone\tout");
     vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     let mv = "#!/bin/sh\ncase \"$*\" in *backup/outputs/*) exit 1 ;; esac\nexec /usr/bin/mv \"$@\"\n";
     fs::write(vps.path("bin/mv"), mv).unwrap();
     fs::set_permissions(vps.path("bin/mv"), fs::Permissions::from_mode(0o755)).unwrap();
-    vps.orders[0] = "step\tone\t.\td2\techo two >out".to_owned();
+    vps.orders[0] = "step\tone\t.\td2\t20\tits profile\techo two >out".to_owned();
     vps.deploy(&[("version", "2")]).1.is("rolled-back", 33);
     assert_eq!((vps.read("out"), vps.read("version")), ("one\n".into(), "1".into()));
 }
@@ -1647,6 +1801,70 @@ fn p48_the_survey_hands_lines_over_as_they_are_and_secrets_not_at_all() {
     assert_eq!(fs::read_dir(vps.path("state")).unwrap().count(), 0);
 }
 
+/// The survey's answer about the version of `programs`, which lie in a directory that everybody can read.
+fn versions(vps: &Vps, user: &str, programs: &[(&str, &str)]) -> String {
+    let dir = TempDir::with_prefix("ua-versions").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, text) in programs {
+        fs::write(dir.path().join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (state, app) = (vps.state(), vps.path("app").display().to_string());
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let mut args = vec![state.as_str(), &app, user, "root", ".env", &path, "digest"];
+    args.extend(programs.iter().flat_map(|(name, _)| ["version", name]));
+    // Less patience than on a VPS.
+    let script =
+        vps.script("survey").replace("as_owner 10 ", "as_owner 1 ").replace("timeout 15 ", "timeout 5 ");
+    let output = vps.sh_text("survey", &script, &args);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().filter(|line| line.starts_with("version\t")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn survey_version_answer_is_bounded() {
+    let vps = Vps::new();
+    let started = std::time::Instant::now();
+    let text = versions(
+        &vps,
+        "root",
+        &[
+            ("good", "[ \"$*\" = --version ] && echo v20.20.2"),
+            ("spoken", "echo 'warn\t1' >&2; echo 'two 2.0\nlines'; exit 7"),
+            ("silent", ""),
+            ("endless", "exec yes 1234567890"),
+            ("slow", "echo 'v1.2 soon'; exec sleep 60"),
+            ("daemon", "echo v3.4; sleep 60 & exit 0"),
+        ],
+    );
+    let one = |name: &str| text.lines().find(|line| line.starts_with(&format!("version\t{name}\t"))).unwrap();
+    assert_eq!(one("good"), "version\tgood\t000\tv20.20.2 ");
+    assert_eq!(one("spoken"), "version\tspoken\t007\twarn 1 two 2.0 lines ");
+    assert_eq!(one("silent"), "version\tsilent\t000\t");
+    assert!(one("endless").starts_with("version\tendless\t"), "{text}");
+    assert!(one("endless").len() < 450, "{text}");
+    assert_eq!(one("slow"), "version\tslow\t124\tv1.2 soon ");
+    assert!(one("daemon").starts_with("version\tdaemon\t"), "{text}");
+    assert!(started.elapsed().as_secs() < 20, "they are asked at once, and not waited for");
+}
+
+#[test]
+fn survey_asks_versions_as_the_owner() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("skipped: only root can run a program as another user");
+        return;
+    }
+    let vps = Vps::new();
+    // The real one.
+    fs::remove_file(vps.path("bin/runuser")).unwrap();
+    let text = versions(&vps, "nobody", &[("who", "echo \"$(id -un) $HOME ${ROOT-unset} $PWD 1.0\"")]);
+    let home = Command::new("sh").args(["-c", "getent passwd nobody | cut -d : -f 6"]).output().unwrap();
+    let home = String::from_utf8(home.stdout).unwrap();
+    assert_eq!(text, format!("version\twho\t000\tnobody {} unset / 1.0 \n", home.trim()));
+    // Without that user nothing is run.
+    assert_eq!(versions(&vps, "no-such-user", &[("who", "echo 1.0")]), "");
+}
+
 /// The fields of `running`, as the release that serves left them.
 fn running(vps: &Vps) -> String {
     fs::read_to_string(vps.served().unwrap().join("running")).unwrap()
@@ -1655,7 +1873,8 @@ fn running(vps: &Vps) -> String {
 #[test]
 fn p36_a_unit_that_was_not_restarted_may_say_any_commit_that_is_the_same_for_it() {
     let mut vps = Vps::new();
-    vps.order("unit\tweb.service").order("version\tweb\tweb.service\tversion\thttp://127.0.0.1:1/version");
+    vps.order("unit\tweb.service")
+        .order("version\tweb\tweb.service\tversion\thttp://127.0.0.1:1/version\tmust\t2");
     vps.deploy(&[("version", "1"), ("answer", r#"{"version":"commit1"}"#)]).1.is("unconfirmed", 0);
     assert_eq!(running(&vps), "web.service\tcommit1\napp.service\tcommit1\n");
     vps.order("restart\tapp.service");
@@ -1690,7 +1909,7 @@ fn only_what_is_sent_is_looked_for_in_the_upload_and_the_rest_in_the_app() {
     };
     let rest = format!("f\t{}\tsame.py\nx\t{}\trun.sh\n", sum("s"), sum("#!/bin/sh\n"));
     vps.order("upload\tversion")
-        .order("step\tone\t.\td1\tcat version same.py >out; ./run.sh && test ! -w .git");
+        .order("step\tone\t.\td1\t20\tits profile\tcat version same.py >out; ./run.sh && test ! -w .git");
     vps.order("output\tone\tout");
     vps.rest = rest;
     let (_, done) = vps.deploy(&[("version", "2")]);
@@ -1771,7 +1990,8 @@ fn p19_p22_wherever_it_is_cut_off_one_release_is_there_whole() {
         ("asking for health, versions and sessions", "health", "rolled-back", 33),
     ] {
         let mut vps = Vps::new();
-        vps.order("step\tone\t.\td1\tmkdir -p out && cp version out/built").order("output\tone\tout");
+        vps.order("step\tone\t.\td1\t20\tits profile\tmkdir -p out && cp version out/built")
+            .order("output\tone\tout");
         vps.order("template\tworker@.service\tworker@.service").order("watchdog\tdog.timer");
         let old = [("version", "1"), ("old.py", "o"), ("worker@.service", "[Unit]\n")];
         vps.deploy(&old).1.is("unconfirmed", 0);
@@ -1802,7 +2022,8 @@ fn p19_p22_wherever_it_is_cut_off_one_release_is_there_whole() {
 #[test]
 fn a_recovery_that_is_cut_off_itself_is_recovered() {
     let mut vps = Vps::new();
-    vps.order("step\tone\t.\td1\tmkdir -p out && cp version out/built").order("output\tone\tout");
+    vps.order("step\tone\t.\td1\t20\tits profile\tmkdir -p out && cp version out/built")
+        .order("output\tone\tout");
     vps.deploy(&[("version", "1"), ("old.py", "o")]).1.is("unconfirmed", 0);
     vps.orders[0] = vps.orders[0].replace("d1", "d2");
     fs::write(vps.path("broken"), "2\n").unwrap();
@@ -1869,8 +2090,8 @@ fn a_line_of_the_history_that_was_cut_short_takes_no_other_with_it() {
 #[test]
 fn what_serves_is_proved_without_touching_it() {
     let mut vps = Vps::new();
-    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version");
-    vps.order("health\tapi\t200\thttp://127.0.0.1:1/");
+    vps.order("version\tapi\tapp.service\tversion\thttp://127.0.0.1:1/version\tmust\t2");
+    vps.order("health\tapi\t200\thttp://127.0.0.1:1/\tapp.service\t2");
     let (id, _) = vps.deploy(&[("version", "1"), ("answer", r#"{"version":"commit1"}"#)]);
     let orders = fs::read_to_string(vps.path("state/releases").join(&id).join("orders")).unwrap();
     let now = |vps: &Vps| {
@@ -1889,7 +2110,9 @@ fn what_serves_is_proved_without_touching_it() {
 fn the_survey_tells_what_of_the_last_release_still_holds() {
     let mut vps = Vps::new();
     vps.write(".env", "A=1\nexport B=secret\nC=3\n");
-    vps.order("env_file\t.env").order("step\tone\t.\td1\ttouch out").order("output\tone\tout");
+    vps.order("env_file\t.env")
+        .order("step\tone\t.\td1\t20\tits profile\ttouch out")
+        .order("output\tone\tout");
     let (id, _) = vps.deploy(&[("version", "1"), ("a.py", "a"), ("b\\c", "b"), ("run.sh", "#!/bin/sh\n")]);
     let app = vps.path("app").display().to_string();
     let survey = |vps: &Vps, digest: &str, more: &[&str]| {
@@ -1946,10 +2169,12 @@ fn p43_the_ops_token_goes_to_curl_by_its_stdin() {
     let vps = Vps::new();
     let curl = "#!/bin/sh\necho \"$*\" >>\"$ROOT/curl.calls\"\ncat >>\"$ROOT/curl.heard\"\necho 200\n";
     fs::write(vps.path("bin/curl"), curl).unwrap();
-    let ops = |vps: &Vps, env: &str| {
+    let ops = |vps: &Vps, env: &str, command: &str| {
         vps.write(".env", env);
         let file = vps.app(".env").display().to_string();
-        let output = vps.sh("ops", &[&file, "UA_OPS_TOKEN", "https://x/"]);
+        let app = vps.path("app").display().to_string();
+        let args = [&file, "UA_OPS_TOKEN", "https://x/", &app, "root", "/usr/bin:/bin", command];
+        let output = vps.sh("ops", &args);
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     for env in [
@@ -1957,12 +2182,20 @@ fn p43_the_ops_token_goes_to_curl_by_its_stdin() {
         "X_UA_OPS_TOKEN=no\nUA_OPS_TOKEN=old\nexport UA_OPS_TOKEN='hunter2'\r\n",
         " UA_OPS_TOKEN = \"hunter2\"\n#UA_OPS_TOKEN=no\n",
     ] {
-        assert_eq!(ops(&vps, env), (0, "200\n".to_owned()), "{env}");
+        assert_eq!(ops(&vps, env, ""), (0, "200\n".to_owned()), "{env}");
     }
+    // A command goes before the file.
+    let said = "echo OTHER=1; echo UA_OPS_TOKEN=hunter2";
+    assert_eq!(ops(&vps, "UA_OPS_TOKEN=old\n", said), (0, "200\n".to_owned()));
     let heard = fs::read_to_string(vps.path("curl.heard")).unwrap();
-    assert_eq!(heard, "x-ua-ops-token: hunter2\n".repeat(3));
+    assert_eq!(heard, "x-ua-ops-token: hunter2\n".repeat(4));
     assert!(!vps.calls("curl").contains("hunter2"), "{}", vps.calls("curl"));
-    assert_eq!(ops(&vps, "OTHER=1\n").0, 3);
+    assert_eq!(ops(&vps, "OTHER=1\n", "").0, 3);
+    assert_eq!(ops(&vps, "OTHER=1\n", "echo OTHER=2").0, 3);
+    // Nobody knows the token then: the one of the file may be an old one.
+    let said = "echo 'vault is down for hunter2' >&2; exit 5";
+    assert_eq!(ops(&vps, "UA_OPS_TOKEN=hunter2\n", said), (4, "5\tvault is down for ***\n".to_owned()));
+    assert_eq!(fs::read_to_string(vps.path("curl.heard")).unwrap(), heard);
 }
 
 /// Replaces a program by a script that acts once, on behalf of who calls it.
@@ -2207,6 +2440,102 @@ fn values_that_changed_after_the_plan_stop_a_deploy_that_would_leave_units_with_
     let (_, done) = vps.deploy(&[("version", "3")]);
     assert!(done.is("failed", 30).checks.contains(".env changed since"), "{}", done.checks);
     assert_eq!(vps.read("version"), "2");
+}
+
+#[test]
+fn env_command_change_is_told_and_restarts() {
+    let mut vps = Vps::new();
+    vps.order("env_file\t.env").order("unit\tgateway.service").order("env_command\tcat ../vault");
+    vps.write(".env", "A=1\n");
+    fs::write(vps.path("vault"), "TOKEN=hunter2\nMODE=one\n").unwrap();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    let app = vps.path("app").display().to_string();
+    let survey = |vps: &Vps| {
+        let state = vps.state();
+        let args = [
+            &state,
+            &app,
+            "root",
+            "root",
+            ".env",
+            "/usr/bin:/bin",
+            "digest",
+            "secret",
+            "TOKEN",
+            "env_command",
+            "cat ../vault",
+        ];
+        let text = String::from_utf8(vps.sh("survey", &args).stdout).unwrap();
+        assert!(!text.contains("hunter"), "{text}");
+        text
+    };
+    let text = survey(&vps);
+    assert!(!text.contains("env_key") && text.contains("line\tTOKEN=xxxxxxx\n"), "{text}");
+    fs::write(vps.path("vault"), "TOKEN=hunter3\nMODE=one\nNEW=1\n").unwrap();
+    let text = survey(&vps);
+    let keys: Vec<&str> = text.lines().filter(|line| line.starts_with("env_key")).collect();
+    assert_eq!(keys, ["env_key\tadded\tNEW", "env_key\tchanged\tTOKEN"]);
+    // A plan that would leave units with the old values is void.
+    vps.order("restart\tapp.service");
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    assert!(done.is("failed", 30).checks.contains("values of `env.command` or "), "{}", done.checks);
+    // Where the command fails nobody knows what changed, and no unit that needs it would come up.
+    vps.orders[2] = "env_command\tcat ../vault; sed s/TOKEN=/no,/ ../vault >&2; exit 9".to_owned();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    let told = "`env.command` failed (code 9): no,*** / MODE=*** / NEW=***";
+    assert!(done.is("failed", 31).checks.contains(told), "{}", done.checks);
+    assert_eq!(vps.read("version"), "1");
+    let down =
+        [&vps.state(), &app, "root", "root", ".env", "/usr/bin:/bin", "digest", "env_command", "exit 9"];
+    let text = String::from_utf8(vps.sh("survey", &down).stdout).unwrap();
+    assert!(text.contains("env_failed\t9\t\n") && !text.contains("env_key"), "{text}");
+    // No value lies anywhere of ours.
+    let found = Command::new("grep").args(["-rlE", "hunter[23]"]).arg(vps.path("state")).output().unwrap();
+    assert_eq!((found.status.code(), found.stdout), (Some(1), Vec::new()));
+}
+
+#[test]
+fn env_command_runs_as_the_owner_and_not_for_ever() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("skipped: only root can run a program as another user");
+        return;
+    }
+    let vps = Vps::new();
+    fs::remove_file(vps.path("bin/runuser")).unwrap();
+    fs::set_permissions(vps.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    vps.write(".env", "A=1\n");
+    let (state, app) = (vps.state(), vps.path("app").display().to_string());
+    let survey = |command: &str| {
+        let args = [
+            &state,
+            &app,
+            "nobody",
+            "root",
+            ".env",
+            "/usr/bin:/bin",
+            "digest",
+            "key",
+            "WHO",
+            "env_command",
+            command,
+        ];
+        let script =
+            vps.script("survey").replace("as_owner 30 ", "as_owner 1 ").replace("timeout 40 ", "timeout 5 ");
+        let started = std::time::Instant::now();
+        let output = vps.sh_text("survey", &script.replace("timeout 45 ", "timeout 6 "), &args);
+        assert!(started.elapsed().as_secs() < 20, "it took {:?}", started.elapsed());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = survey("echo \"WHO=$(id -un) $PATH ${ROOT-unset} $(pwd)\"");
+    assert!(text.contains(&format!("line\tWHO=nobody /usr/bin:/bin unset {app}\n")), "{text}");
+    let text = survey("sleep 60");
+    assert!(text.contains("env_failed\t124\t\n"), "{text}");
+    assert!(
+        survey("echo WHO=me; sleep 60 & exit 0").contains("uid\t0"),
+        "what it leaves behind is not waited for"
+    );
+    assert!(survey("exec yes WHO=me").contains("env_failed\t"));
+    assert!(survey("yes no >&2").contains("env_failed\t"));
 }
 
 #[test]

@@ -1,13 +1,18 @@
 # shellcheck shell=sh
 # Deletes workspaces that are still what they were when their copies were proved.
-# $1 the root, $2 the marker's name, $3 "yes" if databases count as content, $4 the time of the listing, $5 the awk
-# program, then for each workspace its id and its record.
+# $1 the root, $2 the marker's name, $3 "yes" if databases count as content, $4 the time of the listing, $5 the names of
+# directories of workspaces as an extended regular expression, $6 the awk program, then for each workspace its id, of one
+# or two parts, and its record.
 # Each is moved out of everybody's reach first, looked at once more there, and only then removed.
 # Out: a line for each: "deleted|changed|gone|failed <id>".
 main() {
-	root=$1 marker=$2 database=$3 now=$4 records=$5
-	shift 5
+	root=$1 marker=$2 database=$3 now=$4 nested=$5 records=$6
+	shift 6
+	# Names are bytes.
+	export LC_ALL=C
 	cd "$root" || return 3
+	# Without links, to see that a directory of workspaces is none.
+	root=$(pwd -P)
 	# A client that is gone ends this between two workspaces, not within one.
 	trap '' HUP PIPE
 	# Two at once would undo each other's moves.
@@ -17,20 +22,66 @@ main() {
 		return 30
 	fi
 	restore
-	trash=$(mktemp -d ./.ua-prune.XXXXXX) || return 1
+	code=0
 	while [ "$#" -gt 1 ]; do
-		printf '%s %s\n' "$(one "$1" "$2")" "$1" || break
+		word=$(delete "$1" "$2")
+		[ "$word" != failed ] || code=1
+		printf '%s %s\n' "$word" "$1" || break
 		shift 2
 	done
-	rmdir "$trash"
+	return "$code"
 }
 
-one() {
-	if [ ! -d "./$1" ] || [ -L "./$1" ]; then
+# In a shell of its own, which may go into a directory of workspaces.
+delete() {
+	container='' leaf=$1 deep=no
+	case $1 in
+	*/*)
+		container=${1%%/*} leaf=${1#*/} deep=yes
+		;;
+	esac
+	if ! is_workspace "$1"; then
+		echo "\`$1\` is no workspace" >&2
+		echo failed
+	elif ! enter || [ ! -d "./$leaf" ] || [ -L "./$leaf" ]; then
 		echo gone
-	elif [ "$(record "./$1")" != "$2" ]; then
+	elif [ "$(record "./$leaf")" != "$2" ]; then
 		echo changed
-	elif ! mv -T "./$1" "$trash/$1"; then
+	elif ! trash=$(mktemp -d ./.ua-prune.XXXXXX); then
+		echo failed
+	else
+		word=$(remove "$leaf" "$2")
+		if ! rmdir "$trash"; then
+			echo "left $root/$container/$trash" >&2
+			[ "$word" = deleted ] || word=failed
+		fi
+		echo "$word"
+	fi
+}
+
+# Nothing else is deleted: no way out of the root, nothing hidden, no directory of workspaces as a whole.
+is_workspace() {
+	case /$1 in
+	*/ | */.* | /*/*/*) return 1 ;;
+	esac
+	if [ "$deep" = yes ]; then
+		is_nested "$container"
+	else
+		! is_nested "$1"
+	fi
+}
+
+# Goes to where the workspace is, and through no link.
+enter() {
+	[ "$deep" = no ] || { cd "./$container" 2>/dev/null && [ "$(pwd -P)" = "$root/$container" ]; }
+}
+
+is_nested() {
+	printf '%s\n' "$1" | grep -qxE "$nested"
+}
+
+remove() {
+	if ! mv -T "./$1" "$trash/$1"; then
 		echo failed
 	elif [ "$(record "$trash/$1")" != "$2" ]; then
 		mv -nT "$trash/$1" "./$1"
@@ -44,20 +95,21 @@ one() {
 
 record() {
 	find "$1" \( -type d \( ! -readable -o ! -executable \) -printf 'U ' -o -printf 'R ' \) -printf '%d %y %s %T@ %f\0' |
-		awk -v base=1 -v now="$now" -v marker="$marker" -v database="$database" "$records" |
+		awk -v base=1 -v deep="$deep" -v anonymous=yes -v now="$now" -v marker="$marker" -v database="$database" "$records" |
 		tr '\000' '\n' | sed -n 's/^W //p'
 }
 
 # What a run that was cut off had moved away comes back, unless there is something of that name again. Only what it had
-# begun to remove goes.
+# begun to remove goes. It lies beside what it was moved from: at the root, or in a directory of workspaces.
 restore() {
 	# shellcheck disable=SC2016 # the inner sh is to expand it
-	find . -mindepth 1 -maxdepth 1 -type d -name '.ua-prune.*' -user "$(id -un)" -exec sh -c '
+	find . -mindepth 1 -maxdepth 2 -regextype posix-extended \
+		-regex "\./(($nested)/)?[.]ua-prune[.][^/]*" -prune -type d -user "$(id -un)" -exec sh -c '
 		rm -rf --one-file-system "${1:?}/.dead"
 		for moved in "$1"/*; do
-			[ ! -d "$moved" ] || mv -nT "$moved" "./${moved##*/}"
+			[ ! -d "$moved" ] || mv -nT "$moved" "${1%/*}/${moved##*/}"
 		done
 		rmdir "$1" 2>/dev/null || echo "left $1" >&2
-	' sh {} \;
+	' sh {} \; -o ! -regex "\./($nested)" -prune
 }
 main "$@"

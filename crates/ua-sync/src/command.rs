@@ -15,7 +15,7 @@ use ua_common::exit::Exit;
 use ua_common::ops::{self, Token};
 use ua_common::output::Records;
 use ua_common::report::{Check, Lane, Report};
-use ua_common::settings::value::{Base, Limit, Value as _};
+use ua_common::settings::value::{Base, Limit, Patterns, Value as _};
 use ua_common::settings::{Layer, Origin, Raw, table};
 
 use crate::config::Config;
@@ -106,7 +106,7 @@ fn argument(name: &'static str) -> Arg {
             .long(name)
             .value_name("ID")
             .allow_hyphen_values(true)
-            .add(Candidates::new(complete::sessions))
+            .add(Candidates::new(complete::workspaces))
             .help("Only this workspace"),
         "service-name" => {
             Arg::new(name).long(name).value_name("NAME").default_value(timer::NAME).help("Name of the units")
@@ -127,7 +127,7 @@ fn verb(name: &'static str, about: &'static str, examples: &'static str, own: &[
 }
 
 fn ids(help: &'static str) -> Arg {
-    Arg::new("ID").num_args(0..).add(Candidates::new(complete::sessions)).help(help)
+    Arg::new("ID").num_args(0..).add(Candidates::new(complete::workspaces)).help(help)
 }
 
 /// `ua-sync`.
@@ -342,7 +342,7 @@ fn run(matches: &ArgMatches, context: &Context) -> anyhow::Result<Exit> {
     }
     no_deletion(verb, matches)?;
     // Whatever is wrong with what was typed is said before anything else is looked at.
-    let chosen = chosen(matches)?;
+    let chosen = chosen(matches, &context.settings.sync_nested.value)?;
     let wait = wait(matches, verb)?;
     let mut config = Config::new(&context.settings, &context.around).map_err(Failure::from)?;
     config.key()?;
@@ -403,7 +403,7 @@ fn no_deletion(verb: &str, matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 /// The workspaces that were named; nothing if none were.
-fn chosen(matches: &ArgMatches) -> Result<Option<Vec<String>>, Failure> {
+fn chosen(matches: &ArgMatches, nested: &Patterns) -> Result<Option<Vec<String>>, Failure> {
     let mut ids: Vec<String> = text(matches, "session-id").map(str::to_owned).into_iter().collect();
     let typed = matches.try_get_many::<String>("ID").ok().flatten().into_iter().flatten();
     let mut named = !ids.is_empty();
@@ -421,7 +421,7 @@ fn chosen(matches: &ArgMatches) -> Result<Option<Vec<String>>, Failure> {
         ids.extend(input.split(end).filter(|id| !id.is_empty()).map(str::to_owned));
     }
     for id in &ids {
-        if let Some(why) = id::refuse(id) {
+        if let Some(why) = id::refuse(id, nested) {
             let message = format!("`{}` is not the id of a workspace: {why}", id.escape_debug());
             return Err(Failure::new(Exit::Usage, message).hint("ua-sync list --format ids"));
         }
@@ -473,7 +473,7 @@ impl Job<'_> {
     }
 
     fn mirror(&self) -> Result<Mirror, Failure> {
-        Ok(Mirror::at(&self.config.mirror, &self.config.state)?)
+        Ok(Mirror::at(&self.config.mirror, &self.config.state, &self.config.settings.sync_nested.value)?)
     }
 
     fn manifest(&self) -> Result<Manifest, Failure> {
@@ -614,7 +614,8 @@ impl Job<'_> {
                 // What is no workspace has no id.
                 let ids = text(matches, "format") == Some("ids");
                 let rows = view.rows.iter().filter(|row| filter.takes(row));
-                let rows: Vec<_> = rows.filter(|row| !ids || id::refuse(&row.id).is_none()).collect();
+                let nested = &self.config.settings.sync_nested.value;
+                let rows: Vec<_> = rows.filter(|row| !ids || id::refuse(&row.id, nested).is_none()).collect();
                 if !self.context.out.is_json() {
                     let raw = text(matches, "format") == Some("tsv");
                     list::records(rows.iter().copied(), raw).print(matches, &self.context.out);
@@ -657,7 +658,7 @@ fn on_timer(action: &str, matches: &ArgMatches, context: &Context) -> anyhow::Re
             .hint("write UA_OPS_TOKEN=… to the repository's `.env`")
             .into());
     }
-    chosen(matches)?;
+    chosen(matches, &context.settings.sync_nested.value)?;
     wait(matches, "timer")?;
     let name = text(matches, "service-name").unwrap_or(timer::NAME);
     timer::valid_name(name)?;

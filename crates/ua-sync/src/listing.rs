@@ -8,9 +8,10 @@ use flate2::read::GzDecoder;
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
 use ua_common::settings::Settings;
+use ua_common::settings::value::Patterns;
 use ua_common::transport::{self, Script, Transport};
 
-use crate::marker;
+use crate::{id, marker};
 
 const LIST: Script = Script { name: "list", text: include_str!("../remote/list.sh") };
 /// What turns find's words into records, there.
@@ -104,11 +105,13 @@ pub struct Listed {
     pub unreadable: u64,
     /// The ready marker.
     pub marker: Entry,
+    /// Whether the marker is in a directory of the workspace's name in the workspace. Only missions have theirs there.
+    pub inner: bool,
     /// What it says, unless it is too long.
     pub marker_bytes: Option<Vec<u8>>,
     /// `run.log`.
     pub run_log: Entry,
-    /// The record as it came. Whatever changes in the workspace changes it.
+    /// The record as it came, without the id. Whatever changes in the workspace changes it.
     pub record: String,
 }
 
@@ -168,6 +171,8 @@ pub struct Wanted<'a> {
     pub database: bool,
     /// The artifacts.
     pub artifacts: &'a str,
+    /// Names of directories of workspaces.
+    pub nested: &'a Patterns,
 }
 
 impl<'a> Wanted<'a> {
@@ -178,6 +183,7 @@ impl<'a> Wanted<'a> {
             marker: &settings.sync_ready_marker.value.0,
             database,
             artifacts: &settings.sync_remote_artifacts_dir.value.0,
+            nested: &settings.sync_nested.value,
         }
     }
 }
@@ -204,8 +210,10 @@ pub fn ahead<'a>(
 ) -> Result<Ahead<'a>, Failure> {
     let (pattern, longest) = (escaped(wanted.marker), marker::LONGEST.to_string());
     let database = if wanted.database { "yes" } else { "no" };
+    let nested = wanted.nested.regex();
     let paths: Vec<String> = ids.iter().map(|id| format!("./{id}")).collect();
-    let mut args = vec![wanted.root, wanted.marker, &pattern, &longest, database, wanted.artifacts, RECORDS];
+    let mut args =
+        vec![wanted.root, wanted.marker, &pattern, &longest, database, wanted.artifacts, &nested, RECORDS];
     args.extend(paths.iter().map(String::as_str));
     Ok(Ahead(transport.ahead(LIST, &args, limit)?, wanted.marker))
 }
@@ -270,7 +278,8 @@ fn parse(bytes: &[u8], marker: &str) -> Result<Listing, ListingError> {
         .map_err(|error| garbled(&format!("the markers: {error}")))?;
     for entry in &mut listing.entries {
         if let Entry::File { .. } = entry.marker {
-            entry.marker_bytes = markers.remove(&entry.id);
+            let inner = entry.inner.then(|| format!("{}/{}", entry.id, id::leaf(&entry.id)));
+            entry.marker_bytes = markers.remove(inner.as_ref().unwrap_or(&entry.id));
         }
     }
     listing.entries.sort_by(|a, b| a.id.cmp(&b.id));
@@ -278,7 +287,7 @@ fn parse(bytes: &[u8], marker: &str) -> Result<Listing, ListingError> {
 }
 
 fn entry(record: &str) -> Option<Listed> {
-    let mut fields = record.splitn(17, ' ');
+    let mut fields = record.splitn(18, ' ');
     let mut next = || fields.next();
     let kind = Kind::of(next()?);
     let newest = next()?.to_owned();
@@ -288,7 +297,7 @@ fn entry(record: &str) -> Option<Listed> {
         |text: &str| (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(u64::MAX);
     let mut count = || next().and_then(|text| text.parse::<u64>().ok().or_else(|| most(text)));
     let sum = Sum { files: count()?, bytes: count()?, times: count()?, latest: count()? };
-    let (excluded, others, unreadable) = (count()?, count()?, count()?);
+    let (excluded, others, unreadable, inner) = (count()?, count()?, count()?, count()? == 2);
     let mut file = || {
         let (kind, size, mtime) = (next()?, next()?.parse().ok()?, next()?.to_owned());
         Some(match kind {
@@ -300,7 +309,7 @@ fn entry(record: &str) -> Option<Listed> {
     let (marker, run_log) = (file()?, file()?);
     let id = next()?.to_owned();
     let marker_bytes = None;
-    let record = record.to_owned();
+    let record = record.strip_suffix(&id)?.to_owned();
     Some(Listed {
         id,
         kind,
@@ -311,27 +320,28 @@ fn entry(record: &str) -> Option<Listed> {
         others,
         unreadable,
         marker,
+        inner,
         marker_bytes,
         run_log,
         record,
     })
 }
 
-/// The markers of the archive, by workspace. Members of any other name are not looked at.
+/// The markers of the archive, by the directory that each is in. Members of any other name are not looked at.
 fn markers(input: impl std::io::Read, name: &str) -> std::io::Result<HashMap<String, Vec<u8>>> {
     let mut markers = HashMap::new();
     let mut archive = tar::Archive::new(input);
     for member in archive.entries()? {
         let mut member = member?;
         let path = String::from_utf8_lossy(&member.path_bytes()).into_owned();
-        let id = path.strip_prefix("./").and_then(|path| path.strip_suffix(name)?.strip_suffix('/'));
-        if let Some(id) = id.filter(|id| !id.contains('/'))
+        let dir = path.strip_prefix("./").and_then(|path| path.strip_suffix(name)?.strip_suffix('/'));
+        if let Some(dir) = dir
             && member.header().entry_type().is_file()
             && member.size() <= marker::LONGEST
         {
             let mut bytes = Vec::new();
             member.read_to_end(&mut bytes)?;
-            markers.insert(id.to_owned(), bytes);
+            markers.insert(dir.to_owned(), bytes);
         }
     }
     Ok(markers)
@@ -344,20 +354,33 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The script itself, run here.
-    pub(crate) fn local(root: &Path, ids: &[&str]) -> Result<Listing, ListingError> {
-        let paths = ids.iter().map(|id| format!("./{id}"));
-        let output = Command::new("sh")
+    pub(crate) const NESTED: &str = "vp_[^/]*_external|_archive";
+
+    /// The script itself, to be run here.
+    fn script(root: &Path, ids: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command
             .args(["-c", LIST.text, "sh"])
             .arg(root)
-            .args(["sync_ready.json", "sync_ready.json", "65536", "no", "/nowhere", RECORDS])
-            .args(paths)
-            .output()
-            .unwrap();
+            .args(["sync_ready.json", "sync_ready.json", "65536", "no", "/nowhere", NESTED, RECORDS])
+            .args(ids.iter().map(|id| format!("./{id}")));
+        command
+    }
+
+    pub(crate) fn local(root: &Path, ids: &[&str]) -> Result<Listing, ListingError> {
+        said(script(root, ids))
+    }
+
+    fn said(mut script: Command) -> Result<Listing, ListingError> {
+        let output = script.output().unwrap();
         if !output.status.success() {
             return Err(ListingError::Failed { said: String::from_utf8_lossy(&output.stderr).into_owned() });
         }
         parse(&output.stdout, "sync_ready.json")
+    }
+
+    fn ids(listing: &Listing) -> Vec<&str> {
+        listing.entries.iter().map(|entry| entry.id.as_str()).collect()
     }
 
     fn write(path: std::path::PathBuf, bytes: &[u8]) {
@@ -391,6 +414,129 @@ pub(crate) mod tests {
         let found: Vec<&str> = some.entries.iter().map(|entry| entry.id.as_str()).collect();
         assert_eq!(found, ["#c", "two words"]);
         assert_eq!(some.entries[0].record, listing.entries.iter().find(|it| it.id == "#c").unwrap().record);
+    }
+
+    #[test]
+    fn missions_are_listed_one_by_one() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        for id in
+            ["session_1", "vp_a_external/m1", "vp_a_external/two words", "_archive/m1", "vp_b_external/-x"]
+        {
+            write(at(id).join("sync_ready.json"), id.as_bytes());
+            write(at(id).join("deep/er/sync_ready.json"), b"12345");
+        }
+        write(at("vp_a_external/running/f"), b"x");
+        write(at("vp_a_external/a|b/f"), b"x");
+        write(at("vp_a_external/new\nline/f"), b"x");
+        write(at("vp_a_external/loose.txt"), b"no mission");
+        write(at("vp_a_external/.hidden/sync_ready.json"), b"x");
+        write(at("vp_a_external/remote_vps_x/sync_ready.json"), b"x");
+        write(at("vp_a_external_archive/m1/f"), b"a plain workspace");
+        write(at("session_1/vp_a_external/sync_ready.json"), b"no mission");
+        std::fs::create_dir(at("vp_empty_external")).unwrap();
+        std::os::unix::fs::symlink("vp_a_external", at("vp_link_external")).unwrap();
+        write(at("vp_file_external"), b"x");
+        let listing = local(root.path(), &[]).unwrap();
+        let mut expected = vec![
+            "_archive/m1",
+            "session_1",
+            "vp_a_external/a|b",
+            "vp_a_external/loose.txt",
+            "vp_a_external/m1",
+            "vp_a_external/new\nline",
+            "vp_a_external/running",
+            "vp_a_external/two words",
+            "vp_a_external_archive",
+            "vp_b_external/-x",
+            "vp_file_external",
+            "vp_link_external",
+        ];
+        expected.sort_unstable();
+        assert_eq!(ids(&listing), expected);
+        for id in
+            ["session_1", "vp_a_external/m1", "vp_a_external/two words", "_archive/m1", "vp_b_external/-x"]
+        {
+            let entry = listing.get(id).unwrap();
+            assert_eq!(entry.marker_bytes.as_deref(), Some(id.as_bytes()));
+            assert!(!entry.inner);
+            let other = u64::from(id == "session_1");
+            assert_eq!((entry.kind, entry.sum.files), (Kind::Directory, 2 + other), "{id}");
+        }
+        assert_eq!(listing.get("vp_a_external/running").unwrap().marker, Entry::None);
+        assert_eq!(listing.get("vp_a_external/loose.txt").unwrap().kind, Kind::File);
+        assert_eq!(listing.get("vp_link_external").unwrap().kind, Kind::Link);
+        // One by one they are the same as together.
+        let named = ["vp_a_external/two words", "session_1", "vp_a_external/absent", "vp_a_external/m1"];
+        let some = local(root.path(), &named).unwrap();
+        assert_eq!(ids(&some), ["session_1", "vp_a_external/m1", "vp_a_external/two words"]);
+        for entry in &some.entries {
+            let before = listing.get(&entry.id).unwrap();
+            assert_eq!((&entry.record, &entry.marker_bytes), (&before.record, &before.marker_bytes));
+        }
+    }
+
+    #[test]
+    fn marker_in_twin_directory_is_the_missions() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        let marker = |dir: &str, age: u64| {
+            let path = at(dir).join("sync_ready.json");
+            write(path.clone(), dir.as_bytes());
+            let then = std::time::SystemTime::now() - Duration::from_secs(age);
+            std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+        };
+        for (dir, age) in [
+            ("vp_a_external/inner/inner", 100),
+            ("vp_a_external/sibling/other", 100),
+            ("vp_a_external/deeper/deeper/deeper", 100),
+            ("vp_a_external/later_inner", 100),
+            ("vp_a_external/later_inner/later_inner", 90),
+            ("vp_a_external/later_outer", 90),
+            ("vp_a_external/later_outer/later_outer", 100),
+            ("session_1/session_1", 100),
+        ] {
+            marker(dir, age);
+        }
+        let all = local(root.path(), &[]).unwrap();
+        let named: Vec<&str> = ids(&all);
+        for listing in [&all, &local(root.path(), &named).unwrap()] {
+            for (id, dir) in [
+                ("vp_a_external/inner", Some("vp_a_external/inner/inner")),
+                ("vp_a_external/sibling", None),
+                ("vp_a_external/deeper", None),
+                ("vp_a_external/later_inner", Some("vp_a_external/later_inner/later_inner")),
+                ("vp_a_external/later_outer", Some("vp_a_external/later_outer")),
+                ("session_1", None),
+            ] {
+                let entry = listing.get(id).unwrap();
+                assert_eq!(entry.marker_bytes.as_deref(), dir.map(str::as_bytes), "{id}");
+                assert_eq!(matches!(entry.marker, Entry::File { .. }), dir.is_some(), "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn unreadable_directory_is_listed_itself() {
+        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::process::CommandExt as _;
+        let root = tempfile::tempdir().unwrap();
+        write(root.path().join("vp_a_external/m/f"), b"x");
+        write(root.path().join("session_1/f"), b"x");
+        let mode = |path: &str, mode| {
+            std::fs::set_permissions(root.path().join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode("", 0o755);
+        mode("vp_a_external", 0);
+        let mut script = script(root.path(), &[]);
+        if rustix::process::geteuid().is_root() {
+            script.uid(65_534).gid(65_534);
+        }
+        let listing = said(script);
+        mode("vp_a_external", 0o755);
+        let listing = listing.unwrap();
+        assert_eq!(ids(&listing), ["session_1", "vp_a_external"]);
+        assert_eq!((listing.entries[1].unreadable, listing.entries[0].unreadable), (1, 0));
     }
 
     #[test]
@@ -435,7 +581,7 @@ pub(crate) mod tests {
         let output = Command::new("sh")
             .args(["-c", LIST.text, "sh"])
             .arg(root.path())
-            .args(["m", "m", "65536", "no", "/nowhere", RECORDS])
+            .args(["m", "m", "65536", "no", "/nowhere", NESTED, RECORDS])
             .output()
             .unwrap()
             .stdout;

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ua_common::settings::value::States;
 use ua_common::state;
 
 use crate::id::{self, Name};
-use crate::marker::{self, TERMINAL};
+use crate::marker;
 
 /// The manifest as it was read.
 #[derive(Debug)]
@@ -117,7 +118,8 @@ fn known(signature: &str) -> bool {
     match first {
         "legacy" => rest.strip_suffix("_runlog").is_some_and(number),
         "plain" => number(rest),
-        epoch => marker::seconds(epoch).is_some() && TERMINAL.contains(&rest),
+        // Which states end a run may have been set otherwise when it was written.
+        epoch => marker::seconds(epoch).is_some() && States::is_one(rest),
     }
 }
 
@@ -156,6 +158,29 @@ mod tests {
         assert!(
             again.holds("session_5", "1_completed") && again.holds("session_1", "1771650000.12_completed")
         );
+    }
+
+    #[test]
+    fn nested_ids_have_lines_of_their_own() {
+        let text = b"vp_a_external\nvp_a_external|plain_1771650000.5\nvp_a_external/m|1771650000.5_completed\n\
+            vp_a_external/bare\nvp_a_external/m/n|1_failed\nvp_a_external/..|1_failed\n../m|1_failed\n/m|1_failed\n";
+        let (_dir, mut manifest) = manifest(text);
+        assert!(manifest.holds("vp_a_external", "plain_1771650000.5"));
+        assert!(manifest.holds("vp_a_external/m", "1771650000.5_completed"));
+        // What stands for the directory says nothing about what is in it.
+        assert!(!manifest.knows("vp_a_external/other") && !manifest.knows("vp_a_external/bare"));
+        assert_eq!(manifest.foreign.len(), 5, "{:?}", manifest.foreign);
+        manifest.record([("vp_a_external/m2", "2_cancelled")]).unwrap();
+        let now = std::fs::read(&manifest.path).unwrap();
+        assert_eq!(now, [text.as_slice(), b"vp_a_external/m2|2_cancelled\n"].concat());
+    }
+
+    #[test]
+    fn lines_with_any_state_are_ours() {
+        let (_dir, manifest) =
+            manifest(b"run_1|1771650000_dispatch_interrupted\nrun_2|1771650000_no such state\n");
+        assert!(manifest.holds("run_1", "1771650000_dispatch_interrupted"));
+        assert_eq!(manifest.foreign, ["run_2|1771650000_no such state"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use ua_common::error::{Fact, Failure};
 use ua_common::exit::Exit;
+use ua_common::settings::value::Patterns;
 use ua_common::state;
 
 use crate::id::{self, Name};
@@ -102,10 +103,12 @@ pub enum Copy {
 /// What is here.
 #[derive(Clone, Debug, Default)]
 pub struct Local {
-    /// By name of the workspace.
+    /// By id of the workspace. What has the name of a directory of workspaces and is none is here, too.
     pub copies: BTreeMap<String, Copy>,
     /// Those that we put there, or were about to when a run was cut off.
     pub ours: BTreeSet<String>,
+    /// Directories of workspaces.
+    pub containers: BTreeSet<String>,
 }
 
 /// The mirror and where its state is kept.
@@ -115,11 +118,15 @@ pub struct Mirror {
     pub root: PathBuf,
     state: PathBuf,
     key: String,
+    nested: Patterns,
 }
 
+/// What was put into a workspace, and for which run.
+type Index = (String, Tree);
+
 impl Mirror {
-    /// The mirror at `dir`. Nothing is made.
-    pub fn at(dir: &Path, state: &Path) -> Result<Self, MirrorError> {
+    /// The mirror at `dir`, in which these names are directories of workspaces. Nothing is made.
+    pub fn at(dir: &Path, state: &Path, nested: &Patterns) -> Result<Self, MirrorError> {
         let root = match dir.canonicalize() {
             Ok(root) if root.is_dir() => root,
             Ok(_) => return Err(MirrorError::NoDirectory(dir.to_path_buf())),
@@ -136,7 +143,7 @@ impl Mirror {
         };
         let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
         let key = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { root, state: state.to_path_buf(), key })
+        Ok(Self { root, state: state.to_path_buf(), key, nested: nested.clone() })
     }
 
     /// Makes it and the folders of its state.
@@ -178,7 +185,11 @@ impl Mirror {
     }
 
     fn last(&self, id: &str) -> PathBuf {
-        self.state.join("last-copies").join(&self.key).join(id)
+        self.state.join("last-copies").join(&self.key).join(id::file_name(id))
+    }
+
+    fn index_of(&self, id: &str) -> PathBuf {
+        self.indexes().join(id::file_name(id))
     }
 
     /// From now on the copy here counts as the only one: the VPS does not have that run any more.
@@ -205,45 +216,115 @@ impl Mirror {
     }
 
     /// What was put into a workspace and for which run, if that is known.
-    pub(crate) fn index(&self, id: &str) -> Option<(String, Tree)> {
-        Tree::parse(&std::fs::read(self.indexes().join(id)).ok()?)
+    pub(crate) fn index(&self, id: &str) -> Option<Index> {
+        Tree::parse(&std::fs::read(self.index_of(id)).ok()?)
+    }
+
+    /// What was put into each workspace of a directory that was mirrored as one workspace, where that was the last time.
+    fn split(&self, container: &str) -> BTreeMap<String, Index> {
+        let Some((signature, Tree(things))) = self.index(container) else { return BTreeMap::new() };
+        let written = |id: &str| std::fs::metadata(self.index_of(id)).and_then(|meta| meta.modified()).ok();
+        let then = written(container);
+        let mut split: BTreeMap<String, Index> = BTreeMap::new();
+        for (path, thing) in things {
+            let mut parts = path.components();
+            let Some(name) = parts.next().and_then(|name| name.as_os_str().to_str()) else { continue };
+            let id = format!("{container}/{name}");
+            let rest = parts.as_path();
+            // A file beside the workspaces belongs to none.
+            if id::judge(&id) != Name::Workspace || (rest.as_os_str().is_empty() && thing != Thing::Directory)
+            {
+                continue;
+            }
+            let (_, Tree(its)) = split.entry(id).or_insert_with(|| (signature.clone(), Tree::default()));
+            if !rest.as_os_str().is_empty() {
+                its.insert(rest.to_path_buf(), thing);
+            }
+        }
+        split.retain(|id, _| written(id) < then);
+        split
+    }
+
+    /// Directories of workspaces of which an index says what was put there when each was one workspace.
+    fn unsplit(&self) -> io::Result<Vec<String>> {
+        let mut found = names(&self.indexes())?;
+        found.retain(|name| self.nested.matches(name) && id::judge(name) == Name::Workspace);
+        Ok(found)
+    }
+
+    /// Makes of the index of a directory of workspaces one for each workspace in it, so that a mirror in which it was one
+    /// workspace goes on. May be cut off anywhere: the old index goes last.
+    pub(crate) fn split_indexes(&self) -> io::Result<()> {
+        for container in self.unsplit()? {
+            let only_here = self.is_only_here(&container);
+            for (id, (signature, tree)) in self.split(&container) {
+                if only_here {
+                    self.only_here(&id)?;
+                }
+                state::write(&self.index_of(&id), tree.bytes(&signature, 0), 0o644)?;
+            }
+            self.not_only_here(&container)?;
+            fs_err::remove_file(self.index_of(&container))?;
+        }
+        Ok(())
+    }
+
+    /// Where a workspace is in the mirror. The directory of workspaces that it is in is made, and is no link to elsewhere.
+    pub(crate) fn place(&self, id: &str) -> io::Result<PathBuf> {
+        if let Some(container) = id::container(id) {
+            let at = self.root.join(container);
+            // Another workspace of the same directory may be on its way, too.
+            match std::fs::create_dir(&at) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ if Thing::at(&at)? == Some(Thing::Directory) => {}
+                _ => {
+                    let why = format!("`{}` is no directory", at.display());
+                    return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
+                }
+            }
+        }
+        Ok(self.root.join(id))
     }
 
     /// What is here. Every file that was put here is looked at.
     pub fn look(&self) -> Result<Local, Failure> {
         let cannot = || local(format!("cannot look into the mirror `{}`", self.root.display()));
-        let names = |dir: &Path| -> io::Result<Vec<String>> {
-            let entries = match std::fs::read_dir(dir) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                entries => entries?,
-            };
-            let mut names = Vec::new();
-            for entry in entries {
-                // A name that is no text is no id.
-                names.extend(entry?.file_name().into_string().ok());
-            }
-            Ok(names)
-        };
-        let mut here = names(&self.root).map_err(cannot())?;
-        here.retain(|name| id::judge(name) == Name::Workspace);
         let mut ours = BTreeSet::new();
         for dir in [self.indexes(), self.journals()] {
-            ours.extend(names(&dir).map_err(cannot())?);
+            ours.extend(names(&dir).map_err(cannot())?.iter().map(|name| id::of_file_name(name)));
         }
-        let copies = on_all(&here, |id| Ok((id.clone(), self.copy(id)?)));
+        let mut split = BTreeMap::new();
+        for container in self.unsplit().map_err(cannot())? {
+            split.extend(self.split(&container));
+        }
+        ours.extend(split.keys().cloned());
+        let mut here = Vec::new();
+        let mut containers = BTreeSet::new();
+        for name in names(&self.root).map_err(cannot())? {
+            let at = self.root.join(&name);
+            if self.nested.matches(&name) && Thing::at(&at).map_err(cannot())? == Some(Thing::Directory) {
+                here.extend(names(&at).map_err(cannot())?.into_iter().map(|leaf| format!("{name}/{leaf}")));
+                containers.insert(name);
+            } else {
+                here.push(name);
+            }
+        }
+        here.retain(|id| id::judge(id) == Name::Workspace);
+        let copies = on_all(&here, |id| Ok((id.clone(), self.copy(id, split.get(id))?)));
         let copies = copies.into_iter().collect::<io::Result<_>>().map_err(cannot())?;
-        Ok(Local { copies, ours })
+        Ok(Local { copies, ours, containers })
     }
 
-    fn copy(&self, id: &str) -> io::Result<Copy> {
+    fn copy(&self, id: &str, split: Option<&Index>) -> io::Result<Copy> {
         let at = self.root.join(id);
         if Thing::at(&at)? != Some(Thing::Directory) {
             return Ok(Copy::NoDirectory);
         }
-        Ok(match self.index(id) {
+        let own = if split.is_none() { self.index(id) } else { None };
+        Ok(match split.or(own.as_ref()) {
             None => Copy::Unindexed,
             Some((signature, tree)) => match tree.damage(&at) {
-                Ok(None) => Copy::Whole(signature),
+                Ok(None) => Copy::Whole(signature.clone()),
                 Ok(Some(path)) => Copy::Damaged(format!("`{}` is not as it was copied", path.display())),
                 Err(error) => Copy::Damaged(format!("it cannot be looked at: {error}")),
             },
@@ -292,6 +373,19 @@ impl Mirror {
     }
 }
 
+/// The names in a directory; none if it is not there. A name that is no text is no id.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
 /// Is it one of the databases of a running session, which are left out?
 pub fn is_database(path: &Path) -> bool {
     let name = path.file_name().and_then(std::ffi::OsStr::to_str);
@@ -310,7 +404,7 @@ mod tests {
     #[test]
     fn a_marker_that_cannot_be_written_down_is_an_error_and_no_marker() {
         let dir = tempfile::tempdir().unwrap();
-        let mirror = Mirror::at(dir.path(), &dir.path().join("state")).unwrap();
+        let mirror = Mirror::at(dir.path(), &dir.path().join("state"), &Patterns::default()).unwrap();
         let odd = Path::new(std::ffi::OsStr::from_bytes(b"/odd\xff"));
         assert!(mirror.bind(&Binding::new("vps", "/ws", odd)).is_err());
         assert!(!dir.path().join(MARKER).exists());

@@ -123,7 +123,9 @@ pub fn compare(
         .iter()
         .map(|listed| row(listed, listing.now, manifest, local, failed, policy, options))
         .collect();
-    for id in local.copies.keys().filter(|id| listing.get(id).is_none()) {
+    // A directory of workspaces that is listed itself is one that does not show what it holds.
+    let is_hidden = |id: &str| id::container(id).is_some_and(|container| listing.get(container).is_some());
+    for id in local.copies.keys().filter(|id| listing.get(id).is_none() && !is_hidden(id)) {
         if manifest.knows(id) || local.ours.contains(id) {
             rows.push(Row {
                 id: id.clone(),
@@ -165,6 +167,10 @@ fn row(
     if listed.kind != Kind::Directory {
         return with(State::NotADirectory, format!("it is {}", listed.kind.words()), None);
     }
+    if policy.nested.matches(id) {
+        let why = "it is a directory of workspaces that cannot be read on the VPS".to_owned();
+        return with(State::Unreadable, why, None);
+    }
     let readiness = if options.force {
         Readiness::Ready(ready::unmarked(listed))
     } else {
@@ -182,8 +188,10 @@ fn row(
     }
     let known = manifest.knows(id) || local.ours.contains(id);
     let copy = local.copies.get(id);
-    if copy == Some(&Copy::NoDirectory) {
-        let why = "the mirror has a file or a link of that name".to_owned();
+    let container = id::container(id);
+    if copy == Some(&Copy::NoDirectory) || container.is_some_and(|it| local.copies.contains_key(it)) {
+        let what = if copy.is_some() { "that name" } else { "the name of its directory" };
+        let why = format!("the mirror has a file or a link of {what}");
         return with(State::Conflict, why, Some(ready));
     }
     let held = manifest.holds(id, &ready.signature);
@@ -216,11 +224,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ready::tests::{Log, Mark, NOW, listed, logs, marks, time};
+    use crate::ready::tests::{Log, Mark, NOW, listed, logs, marks, policy, time};
 
     /// Names of any kind, in no order.
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 14] = [
         "session_1",
+        "vp_1_external/m",
+        "vp_1_external/n n",
+        "vp_2_external/a|b",
+        "vp_2_external/file",
         "tg_2",
         "session_3",
         "cron_4",
@@ -266,7 +278,7 @@ mod tests {
         (listed, lines, copy, any::<bool>(), any::<bool>()).prop_map(
             move |(listed, mut lines, copy, ours, failed)| {
                 // Others do not stand alone on a line.
-                lines.retain(|line| !line.is_empty() || name.is_ascii() && !name.contains(' '));
+                lines.retain(|line| !line.is_empty() || name.is_ascii() && !name.contains([' ', '/']));
                 One { name, listed, lines, copy, ours, failed }
             },
         )
@@ -274,15 +286,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_has_its_row_and_every_row_its_reason(ones in Vec::from(NAMES.map(one)), force in any::<bool>()) {
-            let policy = Policy {
-                require_marker: true,
-                prefixes: vec!["session_".to_owned(), "tg_".to_owned()],
-                min_age: 45.0,
-            };
+        fn every_name_has_its_row_and_every_row_its_reason(
+            mut ones in Vec::from(NAMES.map(one)),
+            force in any::<bool>(),
+            container in prop::sample::select(vec!["directory", "directory", "link"]),
+            hidden in prop::sample::select(vec![false, false, false, true]),
+        ) {
+            let policy = policy(&["session_", "tg_"]);
             let mut listing =
                 Listing { now: NOW, clock: String::new(), artifacts: false, entries: Vec::new(), banner: false };
             let (mut here, mut failed, mut text) = (Local::default(), BTreeMap::new(), String::new());
+            // What the first directory of workspaces is here, and whether the VPS lets us look into it.
+            let in_first = |one: &One| id::container(one.name) == Some("vp_1_external");
+            for one in ones.iter_mut().filter(|one| in_first(one)) {
+                one.copy = one.copy.filter(|_| container == "directory");
+                one.listed = one.listed.filter(|_| !hidden);
+            }
+            if container == "link" {
+                here.copies.insert("vp_1_external".to_owned(), Copy::NoDirectory);
+            }
+            if hidden {
+                listing.entries.push(Listed { unreadable: 1, ..listed("vp_1_external", Mark::None, Log::None, 900) });
+            }
             // What each is ready as, by another way than the plan's.
             let mut signatures = BTreeMap::new();
             for one in &ones {
@@ -344,7 +369,7 @@ mod tests {
                 let Some((_, _, _, kind, unreadable)) = one.listed else {
                     // What the VPS does not have is told if it is the mirror's, and never wanted.
                     let state = row.map(|row| row.state);
-                    let told = copy.is_some() && known;
+                    let told = copy.is_some() && known && !(hidden && in_first(one));
                     prop_assert_eq!(state, told.then_some(State::MirrorOnly), "{:?}", one);
                     prop_assert!(row.is_none_or(|row| row.ready.is_none() && !row.missing && !row.unrecorded));
                     continue;
@@ -359,7 +384,8 @@ mod tests {
                 let whole = held && (one.copy == Some("whole") || unmarked && one.copy == Some("whole as it stands"))
                     || stands && one.copy == Some("whole as it stands");
                 let mirrored = ready && unreadable == 0;
-                let usable = mirrored && copy != Some(&Copy::NoDirectory);
+                let blocked = in_first(one) && container == "link";
+                let usable = mirrored && copy != Some(&Copy::NoDirectory) && !blocked;
                 prop_assert_eq!(row.ready.is_some(), ready, "{:?}", row);
                 prop_assert_eq!(
                     row.state == State::Synced,
@@ -375,7 +401,7 @@ mod tests {
                 prop_assert_eq!(row.state == State::Conflict, mirrored && !usable, "{:?}", row);
                 prop_assert_eq!(row.state == State::Unreadable, ready && unreadable > 0, "{:?}", row);
                 prop_assert_eq!(row.unrecorded, usable && copy.is_some() && !known, "{:?} of {:?}", row, one);
-                prop_assert_eq!(row.missing, mirrored && copy.is_none() && held, "{:?} of {:?}", row, one);
+                prop_assert_eq!(row.missing, usable && copy.is_none() && held, "{:?} of {:?}", row, one);
                 prop_assert_eq!(
                     row.state == State::FailedCopy,
                     one.failed && row.state.is_wanted() && row.state != State::Unproved,
@@ -386,7 +412,9 @@ mod tests {
             }
             let names = ones.iter().filter(|one| one.listed.is_some()).count();
             let only = rows.iter().filter(|row| row.state == State::MirrorOnly).count();
-            prop_assert_eq!(rows.len(), names + only, "no other rows");
+            let unread = rows.iter().filter(|row| row.id == "vp_1_external" && row.state == State::Unreadable).count();
+            prop_assert_eq!(unread, usize::from(hidden));
+            prop_assert_eq!(rows.len(), names + only + unread, "no other rows");
         }
     }
 }

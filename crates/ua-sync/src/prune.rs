@@ -12,6 +12,7 @@ use ua_common::report::{Check, Report};
 use ua_common::transport::{Script, Transport};
 
 use crate::config::Config;
+use crate::id;
 use crate::listing::{RECORDS, Wanted};
 use crate::manifest::Manifest;
 use crate::marker;
@@ -309,7 +310,11 @@ impl Prune<'_> {
             return Err("its newest time lies ahead of now".to_owned());
         }
         if gone {
-            return Ok(());
+            // Without its directory nothing says that it was this workspace that somebody removed.
+            return match id::container(&row.id).filter(|it| !view.local.containers.contains(*it)) {
+                Some(container) => Err(format!("its directory `{container}` is missing in the mirror, too")),
+                None => Ok(()),
+            };
         }
         let index = self.mirror.index(&row.id).ok_or("nobody wrote down what was copied of it")?.1;
         let links = index.0.values().filter(|thing| matches!(thing, Thing::Link(_))).count();
@@ -328,7 +333,8 @@ impl Prune<'_> {
     ) -> Result<(), Failure> {
         let wanted = Wanted::of(&self.config.settings, self.options.database);
         let database = if wanted.database { "yes" } else { "no" };
-        let mut args = vec![wanted.root, wanted.marker, database, &view.listing.clock, RECORDS];
+        let nested = wanted.nested.regex();
+        let mut args = vec![wanted.root, wanted.marker, database, &view.listing.clock, &nested, RECORDS];
         for row in rows {
             let record = row.listed.as_ref().map_or("", |listed| listed.record.as_str());
             args.extend([row.id.as_str(), record]);

@@ -1,7 +1,9 @@
 //! Is a workspace ready to be mirrored? A pure function of what was listed and of the clock of the VPS.
 
 use ua_common::settings::Settings;
+use ua_common::settings::value::Patterns;
 
+use crate::id;
 use crate::listing::{Entry, Kind, Listed};
 use crate::marker::{self, Marker};
 
@@ -15,6 +17,10 @@ pub struct Policy {
     pub require_marker: bool,
     /// Ids that are gated begin with one of these; without any, all are.
     pub prefixes: Vec<String>,
+    /// States in a marker that end a run.
+    pub states: Vec<String>,
+    /// Directories that hold workspaces. What is in one is gated whatever its name.
+    pub nested: Patterns,
     /// How long a run must have ended, in seconds.
     pub min_age: f64,
 }
@@ -25,6 +31,8 @@ impl Policy {
         Self {
             require_marker: settings.sync_require_ready_marker.value,
             prefixes: settings.sync_ready_prefixes.0.clone(),
+            states: settings.sync_ready_states.0.clone(),
+            nested: settings.sync_nested.value.clone(),
             min_age: settings.sync_ready_min_age.as_secs_f64(),
         }
     }
@@ -32,7 +40,9 @@ impl Policy {
     /// Does its marker decide about a workspace?
     pub fn gates(&self, id: &str) -> bool {
         self.require_marker
-            && (self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| id.starts_with(prefix)))
+            && (id::container(id).is_some()
+                || self.prefixes.is_empty()
+                || self.prefixes.iter().any(|prefix| id.starts_with(prefix)))
     }
 }
 
@@ -67,23 +77,28 @@ pub struct Ready {
 /// | yes | ended, days ahead of now | – | – | bad marker |
 /// | yes | not ready, not ended, no time | – | – | running |
 /// | yes | no JSON, too large, no file | – | – | bad marker |
+/// | yes, in a directory of workspaces | none | – | – | running |
 /// | yes | none | none, or empty | – | running |
 /// | yes | none | written a moment ago | – | too young |
 /// | yes | none | idle | – | ready: `legacy_<mtime>_runlog` |
 /// | no | – | – | of a moment ago | too young |
 /// | no | – | – | older | ready: `plain_<newest mtime>` |
 ///
-/// "A moment" is the minimum age. Times of files that lie ahead of now say nothing about when they were written.
+/// A mission of a worker gets its marker when it ends and never before, so a log that is idle does not stand for one: the
+/// worker may think. "A moment" is the minimum age. Times of files that lie ahead of now say nothing about when they were written.
 pub fn judge(listed: &Listed, policy: &Policy, now: f64) -> Readiness {
     if !policy.gates(&listed.id) {
         return plain(listed, policy.min_age, now);
     }
     match &listed.marker {
         Entry::File { .. } => match &listed.marker_bytes {
-            Some(bytes) => marked(&marker::read(bytes), policy.min_age, now),
+            Some(bytes) => marked(&marker::read(bytes, &policy.states), policy.min_age, now),
             None => Readiness::BadMarker(format!("its marker has more than {} KiB", marker::LONGEST >> 10)),
         },
         Entry::Other(kind) => Readiness::BadMarker(format!("its marker is {}", kind.words())),
+        Entry::None if id::container(&listed.id).is_some() => {
+            Readiness::Running("it has no marker".to_owned())
+        }
         Entry::None => legacy(&listed.run_log, policy.min_age, now),
     }
 }
@@ -222,6 +237,7 @@ pub(crate) mod tests {
             others: 0,
             unreadable: 0,
             marker,
+            inner: false,
             marker_bytes,
             run_log,
             record: String::new(),
@@ -240,7 +256,7 @@ pub(crate) mod tests {
 
     /// The table, row by row; the first that fits counts.
     #[allow(clippy::match_same_arms, reason = "the rows of a table")]
-    fn oracle(gated: bool, mark: Mark, log: Log, age: i64) -> (&'static str, String) {
+    fn oracle(gated: bool, nested: bool, mark: Mark, log: Log, age: i64) -> (&'static str, String) {
         const DAY: i64 = 86_400;
         let none = String::new;
         match (gated, mark, log) {
@@ -253,6 +269,7 @@ pub(crate) mod tests {
             (_, Mark::Ended(age, state) | Mark::Updated(age, state), _) => {
                 ("ready", format!("{}_{state}", time(age)))
             }
+            (_, Mark::None, _) if nested => ("running", none()),
             (_, Mark::None, Log::Written(age)) if age >= MIN_AGE => {
                 ("ready", format!("legacy_{}_runlog", time(age)))
             }
@@ -268,11 +285,26 @@ pub(crate) mod tests {
         ]
     }
 
+    /// States that end a run.
+    pub(crate) const ENDING: [&str; 3] = ["completed", "timed_out", "dispatch_interrupted"];
+
+    pub(crate) fn policy(prefixes: &[&str]) -> Policy {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        Policy {
+            require_marker: true,
+            prefixes: owned(prefixes),
+            states: owned(&ENDING),
+            nested: Patterns(owned(&["vp_*_external"])),
+            min_age: 45.0,
+        }
+    }
+
     pub(crate) fn marks() -> impl Strategy<Value = Mark> {
-        let state = || prop::sample::select(marker::TERMINAL.to_vec());
+        let state = || prop::sample::select(ENDING.to_vec());
         let kinds = vec![Kind::Directory, Kind::Link, Kind::Other];
         let garbled = ["", "{", "[]", "null", "{\"ready\":true,\"ready\":true}", "\u{feff}{}"];
-        let states = ["\"running\"", "\"Completed\"", "\"\"", "null", "7", "[\"completed\"]"];
+        let states =
+            ["\"running\"", "\"cancelled\"", "\"Completed\"", "\"\"", "null", "7", "[\"completed\"]"];
         prop_oneof![
             Just(Mark::None),
             (ages(), state()).prop_map(|(age, state)| Mark::Ended(age, state)),
@@ -307,15 +339,18 @@ pub(crate) mod tests {
                 ("cron_1", vec![], true, true),
                 ("session_1", vec!["session_"], false, false),
                 ("cron_1", vec![], false, false),
+                ("vp_x_external/m", vec!["session_"], true, true),
+                ("vp_x_external/m", vec![], true, true),
+                ("vp_x_external/m", vec!["session_"], false, false),
             ]),
             mark in marks(),
             log in logs(),
             age in ages(),
         ) {
-            let prefixes = prefixes.into_iter().map(str::to_owned).collect();
-            let policy = Policy { require_marker: require, prefixes, min_age: 45.0 };
+            let policy = Policy { require_marker: require, ..policy(&prefixes) };
             let listed = listed(id, mark, log, age);
-            prop_assert_eq!(verdict(&judge(&listed, &policy, NOW)), oracle(gated, mark, log, age));
+            let nested = id.contains('/');
+            prop_assert_eq!(verdict(&judge(&listed, &policy, NOW)), oracle(gated, nested, mark, log, age));
             // Nothing that was judged once is judged otherwise because time goes by, but for what was too young.
             if let Readiness::Ready(ready) = judge(&listed, &policy, NOW) {
                 let later = judge(&listed, &policy, NOW + 1e6);

@@ -1,6 +1,6 @@
 //! One run of the mirror: look, compare, copy what is missing, prove it, write it down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
@@ -158,13 +158,15 @@ pub struct Run<'a> {
 pub fn select(rows: Vec<Row>, ids: Option<&[String]>) -> Result<Vec<Row>, Failure> {
     let Some(ids) = ids else { return Ok(rows) };
     known(&rows, ids)?;
+    let ids: BTreeSet<&String> = ids.iter().collect();
     Ok(rows.into_iter().filter(|row| ids.contains(&row.id)).collect())
 }
 
 /// Refuses names that are no workspace's.
 pub fn known(rows: &[Row], ids: &[String]) -> Result<(), Failure> {
+    let all: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     for id in ids {
-        if !rows.iter().any(|row| row.id == *id) {
+        if !all.contains(id.as_str()) {
             let near = id::nearest(id, rows.iter().map(|row| row.id.as_str()));
             let near: Vec<String> = near.iter().map(|id| format!("`{id}`")).collect();
             let near = if near.is_empty() {
@@ -333,7 +335,9 @@ impl Run<'_> {
             return Ok(());
         }
         let bytes = |row: &Row| row.listed.as_ref().map_or(0, |listed| listed.sum.bytes);
-        let progress = Progress::new(self.out, wanted.len(), total(wanted.iter().map(|row| bytes(row))));
+        let all = total(wanted.iter().map(|row| bytes(row)));
+        let nested = &self.config.settings.sync_nested.value;
+        let progress = Progress::new(self.out, wanted.len(), all, nested);
         for batch in batches(&wanted) {
             self.copy_batch(&source, staging, batch, manifest, &progress)?;
         }
@@ -394,7 +398,7 @@ impl Run<'_> {
         staging: &Staging<'_>,
         batch: Vec<(&'r str, String)>,
         manifest: &mut Manifest,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<(), Failure> {
         let look = if self.options.recheck { Look::Content } else { Look::Quick };
         let wanted = Wanted::of(&self.config.settings, self.options.database);

@@ -1,7 +1,7 @@
 //! How a copy gets into the mirror: staged beside it, whole, and exchanged in one step. Whatever instant a run is cut
 //! off at, a reader sees the old copy or the new one, nothing local is lost, and the next run goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps};
 use ua_common::error::Failure;
 use ua_common::state::UNFINISHED;
 
+use crate::id;
 use crate::listing::Sum;
 use crate::mirror::{Mirror, is_database, local};
 use crate::tree::{self, Thing, Tree};
@@ -60,7 +61,7 @@ impl<'a> Staging<'a> {
     /// Finds or makes the place, and brings in order what an earlier run left. Only the holder of the lock may.
     pub fn open(mirror: &'a Mirror) -> Result<(Self, Vec<Recovered>), Failure> {
         mirror.make()?;
-        for dir in [&mirror.root, mirror.state()] {
+        for dir in [&mirror.root, mirror.state(), &mirror.indexes()] {
             sweep(dir).map_err(local("cannot remove what a run before left"))?;
         }
         let name = mirror.root.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -77,6 +78,8 @@ impl<'a> Staging<'a> {
                         fs_err::create_dir_all(folder).map_err(local("cannot make a folder"))?;
                     }
                     let recovered = staging.recover().map_err(local("cannot bring the mirror in order"))?;
+                    // What was recovered may have been a directory of workspaces as one.
+                    mirror.split_indexes().map_err(local("cannot divide what was written down"))?;
                     return Ok((staging, recovered));
                 }
                 Err(error) => why = Some(error),
@@ -105,12 +108,22 @@ impl<'a> Staging<'a> {
         self.dir.join("old")
     }
 
+    /// Where the copy that was in the mirror waits to be removed.
+    fn gone(&self, id: &str) -> PathBuf {
+        self.old().join(id::file_name(id))
+    }
+
     fn journal(&self, id: &str) -> PathBuf {
-        self.mirror.journals().join(id)
+        self.mirror.journals().join(id::file_name(id))
     }
 
     fn draft(&self, id: &str) -> PathBuf {
-        self.mirror.drafts().join(id)
+        self.mirror.drafts().join(id::file_name(id))
+    }
+
+    /// What was put in place is what the index says from now on.
+    fn settle(&self, id: &str) -> io::Result<()> {
+        fs_err::rename(self.journal(id), self.mirror.indexes().join(id::file_name(id)))
     }
 
     /// Looks at what was staged of a workspace, takes out what must not come along, and writes down what that is, to be
@@ -150,7 +163,7 @@ impl<'a> Staging<'a> {
     /// Puts an announced copy in place of what is there. Local additions stay; local changes to files of ours are put
     /// aside.
     pub fn put(&self, id: &str, keep: Keep) -> io::Result<Put> {
-        let (from, to) = (self.stage().join(id), self.mirror.root.join(id));
+        let (from, to) = (self.stage().join(id), self.mirror.place(id)?);
         let announced = Tree::parse(&fs_err::read(self.journal(id))?);
         let (_, new) = announced.ok_or_else(|| io::Error::other("it was not announced"))?;
         let old = self.mirror.index(id).map(|(_, tree)| tree);
@@ -167,14 +180,14 @@ impl<'a> Staging<'a> {
             }
             Some(Thing::Directory) => {
                 carry(&to, &from, old.as_ref(), &new, keep)?;
-                let gone = self.old().join(id);
+                let gone = self.gone(id);
                 remove(&gone)?;
                 exchange(&from, &to, &gone)?;
                 (put.aside, put.left) = self.retire(id, old.as_ref(), &new, keep)?;
             }
             Some(_) => return Err(io::ErrorKind::NotADirectory.into()),
         }
-        fs_err::rename(self.journal(id), self.mirror.indexes().join(id))?;
+        self.settle(id)?;
         self.mirror.not_only_here(id)?;
         Ok(put)
     }
@@ -182,7 +195,7 @@ impl<'a> Staging<'a> {
     /// Removes an old copy, after what came to it late was carried over and what was changed in it was put aside. Gives
     /// how much that was, and whether the copy could not be removed.
     fn retire(&self, id: &str, old: Option<&Tree>, new: &Tree, keep: Keep) -> io::Result<(usize, bool)> {
-        let (gone, to) = (self.old().join(id), self.mirror.root.join(id));
+        let (gone, to) = (self.gone(id), self.mirror.root.join(id));
         carry(&gone, &to, old, new, keep)?;
         let mut aside = 0;
         let only = self.mirror.is_only_here(id);
@@ -223,7 +236,7 @@ impl<'a> Staging<'a> {
         let mut recovered = Vec::new();
         for entry in fs_err::read_dir(self.mirror.journals())? {
             let journal = entry?.path();
-            let id = journal.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+            let id = journal.file_name().and_then(|name| name.to_str()).map(id::of_file_name);
             let bytes = fs_err::read(&journal)?;
             match (id, Tree::parse(&bytes)) {
                 (Some(id), Some((signature, new))) => match self.finish(&id, tree::inode(&bytes), &new) {
@@ -240,12 +253,15 @@ impl<'a> Staging<'a> {
             match entry.file_name().to_str() {
                 // Perhaps its owner is back.
                 Some(name) if name.starts_with(LEFT) => drop(remove(&entry.path())),
-                Some(id) if !self.stuck.contains_key(id) => {
-                    if let Err(error) = self.unclaimed(id) {
-                        self.stuck.insert(id.to_owned(), format!("an earlier copy got stuck: {error}"));
+                Some(name) => {
+                    let id = id::of_file_name(name);
+                    if !self.stuck.contains_key(&id)
+                        && let Err(error) = self.unclaimed(&id)
+                    {
+                        self.stuck.insert(id, format!("an earlier copy got stuck: {error}"));
                     }
                 }
-                _ => {}
+                None => {}
             }
         }
         Ok(recovered)
@@ -254,7 +270,7 @@ impl<'a> Staging<'a> {
     /// An old copy that no journal speaks of, or not any more: where a file system cannot exchange in one step, there is
     /// an instant without any copy in the mirror. Whatever happened, nothing local is lost.
     fn unclaimed(&self, id: &str) -> io::Result<()> {
-        let (to, gone) = (self.mirror.root.join(id), self.old().join(id));
+        let (to, gone) = (self.mirror.place(id)?, self.gone(id));
         if Thing::at(&to)?.is_none() {
             return rename(&gone, &to, RenameFlags::NOREPLACE);
         }
@@ -266,7 +282,7 @@ impl<'a> Staging<'a> {
     /// Ends the exchange of one workspace, or takes it back. Is the new copy in place, as it was proved?
     fn finish(&self, id: &str, inode: Option<u64>, new: &Tree) -> io::Result<bool> {
         let is_dir = |path: &Path| Ok::<_, io::Error>(Thing::at(path)? == Some(Thing::Directory));
-        let (to, stage, gone) = (self.mirror.root.join(id), self.stage().join(id), self.old().join(id));
+        let (to, stage, gone) = (self.mirror.place(id)?, self.stage().join(id), self.gone(id));
         // What is in it says little: the old copy may have all of the new one and more, and a file that both share may
         // have been changed. Only where the file system numbers directories anew it has to do.
         let exchanged = if inode.is_some() && number(&to)? == inode {
@@ -293,20 +309,32 @@ impl<'a> Staging<'a> {
             // What that run wanted to keep beyond what is local, it had carried over before.
             self.retire(id, old.as_ref(), new, Keep { database: false, deleted: false })?;
         }
-        fs_err::rename(self.journal(id), self.mirror.indexes().join(id))?;
+        self.settle(id)?;
         Ok(new.damage(&to)?.is_none())
     }
 
     /// Removes what is staged, but of these workspaces, with which the next run goes on.
     pub fn clear(&self, keep: &[&str]) -> io::Result<()> {
+        let keep: BTreeSet<&str> =
+            keep.iter().copied().chain(self.stuck.keys().map(String::as_str)).collect();
+        let containers: BTreeSet<&str> = keep.iter().filter_map(|id| id::container(id)).collect();
         for entry in fs_err::read_dir(self.stage())? {
             let entry = entry?;
             let name = entry.file_name();
-            if !keep.iter().copied().chain(self.stuck.keys().map(String::as_str)).any(|id| name == *id) {
+            let name = name.to_str().unwrap_or_default();
+            if containers.contains(name) {
+                for entry in fs_err::read_dir(entry.path())? {
+                    let entry = entry?;
+                    let id = entry.file_name().to_str().map(|leaf| format!("{name}/{leaf}"));
+                    if !id.is_some_and(|id| keep.contains(id.as_str())) {
+                        remove(&entry.path())?;
+                    }
+                }
+            } else if !keep.contains(name) {
                 remove(&entry.path())?;
             }
         }
-        if keep.is_empty() && self.stuck.is_empty() {
+        if keep.is_empty() {
             remove(&self.partial())?;
         }
         Ok(())
@@ -577,9 +605,12 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::process::{Command, Stdio};
 
+    use ua_common::settings::value::Patterns;
+
     use super::*;
 
-    const ID: &str = "session_1";
+    const FLAT: &str = "session_1";
+    const NESTED: &str = "vp_a_external/m1";
     /// What is somebody's own begins with this.
     const MINE: &str = "mine: ";
     /// What a workspace was dated by the VPS.
@@ -592,6 +623,7 @@ mod tests {
     /// One exchange: what was copied before, what has become of that here, what comes now.
     struct Case {
         name: &'static str,
+        id: &'static str,
         old: Option<&'static [Planted]>,
         indexed: bool,
         here: fn(&Path),
@@ -647,7 +679,8 @@ mod tests {
             ("note.txt/f", "where somebody has a file", NEW),
             ("own", "where somebody has a directory", NEW),
         ];
-        let case = |name, old, here, new| Case { name, old, indexed: true, here, new, keep: KEEP };
+        let case = |name, old, here, new| Case { name, id: FLAT, old, indexed: true, here, new, keep: KEEP };
+        let nested = |name, old, here, new| Case { id: NESTED, ..case(name, old, here, new) };
         vec![
             case("a second turn", Some(old), busy, new),
             // All that is new is in the old copy: what is in a copy does not say which it is.
@@ -661,6 +694,13 @@ mod tests {
             Case { keep: Keep { database: true, ..KEEP }, ..case("databases", Some(DB), busy, DB_NEW) },
             case("databases stay", Some(DB), |root| mine(root, "note.txt"), new),
             case("read-only", Some(old), read_only, new),
+            nested("a second turn of a mission", Some(old), busy, new),
+            nested("only removed there in a mission", Some(old), busy, fewer),
+            nested("nothing there yet, nor its directory", None, |_| {}, new),
+            Case {
+                indexed: false,
+                ..nested("mission of the old script", Some(old), |root| mine(root, "note"), new)
+            },
         ]
     }
 
@@ -722,6 +762,10 @@ mod tests {
         date(root, NEW);
     }
 
+    fn nested() -> Patterns {
+        Patterns(vec!["vp_*_external".to_owned()])
+    }
+
     struct Place(tempfile::TempDir);
 
     impl Place {
@@ -729,12 +773,13 @@ mod tests {
             let place = Self(tempfile::tempdir().unwrap());
             let mirror = place.mirror();
             Staging::open(&mirror).unwrap();
-            let to = mirror.root.join(ID);
+            let to = mirror.root.join(case.id);
             if let Some(old) = case.old {
                 plant(&to, old, None);
                 if case.indexed {
                     let tree = Tree::walk(&to).unwrap();
-                    fs::write(mirror.indexes().join(ID), tree.bytes("1_completed", 0)).unwrap();
+                    fs::write(mirror.indexes().join(id::file_name(case.id)), tree.bytes("1_completed", 0))
+                        .unwrap();
                 }
             }
             if to.exists() {
@@ -744,13 +789,13 @@ mod tests {
         }
 
         fn mirror(&self) -> Mirror {
-            Mirror::at(&self.0.path().join("mirror"), &self.0.path().join("state")).unwrap()
+            Mirror::at(&self.0.path().join("mirror"), &self.0.path().join("state"), &nested()).unwrap()
         }
 
         fn plant(&self, case: &Case) {
             let mirror = self.mirror();
             let (staging, _) = Staging::open(&mirror).unwrap();
-            plant(&staging.stage().join(ID), case.new, Some(&mirror.root.join(ID)));
+            plant(&staging.stage().join(case.id), case.new, Some(&mirror.root.join(case.id)));
         }
 
         /// What is somebody's own, anywhere, by its content.
@@ -773,22 +818,22 @@ mod tests {
     }
 
     /// What one run does with a workspace once it has been copied to the stage.
-    fn put(staging: &Staging<'_>, keep: Keep) -> Put {
-        staging.prepare(ID, "2_completed", keep.database).unwrap().unwrap();
-        staging.announce(ID).unwrap();
-        staging.put(ID, keep).unwrap()
+    fn put(staging: &Staging<'_>, case: &Case) -> Put {
+        staging.prepare(case.id, "2_completed", case.keep.database).unwrap().unwrap();
+        staging.announce(case.id).unwrap();
+        staging.put(case.id, case.keep).unwrap()
     }
 
     /// The mirror has the new copy and what is somebody's own, and nothing of the way there is left.
     fn in_order(place: &Place, case: &Case, owned: &BTreeSet<String>, when: &str) {
         let mirror = place.mirror();
-        let (root, what) = (mirror.root.join(ID), format!("{}, {when}", case.name));
+        let (root, what) = (mirror.root.join(case.id), format!("{}, {when}", case.name));
         assert_eq!(place.owned(), *owned, "{what}");
         let fresh = tempfile::tempdir().unwrap();
         plant(fresh.path(), case.new, None);
         let (new, is) = (Tree::walk(fresh.path()).unwrap(), Tree::walk(&root).unwrap());
         assert_eq!(new.damage(&root).unwrap(), None, "{what}");
-        assert_eq!(mirror.index(ID), Some(("2_completed".to_owned(), new.clone())), "{what}");
+        assert_eq!(mirror.index(case.id), Some(("2_completed".to_owned(), new.clone())), "{what}");
         for (path, thing) in is.0.iter().filter(|(path, _)| !new.0.contains_key(*path)) {
             let here = root.join(path);
             let own = match thing {
@@ -807,10 +852,17 @@ mod tests {
         }
         let (staging, recovered) = Staging::open(&mirror).unwrap();
         assert_eq!(recovered, [], "{what}");
-        for dir in [staging.stage(), staging.old(), mirror.journals()] {
-            let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-            assert!(left.is_empty(), "{what}: {left:?} is left");
+        for dir in [staging.stage(), staging.old(), mirror.journals(), mirror.root.clone()] {
+            let container = id::container(case.id).map(Path::new);
+            let mut left = Tree::walk(&dir).unwrap();
+            let copies = dir == mirror.root;
+            left.0.retain(|path, _| {
+                Some(path.as_path()) != container && !(copies && path.starts_with(case.id))
+            });
+            assert!(left.0.is_empty(), "{what}: {left:?} is left in {}", dir.display());
         }
+        staging.clear(&[]).unwrap();
+        assert_eq!(Tree::walk(&staging.stage()).unwrap().0.len(), 0, "{what}");
     }
 
     /// A run comes after one that was cut off: whatever it finds, it ends with the mirror in order.
@@ -820,10 +872,10 @@ mod tests {
         let what = format!("{}, {when}", case.name);
         assert!(staging.stuck.is_empty(), "{what}: {:?}", staging.stuck);
         assert_eq!(place.owned(), *owned, "{what}: after the recovery");
-        let index = mirror.index(ID).map(|(signature, _)| signature);
+        let index = mirror.index(case.id).map(|(signature, _)| signature);
         assert!(recovered.is_empty() || index.as_deref() == Some("2_completed"), "{what}");
-        plant(&staging.stage().join(ID), case.new, Some(&mirror.root.join(ID)));
-        put(&staging, case.keep);
+        plant(&staging.stage().join(case.id), case.new, Some(&mirror.root.join(case.id)));
+        put(&staging, case);
         in_order(place, case, owned, when);
     }
 
@@ -834,7 +886,7 @@ mod tests {
             let owned = place.owned();
             place.plant(&case);
             let mirror = place.mirror();
-            put(&Staging::open(&mirror).unwrap().0, case.keep);
+            put(&Staging::open(&mirror).unwrap().0, &case);
             in_order(&place, &case, &owned, "at once");
             goes_on(&place, &Case { here: |_| {}, ..case }, &owned, "again");
         }
@@ -843,59 +895,59 @@ mod tests {
     /// Each state that a run which is cut off leaves, made by hand, whatever the order of the calls may be.
     #[test]
     fn whatever_a_run_leaves_the_next_one_goes_on() {
-        type Cut = fn(&Staging<'_>, &Tree, Keep);
-        fn carried(staging: &Staging<'_>, new: &Tree, keep: Keep) {
-            let to = staging.mirror.root.join(ID);
-            let old = staging.mirror.index(ID).map(|(_, tree)| tree);
+        type Cut = fn(&Staging<'_>, &Tree, &Case);
+        fn carried(staging: &Staging<'_>, new: &Tree, case: &Case) {
+            let to = staging.mirror.place(case.id).unwrap();
+            let old = staging.mirror.index(case.id).map(|(_, tree)| tree);
             if to.exists() {
-                carry(&to, &staging.stage().join(ID), old.as_ref(), new, keep).unwrap();
+                carry(&to, &staging.stage().join(case.id), old.as_ref(), new, case.keep).unwrap();
             }
         }
-        fn exchanged(staging: &Staging<'_>, new: &Tree, keep: Keep) {
-            carried(staging, new, keep);
-            let (from, to) = (staging.stage().join(ID), staging.mirror.root.join(ID));
+        fn exchanged(staging: &Staging<'_>, new: &Tree, case: &Case) {
+            carried(staging, new, case);
+            let (from, to) = (staging.stage().join(case.id), staging.mirror.place(case.id).unwrap());
             let flags = if to.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
             rename(&from, &to, flags).unwrap();
         }
-        fn moved(staging: &Staging<'_>, new: &Tree, keep: Keep) {
-            exchanged(staging, new, keep);
-            if staging.stage().join(ID).exists() {
-                fs::rename(staging.stage().join(ID), staging.old().join(ID)).unwrap();
+        fn moved(staging: &Staging<'_>, new: &Tree, case: &Case) {
+            exchanged(staging, new, case);
+            if staging.stage().join(case.id).exists() {
+                fs::rename(staging.stage().join(case.id), staging.gone(case.id)).unwrap();
             }
         }
-        fn without_exchange(staging: &Staging<'_>, new: &Tree, keep: Keep) {
-            carried(staging, new, keep);
-            if staging.mirror.root.join(ID).exists() {
-                fs::rename(staging.mirror.root.join(ID), staging.old().join(ID)).unwrap();
+        fn without_exchange(staging: &Staging<'_>, new: &Tree, case: &Case) {
+            carried(staging, new, case);
+            if staging.mirror.place(case.id).unwrap().exists() {
+                fs::rename(staging.mirror.place(case.id).unwrap(), staging.gone(case.id)).unwrap();
             }
         }
         let cuts: [(&str, Cut); 10] = [
             ("announced", |_, _, _| {}),
-            ("half announced", |staging, _, _| {
-                let journal = fs::read(staging.journal(ID)).unwrap();
-                fs::write(staging.journal(ID), &journal[..journal.len() / 2]).unwrap();
+            ("half announced", |staging, _, case| {
+                let journal = fs::read(staging.journal(case.id)).unwrap();
+                fs::write(staging.journal(case.id), &journal[..journal.len() / 2]).unwrap();
             }),
             ("carried", carried),
             ("exchanged", exchanged),
             ("moved", moved),
-            ("moved, and the journal was lost with the power", |staging, new, keep| {
-                moved(staging, new, keep);
-                fs::write(staging.journal(ID), "").unwrap();
+            ("moved, and the journal was lost with the power", |staging, new, case| {
+                moved(staging, new, case);
+                fs::write(staging.journal(case.id), "").unwrap();
             }),
-            ("moved, and numbered anew", |staging, new, keep| {
-                moved(staging, new, keep);
-                fs::write(staging.journal(ID), new.bytes("2_completed", 0)).unwrap();
+            ("moved, and numbered anew", |staging, new, case| {
+                moved(staging, new, case);
+                fs::write(staging.journal(case.id), new.bytes("2_completed", 0)).unwrap();
             }),
-            ("exchanged, and numbered anew", |staging, new, keep| {
-                exchanged(staging, new, keep);
-                fs::write(staging.journal(ID), new.bytes("2_completed", 0)).unwrap();
+            ("exchanged, and numbered anew", |staging, new, case| {
+                exchanged(staging, new, case);
+                fs::write(staging.journal(case.id), new.bytes("2_completed", 0)).unwrap();
             }),
             ("without an exchange, nothing there", without_exchange),
-            ("retired", |staging, new, keep| {
-                let old = staging.mirror.index(ID).map(|(_, tree)| tree);
-                moved(staging, new, keep);
-                if staging.old().join(ID).exists() {
-                    staging.retire(ID, old.as_ref(), new, keep).unwrap();
+            ("retired", |staging, new, case| {
+                let old = staging.mirror.index(case.id).map(|(_, tree)| tree);
+                moved(staging, new, case);
+                if staging.gone(case.id).exists() {
+                    staging.retire(case.id, old.as_ref(), new, case.keep).unwrap();
                 }
             }),
         ];
@@ -906,12 +958,13 @@ mod tests {
                 place.plant(&case);
                 let mirror = place.mirror();
                 let (staging, _) = Staging::open(&mirror).unwrap();
-                staging.prepare(ID, "2_completed", case.keep.database).unwrap().unwrap();
-                staging.announce(ID).unwrap();
-                let (_, staged) = Tree::parse(&fs::read(staging.journal(ID)).unwrap()).unwrap();
-                cut(&staging, &staged, case.keep);
+                staging.prepare(case.id, "2_completed", case.keep.database).unwrap().unwrap();
+                staging.announce(case.id).unwrap();
+                let (_, staged) = Tree::parse(&fs::read(staging.journal(case.id)).unwrap()).unwrap();
+                cut(&staging, &staged, &case);
                 // Somebody goes on with the old copy, wherever it is by now, until it is gone.
-                let copies = [staging.old().join(ID), staging.stage().join(ID), mirror.root.join(ID)];
+                let copies =
+                    [staging.gone(case.id), staging.stage().join(case.id), mirror.root.join(case.id)];
                 let numbers: Vec<_> = copies.iter().map(|copy| number(copy).unwrap()).collect();
                 let exchanged = numbers[0].is_none() && when.starts_with("exchanged");
                 let busy = if numbers[0].is_some() {
@@ -928,7 +981,7 @@ mod tests {
                 }
                 goes_on(&place, &case, &owned, when);
                 if owned.contains("mine: late.txt") {
-                    assert!(mirror.root.join(ID).join("late.txt").exists(), "{}, {when}", case.name);
+                    assert!(mirror.root.join(case.id).join("late.txt").exists(), "{}, {when}", case.name);
                 }
             }
         }
@@ -942,13 +995,13 @@ mod tests {
         place.plant(&case);
         let mirror = place.mirror();
         let (staging, _) = Staging::open(&mirror).unwrap();
-        staging.prepare(ID, "2_completed", false).unwrap().unwrap();
-        staging.announce(ID).unwrap();
-        fs::write(mirror.root.join(ID).join("same"), format!("{MINE}into the file")).unwrap();
+        staging.prepare(case.id, "2_completed", false).unwrap().unwrap();
+        staging.announce(case.id).unwrap();
+        fs::write(mirror.root.join(case.id).join("same"), format!("{MINE}into the file")).unwrap();
         let owned = place.owned();
         assert!(Staging::open(&mirror).unwrap().1.is_empty());
-        assert_eq!(fs::read_to_string(mirror.root.join(ID).join("gone")).unwrap(), "was removed there");
-        assert_eq!(mirror.index(ID).unwrap().0, "1_completed");
+        assert_eq!(fs::read_to_string(mirror.root.join(case.id).join("gone")).unwrap(), "was removed there");
+        assert_eq!(mirror.index(case.id).unwrap().0, "1_completed");
         goes_on(&place, &case, &owned, "changed");
     }
 
@@ -959,19 +1012,19 @@ mod tests {
         place.plant(&case);
         let mirror = place.mirror();
         let (staging, _) = Staging::open(&mirror).unwrap();
-        staging.prepare(ID, "2_completed", false).unwrap().unwrap();
-        staging.announce(ID).unwrap();
+        staging.prepare(case.id, "2_completed", false).unwrap().unwrap();
+        staging.announce(case.id).unwrap();
         // What was changed here cannot be put aside.
         fs::create_dir_all(mirror.replaced().parent().unwrap()).unwrap();
         fs::write(mirror.replaced(), "in the way").unwrap();
         let owned: BTreeSet<String> = Place::of(&case).owned();
-        staging.put(ID, KEEP).unwrap_err();
+        staging.put(case.id, KEEP).unwrap_err();
         let (staging, recovered) = Staging::open(&mirror).unwrap();
         assert_eq!((recovered.len(), staging.stuck.len()), (0, 1));
         staging.clear(&[]).unwrap();
         fs::remove_file(mirror.replaced()).unwrap();
         let (_, recovered) = Staging::open(&mirror).unwrap();
-        assert_eq!(recovered, [(ID.to_owned(), "2_completed".to_owned())]);
+        assert_eq!(recovered, [(case.id.to_owned(), "2_completed".to_owned())]);
         in_order(&place, &case, &owned, "stuck");
     }
 
@@ -982,6 +1035,75 @@ mod tests {
             assert_eq!(unused(dir.path(), "t"), dir.path().join(name));
             fs::create_dir(dir.path().join(name)).unwrap();
         }
+    }
+
+    #[test]
+    fn clear_keeps_what_failed_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = Mirror::at(&dir.path().join("mirror"), &dir.path().join("state"), &nested()).unwrap();
+        let (staging, _) = Staging::open(&mirror).unwrap();
+        for id in ["session_1", "session_2", "vp_a_external/m1", "vp_a_external/m2", "vp_b_external/m1"] {
+            fs::create_dir_all(staging.stage().join(id).join("sub")).unwrap();
+        }
+        fs::write(staging.stage().join("vp_a_external/loose"), "").unwrap();
+        let left = || {
+            let tree = Tree::walk(&staging.stage()).unwrap();
+            tree.0.into_keys().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        staging.clear(&["session_2", "vp_a_external/m1"]).unwrap();
+        let kept =
+            ["session_2", "session_2/sub", "vp_a_external", "vp_a_external/m1", "vp_a_external/m1/sub"];
+        assert_eq!(left(), kept);
+        assert!(staging.partial().exists());
+        staging.clear(&[]).unwrap();
+        assert!(left().is_empty() && !staging.partial().exists());
+    }
+
+    #[test]
+    fn index_of_one_workspace_is_split_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = Mirror::at(&dir.path().join("mirror"), &dir.path().join("state"), &nested()).unwrap();
+        mirror.make().unwrap();
+        let file = |size| Thing::File { size, seconds: 1, nanos: 2 };
+        let tree = |things: &[(&str, Thing)]| {
+            Tree(things.iter().map(|(path, thing)| (PathBuf::from(path), thing.clone())).collect())
+        };
+        let whole = tree(&[
+            ("loose", file(1)),
+            ("link", Thing::Link("m1".into())),
+            (".hidden", Thing::Directory),
+            (".hidden/f", file(1)),
+            ("empty", Thing::Directory),
+            ("m1", Thing::Directory),
+            ("m1/a", Thing::Directory),
+            ("m1/a/f", file(3)),
+            ("m1.more", Thing::Directory),
+            ("m1.more/f", file(4)),
+        ]);
+        let own = tree(&[("f", file(5))]);
+        let write = |id: &str, tree: &Tree, signature: &str| {
+            fs::write(mirror.indexes().join(id::file_name(id)), tree.bytes(signature, 7)).unwrap();
+        };
+        write("vp_a_external", &whole, "plain_1");
+        // What has come since, and what had come before.
+        write("vp_a_external/m1.more", &own, "9_completed");
+        write("vp_a_external/m1", &own, "9_completed");
+        for (id, seconds) in [("vp_a_external|m1", 1), ("vp_a_external", 2), ("vp_a_external|m1.more", 3)] {
+            let file = fs::File::options().write(true).open(mirror.indexes().join(id)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        }
+        write("vp_a_external_archive", &whole, "plain_1");
+        mirror.only_here("vp_a_external").unwrap();
+        drop(Staging::open(&mirror).unwrap());
+        let m1 = tree(&[("a", Thing::Directory), ("a/f", file(3))]);
+        assert_eq!(mirror.index("vp_a_external/m1"), Some(("plain_1".to_owned(), m1)));
+        assert_eq!(mirror.index("vp_a_external/m1.more"), Some(("9_completed".to_owned(), own)));
+        assert_eq!(mirror.index("vp_a_external/empty"), Some(("plain_1".to_owned(), Tree::default())));
+        assert_eq!(mirror.index("vp_a_external_archive"), Some(("plain_1".to_owned(), whole)));
+        assert_eq!(mirror.index("vp_a_external"), None);
+        assert!(mirror.is_only_here("vp_a_external/m1") && !mirror.is_only_here("vp_a_external"));
+        let names = fs::read_dir(mirror.indexes()).unwrap().count();
+        assert_eq!(names, 4);
     }
 
     #[test]
@@ -1007,18 +1129,18 @@ mod tests {
     fn content_that_times_do_not_betray_is_compared() {
         let case = cases().swap_remove(5);
         let place = Place::of(&case);
-        let spoilt = place.mirror().root.join(ID).join("sub/deep/f");
+        let spoilt = place.mirror().root.join(case.id).join("sub/deep/f");
         fs::write(&spoilt, "d##p").unwrap();
         date(&spoilt, OLD);
         let owned = place.owned();
         let mirror = place.mirror();
         let (staging, _) = Staging::open(&mirror).unwrap();
         // As a transfer that compares every byte leaves it.
-        plant(&staging.stage().join(ID), case.new, None);
-        assert!(put(&staging, KEEP).copied);
+        plant(&staging.stage().join(case.id), case.new, None);
+        assert!(put(&staging, &case).copied);
         assert_eq!(fs::read_to_string(&spoilt).unwrap(), "deep");
-        plant(&staging.stage().join(ID), case.new, None);
-        assert!(!put(&staging, KEEP).copied);
+        plant(&staging.stage().join(case.id), case.new, None);
+        assert!(!put(&staging, &case).copied);
         in_order(&place, &case, &owned, "spoilt");
     }
 
@@ -1029,11 +1151,11 @@ mod tests {
         let Ok(dir) = std::env::var("UA_TEST_STAGING") else { return };
         let case = &cases()[std::env::var("UA_TEST_CASE").unwrap().parse::<usize>().unwrap()];
         let dir = Path::new(&dir);
-        let mirror = Mirror::at(&dir.join("mirror"), &dir.join("state")).unwrap();
+        let mirror = Mirror::at(&dir.join("mirror"), &dir.join("state"), &nested()).unwrap();
         let (staging, _) = Staging::open(&mirror).unwrap();
         // A run that was cut off before may have come to its end in this one's recovery.
-        if staging.stage().join(ID).exists() {
-            put(&staging, case.keep);
+        if staging.stage().join(case.id).exists() {
+            put(&staging, case);
         }
     }
 
@@ -1079,17 +1201,17 @@ mod tests {
             for nth in 1.. {
                 let place = Place::of(case);
                 let owned = place.owned();
-                let before = Tree::walk(&place.mirror().root.join(ID)).ok();
+                let before = Tree::walk(&place.mirror().root.join(case.id)).ok();
                 place.plant(case);
                 let ended = cut_off(&place, number, call, nth, faults);
                 let when = format!("cut off at {call} {nth}, {faults:?}");
-                let is = Tree::walk(&place.mirror().root.join(ID)).ok();
+                let is = Tree::walk(&place.mirror().root.join(case.id)).ok();
                 if faults.is_empty() && is != before {
                     let fresh = tempfile::tempdir().unwrap();
                     plant(fresh.path(), case.new, None);
                     let new = Tree::walk(fresh.path()).unwrap();
                     assert_eq!(
-                        new.damage(&place.mirror().root.join(ID)).unwrap(),
+                        new.damage(&place.mirror().root.join(case.id)).unwrap(),
                         None,
                         "{}, {when}",
                         case.name
@@ -1117,13 +1239,13 @@ mod tests {
         }
         // All of them take a minute.
         let all = std::env::var_os("UA_SYNC_ALL_CUTS").is_some();
-        let chosen: Vec<usize> = if all { (0..cases().len()).collect() } else { vec![0, 1, 4] };
+        let chosen: Vec<usize> = if all { (0..cases().len()).collect() } else { vec![0, 12, 13] };
         let cuts: usize = chosen.iter().map(|case| sweep(*case, &[])).sum();
         assert!(cuts > 50, "{cuts}");
         // File systems that do not know how to exchange, nor hard links.
         sweep(0, &["renameat2:error=EINVAL", "linkat:error=EPERM"]);
         if all {
-            for case in [0, 1, 4] {
+            for case in [0, 1, 4, 11, 13] {
                 sweep(case, &["renameat2:error=EINVAL"]);
             }
         }

@@ -1,6 +1,6 @@
 //! rsync over the one connection: copies into the staging place, and compares contents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use ua_common::run::RunError;
 use ua_common::tool::rsync;
 use ua_common::transport::{Transport, TransportError};
 
+use crate::id;
+use crate::listing::escaped;
 use crate::mirror::{DATABASES, local};
 use crate::staging::Staging;
 
@@ -143,6 +145,7 @@ impl Source<'_> {
         args.push(joined("--filter=merge ", rules.path()));
         args.push(self.transport.remote(&format!("{}/", self.root)));
         args.push(mirror.into());
+        let wanted: BTreeSet<&str> = ids.iter().copied().collect();
         let mut differing = BTreeMap::new();
         let mut unclear = false;
         let complaint = self.run(args, &mut |line| {
@@ -150,11 +153,14 @@ impl Source<'_> {
             if change.starts_with('.') || name == "./" {
                 return;
             }
-            let (id, path) = name.split_once('/').unwrap_or((name, ""));
-            if ids.contains(&id) {
-                differing.entry(id.to_owned()).or_insert_with(|| path.to_owned());
-            } else {
-                unclear = true;
+            // An id has one part or two.
+            let slashes = name.match_indices('/').take(2).map(|(at, _)| at).chain([name.len()]);
+            match slashes.map(|at| name.split_at(at)).find(|(id, _)| wanted.contains(id)) {
+                Some((id, path)) => {
+                    let path = path.strip_prefix('/').unwrap_or_default();
+                    differing.entry(id.to_owned()).or_insert_with(|| path.to_owned());
+                }
+                None => unclear = true,
             }
         })?;
         // What could not be read or attributed may be anything.
@@ -249,9 +255,20 @@ fn rules(ids: &[&str], database: bool) -> Vec<u8> {
             rule(&format!("- {name}"));
         }
     }
+    let containers: BTreeSet<&str> = ids.iter().filter_map(|id| id::container(id)).collect();
+    if !containers.is_empty() {
+        // Most of all lies so deep that it is settled above, and is not to be compared with every id.
+        rule("+ /*/*/**");
+    }
+    for id in ids.iter().filter(|id| id::container(id).is_some()) {
+        rule(&format!("+ /{}", pattern(id)));
+    }
+    for container in &containers {
+        rule(&format!("- /{}/*", escaped(container)));
+    }
     // Whatever lies deeper is settled by its workspace.
     rule("+ /*/**");
-    for id in ids {
+    for id in containers.iter().chain(ids.iter().filter(|id| id::container(id).is_none())) {
         rule(&format!("+ /{}", pattern(id)));
     }
     rule("- /*");
@@ -263,5 +280,64 @@ fn pattern(name: &str) -> String {
     if !name.contains(['*', '?', '[']) {
         return name.to_owned();
     }
-    crate::listing::escaped(name)
+    escaped(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::tree::Tree;
+
+    #[test]
+    fn rules_choose_workspaces_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("from"), root.path().join("to"));
+        for path in [
+            "session_1/sub/f",
+            "session_1/runtime_state.db",
+            "session_2/f",
+            "s*[1]/x/y/f",
+            "s1/f",
+            "vp_a/m1/sub/er/f",
+            "vp_a/m1/runtime_state.db",
+            "vp_a/m10/f",
+            "vp_a/m*/sub/f",
+            "vp_a/loose",
+            "vp_b\\*/m1/f",
+            "vp_b\\*/m2/f",
+            "vp_c/m1/f",
+            "m1/f",
+        ] {
+            std::fs::create_dir_all(from.join(path).parent().unwrap()).unwrap();
+            std::fs::write(from.join(path), path).unwrap();
+        }
+        // What another run has staged is not deleted.
+        for path in ["vp_a/m10/staged", "session_2/staged", "vp_a/m1/gone"] {
+            std::fs::create_dir_all(to.join(path).parent().unwrap()).unwrap();
+            std::fs::write(to.join(path), path).unwrap();
+        }
+        let file = root.path().join("rules");
+        let ids = ["s*[1]", "session_1", "vp_a/m*", "vp_a/m1", "vp_b\\*/m1"];
+        std::fs::write(&file, rules(&ids, false)).unwrap();
+        let mut command = Command::new("rsync");
+        command.args(["--recursive", "--from0", "--delete"]).arg(joined("--filter=merge ", &file));
+        assert!(command.arg(from.join("")).arg(&to).status().unwrap().success());
+        let files = Tree::walk(&to).unwrap().0.into_iter();
+        let files = files.filter(|(_, thing)| matches!(thing, crate::tree::Thing::File { .. }));
+        let found: Vec<String> = files.map(|(path, _)| path.display().to_string()).collect();
+        assert_eq!(
+            found,
+            [
+                "s*[1]/x/y/f",
+                "session_1/sub/f",
+                "session_2/staged",
+                "vp_a/m*/sub/f",
+                "vp_a/m1/sub/er/f",
+                "vp_a/m10/staged",
+                "vp_b\\*/m1/f",
+            ]
+        );
+    }
 }

@@ -69,7 +69,7 @@ fn the_status_object_has_the_old_keys_with_the_old_meanings() {
         assert!(status["latest_ready_remote_epoch"].is_f64() && status["generated_at_epoch"].is_i64());
         assert_eq!((said("latest_ready_local_epoch"), said("lag_seconds")), (Value::Null, Value::Null));
         assert_eq!(said("require_ready_marker"), true);
-        assert_eq!(said("ready_session_prefix"), "session_,tg_");
+        assert_eq!(said("ready_session_prefix"), "session_,tg_,run_");
         assert_eq!(
             (said("ready_marker_filename"), said("remote_host")),
             ("sync_ready.json".into(), "root@127.0.0.1".into())

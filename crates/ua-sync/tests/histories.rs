@@ -22,8 +22,11 @@ use common::Vps;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
 /// Ids as the app makes them, odd ones, and names that are none.
-const IDS: [&str; 9] = [
+const IDS: [&str; 12] = [
     "session_1",
+    "vp_a_external/m1",
+    "vp_a_external/two words*[2]",
+    "vp_b_external/größe_3",
     "session_two words",
     "session_*[3]",
     "tg_4",
@@ -33,7 +36,15 @@ const IDS: [&str; 9] = [
     "it's $(x) \"8\"",
     "#9;\\",
 ];
-const NEVER: [&str; 4] = ["session_a|b", "-x", ".hidden", "remote_vps_x"];
+const NEVER: [&str; 7] = [
+    "session_a|b",
+    "-x",
+    ".hidden",
+    "remote_vps_x",
+    "vp_a_external/a|b",
+    "vp_a_external/-x",
+    "vp_b_external/.hidden",
+];
 /// Paths in a workspace: some lie where others are directories.
 const PATHS: [&[u8]; 14] = [
     b"a",
@@ -207,6 +218,7 @@ impl World {
             world.vps.ended(id, 90_000);
         }
         world.vps.write("stray", "a file among the workspaces", 90_000);
+        world.vps.write("vp_a_external/stray", "a file among the missions", 90_000);
         symlink("session_1", world.vps.remote("tg_link")).unwrap();
         world
     }
@@ -262,9 +274,18 @@ impl World {
     /// Ends a turn: what it wrote gets its age, and its marker says how it ended.
     fn end(&mut self, id: &'static str) {
         let root = self.vps.remote(id);
-        let gated = id.starts_with("session_") || id.starts_with("tg_");
-        let marker = root.join("sync_ready.json");
+        let nested = id.split_once('/');
+        let gated = id.starts_with("session_") || id.starts_with("tg_") || nested.is_some();
+        let mut marker = root.join("sync_ready.json");
         away(&marker);
+        if let Some((_, name)) = nested {
+            let inner = root.join(name).join("sync_ready.json");
+            away(&inner);
+            if self.random.chance(30) {
+                fs::create_dir_all(root.join(name)).unwrap();
+                marker = inner;
+            }
+        }
         fs::write(root.join("run.log"), format!("line {}\n", self.count)).unwrap();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
         let at = now - f64::from(u32::try_from(self.age).unwrap());
@@ -289,7 +310,8 @@ impl World {
                 fs::write(root.join("run.log"), "").unwrap();
                 stands = Stands::Running;
             }
-            // Without a marker an idle log speaks.
+            // Without a marker an idle log speaks, but not for a mission.
+            4 | 5 if nested.is_some() => stands = Stands::Running,
             4 | 5 if gated => {}
             0 => (stands, young) = (Stands::Running, true),
             _ => {
@@ -306,6 +328,9 @@ impl World {
                 if date(fs::symlink_metadata(&path).unwrap().mtime()) > recent {
                     set(&path, at);
                 }
+            }
+            if let Some((container, _)) = nested {
+                set(&self.vps.remote(container), at);
             }
         }
     }
@@ -344,6 +369,17 @@ impl World {
         }
         let id = self.random.pick(&copies);
         if self.conflicts.contains_key(id) && !self.random.chance(20) {
+            return;
+        }
+        if let Some((container, _)) = id.split_once('/')
+            && self.random.chance(5)
+        {
+            let root = self.vps.mirror(container);
+            self.tell(format!("here: {container} goes"));
+            self.disown(&root);
+            fs::remove_dir_all(&root).unwrap();
+            self.held.retain(|id| !id.starts_with(container));
+            self.conflicts.retain(|id, _| !id.starts_with(container));
             return;
         }
         let root = self.vps.mirror(id);
@@ -412,9 +448,16 @@ impl World {
             ["index", "staged", "incoming"].map(|place| contents(&self.vps.state(place)));
         let manifest = self.vps.manifest();
         let ours = |id: &str| {
-            let named = |path: &PathBuf| path.file_name() == Some(OsStr::new(id));
-            let staged =
-                incoming.keys().any(|path| named(path) && path.iter().nth(1) == Some(OsStr::new("stage")));
+            // Perhaps it was put there when its directory was one workspace.
+            let container = id.split_once('/').map(|(container, _)| OsStr::new(container));
+            let file = id.replace('/', "|");
+            let named = |path: &PathBuf| {
+                path.file_name() == Some(OsStr::new(&file))
+                    || (container.is_some() && path.iter().count() == 2 && path.file_name() == container)
+            };
+            let staged = incoming
+                .keys()
+                .any(|path| path.ends_with(id) && path.iter().nth(1) == Some(OsStr::new("stage")));
             // A journal of what is still staged is about nothing that is in the mirror.
             index.keys().any(named)
                 || (journals.keys().any(named) && !staged)
@@ -555,7 +598,8 @@ impl World {
         for name in mirrored.iter().filter(|name| *name != ".ua-mirror.json") {
             // What a cut leaves of a file that is written whole.
             let torn = name.as_bytes().starts_with(b".tmp");
-            assert!(torn || IDS.iter().any(|id| *name == **id), "{name:?} is in the mirror\n{shown}");
+            let known = |id: &&str| *name == *id.split('/').next().unwrap();
+            assert!(torn || IDS.iter().any(known), "{name:?} is in the mirror\n{shown}");
         }
         // Folders by mirror and, of the one, by purpose.
         let deep = |place: &str, depth: usize| {
@@ -582,6 +626,18 @@ impl World {
             if self.random.chance(60) {
                 self.turn(id);
             }
+        }
+        if self.random.chance(40) {
+            // A mirror of the time when a directory of missions was one workspace.
+            self.age -= 100;
+            for container in ["vp_a_external", "vp_b_external"] {
+                if self.vps.remote(container).exists() {
+                    let recent = SystemTime::now() - Duration::from_secs(500);
+                    fs::File::open(self.vps.remote(container)).unwrap().set_modified(recent).unwrap();
+                }
+            }
+            let cut = Cut::random(&mut self.random);
+            self.run(&["once", "--nested", ""], &cut);
         }
         for _ in 0..6 + self.random.below(6) {
             for _ in 0..self.random.below(3) {

@@ -1,6 +1,6 @@
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2034,SC2154
 # Looks at all that a healthy VPS has. Changes nothing; sent together with seen.sh, ledger.sh, env.sh and staging's look.sh.
-# usage: doctor STATE APP USER ENV-FILE SHAPES WORDS WATCHDOG-TIMER SECRETS HEALTH TIMERS [?]UNIT…
+# usage: doctor STATE APP USER ENV-FILE SHAPES WORDS WATCHDOG-TIMER SECRETS BUILD-PATH ENV-COMMAND HEALTH TIMERS [?]UNIT…
 #   SHAPES, WORDS  as env_lines takes them
 #   SECRETS        other files of APP with secrets, a line each
 #   HEALTH         as seen takes it
@@ -8,10 +8,8 @@
 # Out: WHAT<TAB>FIELDS…, a line each; no value of `.env` leaves the VPS
 main() {
 	state=$1 app=$2 user=$3 env=$2/$4 shapes=$5 words=$6 watchdog=$7 secrets=$8
-	health=$9
-	shift 9
-	timers=$1
-	shift
+	build_path=$9 env_command=${10} health=${11} timers=${12}
+	shift 12
 	tab=$(printf '\t')
 	fact began "$(date +%s.%N)"
 	seen "$state" "$health" "$@"
@@ -41,6 +39,8 @@ env_facts() {
 		return
 	fi
 	fact env "$(stat -c "%U:%G$tab%a" "$env")$tab$(runuser -u "$user" -- test -r "$env" 2>/dev/null && echo readable)"
+	ask_env_command
+	[ -z "$env_failed" ] || fact env_failed "$env_failed"
 	env_lines '' "$shapes" "$words"
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use ua_common::env_contract;
+use ua_common::env_contract::{self, CommandFailure, Target};
 use ua_common::env_file;
 use ua_common::error::Failure;
 use ua_common::exit::Exit;
@@ -38,7 +38,7 @@ const DOCTOR: Script = Script {
         include_str!("../remote/doctor.sh")
     ),
 };
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Seconds by which both clocks may differ.
 const SKEW: f64 = 2.0;
@@ -87,8 +87,10 @@ struct Facts {
     began: f64,
     ended: f64,
     env: Option<EnvFile>,
-    /// The lines of it that are judged, without values.
+    /// The lines of it, and of what `env.command` printed, that are judged, without values.
     lines: String,
+    /// Why the command printed none.
+    env_failure: Option<CommandFailure>,
     /// Other files with secrets → owner and mode; nothing where it is no plain file.
     secrets: BTreeMap<String, Option<[String; 2]>>,
     rooms: Vec<Room>,
@@ -127,7 +129,9 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
     let database = profile.workers.as_ref().and_then(|workers| workers.database_key.as_ref());
     shapes.extend(profile.env.token.iter().chain(database).flat_map(|key| [" ", key]));
     let env = &profile.env.file;
-    let mut args = vec![STATE, app, &profile.owner.user, env, &shapes, &words, watchdog, &secrets];
+    let command = profile.env.command.as_deref().unwrap_or_default();
+    let (user, path) = (&profile.owner.user, &profile.build.path);
+    let mut args = vec![STATE, app, user, env, &shapes, &words, watchdog, &secrets, path, command];
     args.extend([health.as_str(), &timers]);
     args.extend(units.iter().map(String::as_str));
     let before = seconds(Timestamp::now());
@@ -176,6 +180,7 @@ fn parse(text: &str, profile: &Profile) -> Result<Facts, Failure> {
                 drop(facts.secrets.insert(file.to_owned(), Some([owner, mode].map(str::to_owned))));
             }
             ["secret", file, _] => drop(facts.secrets.insert(file.to_owned(), None)),
+            ["env_failed", ..] => facts.env_failure = Some(CommandFailure::parse(rest)),
             ["line", ..] => {
                 facts.lines.push_str(rest);
                 facts.lines.push('\n');
@@ -237,11 +242,10 @@ fn no_time(said: &str) -> Failure {
 fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, ssh: &str, report: &mut Report) {
     status::judge(&facts.seen, profile.units().len(), profile, &settings.deploy_ready_timeout, report);
     let app = settings.deploy_app_dir.0.as_str();
-    let file = format!("{app}/{}", profile.env.file);
-    let edit = env_contract::edit(ssh, &file);
-    let mut checks = vec![env_file(facts, profile, &file, &edit)];
+    let target = Target { ssh, app };
+    let mut checks = vec![env_file(facts, profile, target)];
     if facts.env.is_some() {
-        checks.extend(env_keys(facts, profile, &file, &edit));
+        checks.extend(env_keys(facts, profile, target));
     }
     checks.extend(secrets(facts, profile, app));
     checks.extend(disk(facts, profile));
@@ -258,12 +262,13 @@ fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, ssh:
     report.checks.extend(checks);
 }
 
-fn env_file(facts: &Facts, profile: &Profile, file: &str, edit: &str) -> Check {
+fn env_file(facts: &Facts, profile: &Profile, target: Target<'_>) -> Check {
     let id = "env.file";
+    let file = format!("{}/{}", target.app, profile.env.file);
     let (owner, mode) = (&*profile.env.owner, &*profile.env.mode);
     let Some(env) = &facts.env else {
         let detail = format!("`{file}` is not there, or is a link or no file");
-        return Check::fail(id, Exit::Contract, detail).hint(edit);
+        return Check::fail(id, Exit::Contract, detail).hint(target.edit(profile));
     };
     let is = format!("`{file}` is {} {}", printable(&env.owner), env.mode);
     if env.owner == owner && env.mode == mode && env.readable {
@@ -275,16 +280,18 @@ fn env_file(facts: &Facts, profile: &Profile, file: &str, edit: &str) -> Check {
 }
 
 /// As a deploy judges them, and the token, which a deploy goes without.
-fn env_keys(facts: &Facts, profile: &Profile, file: &str, edit: &str) -> Vec<Check> {
+fn env_keys(facts: &Facts, profile: &Profile, target: Target<'_>) -> Vec<Check> {
     let mut env = env_file::assignments(&facts.lines);
     let token = profile.env.token.as_deref();
     let has_token =
         token.is_none_or(|key| env_file::last(&env, key).is_some_and(|it| !it.value.trim().is_empty()));
     env.retain(|it| Some(it.key.as_str()) != token || profile.env.keys.keys().any(|key| **key == it.key));
-    let mut checks = vec![env_contract::judge("env.keys", file, &profile.env.keys, &env, edit.to_owned())];
-    if let Some(token) = token.filter(|_| !has_token) {
-        let detail = format!("`{file}` assigns no {token}, which opens the ops endpoints of the app");
-        checks.push(Check::warn("env.token", detail).hint(edit));
+    let failure = facts.env_failure.as_ref();
+    let mut checks = vec![env_contract::judge("env.keys", target, profile, &env, failure)];
+    if let Some(token) = token.filter(|_| !has_token && failure.is_none()) {
+        let source = target.source(profile);
+        let detail = format!("{source} assigns no {token}, which opens the ops endpoints of the app");
+        checks.push(Check::warn("env.token", detail).hint(target.mend(profile)));
     }
     checks
 }
@@ -820,6 +827,7 @@ mod tests {
             ("line\tUA_VP_DISPATCH_MODE=", "line\tX=", "env.keys", 31, "UA_VP_DISPATCH_MODE is missing"),
             ("='db_pull'", "='\u{1}'", "env.keys", 31, "UA_VP_DISPATCH_MODE is not `db_pull`"),
             ("line\tUA_VP", "line\texport UA_VP", "env.keys", 0, "writes `export` before UA_VP"),
+            ("line\tUA_VP", "env_failed\t5\tno vault\nline\tUA_VP", "env.keys", 31, "(code 5): no vault"),
             ("UA_OPS_TOKEN=xxx", "UA_OPS_TOKEN=", "env.token", 0, "assigns no UA_OPS_TOKEN"),
             ("30000000\t3", "300000\t3", "disk", 31, "a deploy needs 512 MiB"),
             ("30000000\t3", "3000000\t3", "disk", 0, "free under"),

@@ -16,10 +16,10 @@ use ua_common::exit::Exit;
 use ua_common::glob;
 use ua_common::ledger::Push;
 use ua_common::output::{self, listed, printable};
-use ua_common::profile::Profile;
+use ua_common::profile::{Profile, exclude_line};
 use ua_common::report::{Check, Report};
 use ua_common::run::RunError;
-use ua_common::tool::git::Repo;
+use ua_common::tool::git::{Name, Repo};
 use ua_common::tool::rsync;
 use ua_common::transport::{Script, TransportError};
 
@@ -142,7 +142,7 @@ pub fn gather(
         Parcel { top, commit, items: Vec::new(), dirty: Vec::new(), left_out: Vec::new(), bytes: 0 };
     let mut ignored = BTreeSet::new();
     // Whether it was named itself.
-    let mut found: BTreeMap<String, bool> = BTreeMap::new();
+    let mut found: BTreeMap<Name, bool> = BTreeMap::new();
     for typed in typed {
         let path = inside(typed).map_err(|failure| from_the_top(failure, &parcel.top, cwd, typed))?;
         let linked = Path::new(path).ancestors().skip(1).find(|parent| parcel.top.join(parent).is_symlink());
@@ -161,18 +161,18 @@ pub fn gather(
         let whole = meta.is_dir() && !force;
         let hidden = repo.ignored(path, whole)?;
         for name in repo.files(path)?.into_iter().chain(hidden.iter().cloned()) {
-            let itself = name.trim_end_matches('/') == path;
+            let itself = name.text.trim_end_matches('/') == path;
             *found.entry(name).or_default() |= itself;
         }
         ignored.extend(hidden);
     }
-    let names: Vec<String> = found.keys().cloned().collect();
-    let rewritten: BTreeSet<String> = repo.rewritten(&names)?.into_iter().collect();
+    let names: Vec<&str> = found.keys().map(|name| name.text.as_str()).collect();
+    let rewritten = repo.rewritten(&names)?;
     for (name, named) in found {
         let hidden = ignored.contains(&name);
-        let taken = if rewritten.contains(&name) {
+        let taken = if rewritten.contains(&name.text) {
             Err(Stays::Always("is written by git for each commit"))
-        } else if !named && glob::any(&profile.source.preserve, &name) {
+        } else if !named && glob::any(&profile.source.preserve, &name.text) {
             Err(Stays::Always("is written by the server, and goes only if it is named itself"))
         } else {
             parcel.take(profile, &name, hidden, force)?
@@ -186,7 +186,7 @@ pub fn gather(
                     }
                     Stays::Always(_) => "ua-deploy plan".to_owned(),
                 };
-                return Err(refuse(&name, &stays.why()).hint(hint));
+                return Err(refuse(&name.text, &stays.why()).hint(hint));
             }
             Err(stays) => parcel.left_out.push(format!("{name} ({})", stays.why())),
         }
@@ -201,7 +201,9 @@ pub fn gather(
     }
     let uncommitted = repo.uncommitted()?;
     let uncommitted: BTreeSet<&str> = uncommitted.iter().filter_map(|entry| entry.get(3..)).collect();
-    let other = |item: &&Item| uncommitted.contains(item.path.as_str()) || ignored.contains(&item.path);
+    let ignored: BTreeSet<&str> = ignored.iter().map(|name| name.text.as_str()).collect();
+    let other =
+        |item: &&Item| uncommitted.contains(item.path.as_str()) || ignored.contains(item.path.as_str());
     parcel.dirty = parcel.items.iter().filter(other).map(|item| item.path.clone()).collect();
     Ok(parcel)
 }
@@ -211,10 +213,11 @@ impl Parcel {
     fn take(
         &mut self,
         profile: &Profile,
-        name: &str,
+        name: &Name,
         ignored: bool,
         force: bool,
     ) -> Result<Result<(), Stays>, Failure> {
+        let (oddity, name) = (name.oddity(), name.text.as_str());
         let sensitive = profile.is_secret(name) || ignored;
         // A directory is meant by what is in it.
         let within = if name.ends_with('/') { format!("{name}x") } else { name.to_owned() };
@@ -225,15 +228,15 @@ impl Parcel {
             let why = if ignored { "is ignored by git" } else { "may hold secrets" };
             return Ok(Err(Stays::Sensitive(why)));
         }
+        if let Some(oddity) = oddity {
+            return Err(refuse(name, oddity).hint(exclude_line([name])));
+        }
         let file = self.top.join(name);
         let Ok(meta) = file.symlink_metadata() else {
             return Ok(Err(Stays::Always("was deleted here; a push takes nothing away")));
         };
         if meta.is_dir() {
             return Ok(Err(Stays::Always("is a repository of its own")));
-        }
-        if name.chars().any(char::is_control) {
-            return Err(refuse(name, "has a control character in its name"));
         }
         let read = |error: std::io::Error| refuse(name, &format!("cannot be read: {error}"));
         let (kind, what) = if meta.is_symlink() {
@@ -553,6 +556,41 @@ mod tests {
         );
         // What is the same already, and what nobody reads.
         assert!(warned(&[], false).is_none() && warned(&["docs/a.md"], false).is_none());
+    }
+
+    #[test]
+    fn odd_path_is_pushed_only_if_excluded() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let git = |args: &[&str]| {
+            let git = ua_common::run::Cmd::new("git", LIMIT).arg("-C").arg(dir.path());
+            let git = git.args(["-c", "user.name=op", "-c", "user.email=op@localhost"]);
+            assert_eq!(git.args(args.iter().copied()).output().unwrap().code, 0);
+        };
+        git(&["init", "--quiet", "--template="]);
+        git(&["commit", "--quiet", "--allow-empty", "--message", "x"]);
+        std::fs::create_dir(dir.path().join("src")).unwrap();
+        std::fs::write(dir.path().join("src/-a b.py"), "x").unwrap();
+        let repo = Repo::open(dir.path()).unwrap();
+        let mut profile = Profile::built_in().unwrap();
+        let push = |profile: &Profile| gather(&repo, profile, dir.path(), &["src".to_owned()], false);
+        for (name, why, pattern) in [
+            (&b"src/x\ny"[..], "`src/x\\ny` has a control character in its name", "src/x?y"),
+            (b"src/caf\xe9", "`src/caf\u{fffd}` is not UTF-8 text", "src/caf?"),
+        ] {
+            std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(name)), "x").unwrap();
+            let failure = push(&profile).unwrap_err();
+            assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Usage, why));
+            assert!(
+                format!("{failure:?}").contains(&format!("exclude = [\\\"{pattern}\\\"]")),
+                "{failure:?}"
+            );
+            profile.source.exclude.push(glob::Pattern::try_from(pattern.to_owned()).unwrap());
+            let parcel = push(&profile).unwrap();
+            let paths: Vec<&str> = parcel.items.iter().map(|item| item.path.as_str()).collect();
+            assert_eq!(paths, ["src/-a b.py"]);
+        }
+        assert!(push(&profile).unwrap().left_out.iter().all(|path| !path.contains('\n')));
     }
 
     #[test]

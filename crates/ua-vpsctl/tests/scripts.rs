@@ -534,16 +534,12 @@ fn p65_the_doctor_tells_names_and_never_values() {
     symlink("x", vps.app("linked")).unwrap();
     vps.push("p1", &[("a.py", "a")]);
     vps.write("state/history.jsonl", "{\"id\":\"r1\"}\n");
-    let look = |vps: &Vps| {
+    let look_by = |vps: &Vps, command: &str| {
         let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
         let output = Command::new("sh")
             .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "B C", "A=db,again", "watch.timer"])
-            .args([
-                "x/csi.env\nx/none.env\nlinked/csi.env\n",
-                "gateway\thttp://127.0.0.1:1/x\n",
-                "a-*.timer",
-                "a.service",
-            ])
+            .args(["x/csi.env\nx/none.env\nlinked/csi.env\n", "/usr/bin:/bin", command])
+            .args(["gateway\thttp://127.0.0.1:1/x\n", "a-*.timer", "a.service"])
             .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
             .env("ROOT", vps.root.path())
             .output()
@@ -551,6 +547,7 @@ fn p65_the_doctor_tells_names_and_never_values() {
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
+    let look = |vps: &Vps| look_by(vps, "");
     let text = look(&vps);
     let me = &vps.owner;
     let others = |user: &str| if user == "root" { String::new() } else { user.to_owned() };
@@ -595,6 +592,16 @@ fn p65_the_doctor_tells_names_and_never_values() {
         assert!(text.lines().any(|line| line.starts_with(start)), "{start:?} in\n{text}");
     }
     assert!(!text.contains("hunter2") && !text.contains("none.env"), "{text}");
+    // What a command prints is told as the file is, and goes before it.
+    let text = look_by(&vps, "echo C=hunter2; echo A=hunter2");
+    assert!(
+        text.contains("line\tC=xxxxxxx\n")
+            && text.lines().rfind(|line| line.starts_with("line\tA=")) == Some("line\tA=\u{1}"),
+        "{text}"
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+    let text = look_by(&vps, "echo for hunter2 >&2; exit 6");
+    assert!(text.contains("env_failed\t6\tfor ***\n") && !text.contains("hunter2"), "{text}");
     // Whoever can write it, or what it lies in, can have root run something else.
     if user.is_empty() {
         for (path, mode, who) in

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use xtask::app;
+use xtask::app::{self, Shape};
 use xtask::lab::{Lab, Node, OPERATOR};
 use xtask::ui;
 
@@ -44,7 +44,7 @@ fn link(lab: &Lab) -> Result<()> {
 
 fn reboot(lab: &Lab) -> Result<()> {
     // Units that start with the VPS write among the workspaces.
-    app::clear(lab)?;
+    app::clear(lab, Shape::Feb)?;
     in_both(lab, |site| {
         // Its end is awaited, and so is its return.
         cut(site, |lab| lab.reboot(Node::Vps), |lab| lab.restore_link(Node::Vps))

@@ -231,7 +231,15 @@ impl<'a> Gateway<'a> {
         Cmd::new(["cp", "-R", source.as_str(), there.as_str()]).run()?;
         let gateway = Self(lab);
         let token = format!("--setenv=UA_OPS_TOKEN={TOKEN}");
-        gateway.serve(&["--setenv=PYTHONPATH=/root/gateway", &token], &["-m", "universal_agent.gateway"])?;
+        gateway.serve(
+            &[
+                "--setenv=PYTHONPATH=/root/gateway",
+                "--setenv=UA_RUNTIME_DB_PATH=/root/gateway/own.db",
+                "--setenv=UA_VP_DB_PATH=/root/gateway/vp.db",
+                &token,
+            ],
+            &["-m", "universal_agent.gateway_server"],
+        )?;
         Ok(gateway)
     }
 

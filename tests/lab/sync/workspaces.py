@@ -29,10 +29,14 @@ def make(root):
         put(root, **json.loads(line))
 
 
-def put(root, id, age, files=5, bytes=2000, run=0, state="completed", log="a line\n"):
-    """One workspace whose run of this number ended `age` seconds ago; without a state its marker is missing."""
-    at = os.path.join(root, id)
-    shutil.rmtree(at, ignore_errors=True)
+def put(root, id, age, files=5, bytes=2000, run=0, state="completed", log="a line\n", inner=False):
+    """One workspace whose run of this number ended `age` seconds ago; without a state its marker is missing.
+
+    An id of two parts is a mission of a worker; with `inner` it was worked on in a directory of its own name.
+    """
+    top = os.path.join(root, id)
+    shutil.rmtree(top, ignore_errors=True)
+    at = os.path.join(top, os.path.basename(id)) if inner else top
     noise = random.Random(f"{id} {run}")
     content = {"run.log": (log * (run + 1)).encode()} if log is not None else {}
     for number in range(files):
@@ -41,7 +45,12 @@ def put(root, id, age, files=5, bytes=2000, run=0, state="completed", log="a lin
     content[CONTENT] = json.dumps(digests).encode()
     ended = time.time() - age
     if state is not None:
-        marker = {"version": 1, "session_id": id, "state": state, "ready": True, "run_source": "chat"}
+        marker = {"version": 1, "state": state, "ready": True}
+        if "/" in id:
+            container, mission = id.split("/")
+            marker |= {"mission_id": mission, "vp_id": container, "worker_id": "w", "result_ref": f"workspace://{at}"}
+        else:
+            marker |= {"session_id": id, "run_source": "chat"}
         marker |= {"updated_at_epoch": round(ended, 2), "completed_at_epoch": round(ended, 2)}
         content[MARKER] = json.dumps(marker).encode()
     for path, data in content.items():
@@ -49,7 +58,7 @@ def put(root, id, age, files=5, bytes=2000, run=0, state="completed", log="a lin
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(data)
-    date(at, ended)
+    date(top, ended)
 
 
 def date(at, ended):

@@ -9,7 +9,7 @@ use fs_err as fs;
 use serde_json::Value;
 
 use super::Measure;
-use crate::app;
+use crate::app::{self, Shape};
 use crate::lab::{self, Control, Lab, OPERATOR};
 use crate::ui;
 
@@ -79,7 +79,7 @@ impl Bench<'_> {
         self.clear()?;
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
-        app::make_repo(&repo)?;
+        app::make_repo(&repo, Shape::Feb)?;
         app::bring(self.lab, &repo)?;
         self.lab.vps().command(&["mkdir", "-p", DIR]).run()?;
         self.laptop("git config user.name op; git config user.email op@laptop")?;
@@ -96,7 +96,7 @@ impl Bench<'_> {
         let close = format!("ssh -o ControlPath={DIR}/shared -O exit {VPS} 2>/dev/null; rm -rf {DIR} app");
         self.lab.laptop().command(&["sh", "-c", &close]).user(OPERATOR).run()?;
         self.lab.vps().command(&["rm", "-rf", DIR]).run()?;
-        app::clear(self.lab)
+        app::clear(self.lab, Shape::Feb)
     }
 
     /// A script of the operator's, in the app's repository.

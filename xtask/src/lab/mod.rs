@@ -6,6 +6,7 @@ mod anchor;
 mod capture;
 mod cgroup;
 mod control;
+mod equipment;
 mod layers;
 mod machines;
 mod node;
@@ -23,6 +24,7 @@ use rustix::fs::Mode;
 use rustix::process::{geteuid, umask};
 
 pub use self::control::{Control, SshPolicy};
+pub use self::equipment::Equipment;
 pub use self::machines::OPERATOR;
 pub use self::node::{Exec, Machine, Node};
 

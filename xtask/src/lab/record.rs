@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Node, cgroup};
+use super::{Equipment, Node, cgroup};
 use crate::cache::fingerprint;
 use crate::ui::{Progress, Step};
 
@@ -50,7 +50,13 @@ pub(super) struct Record {
     pub anchor: Option<Process>,
     /// The first process of each node, as the host numbers it.
     pub nodes: BTreeMap<Node, Process>,
-    /// Whether `lab up` came to its end.
+    /// What the VPS has beyond the base state.
+    #[serde(default)]
+    pub equipment: Equipment,
+    /// The file that the VPS's disk lies in, while it has a name.
+    #[serde(default)]
+    pub image: Option<Utf8PathBuf>,
+    /// Whether `lab up`, and what changed the lab since, came to its end.
     pub ready: bool,
 }
 
@@ -142,8 +148,14 @@ impl State {
 
     /// Ends whatever the record lists, and removes every trace of it.
     pub fn sweep(&self, _lock: &Lock) -> Result<()> {
-        if let Some(anchor) = self.read()?.and_then(|record| record.living_anchor()) {
+        let record = self.read()?;
+        if let Some(anchor) = record.as_ref().and_then(Record::living_anchor) {
             anchor.end()?;
+        }
+        if let Some(image) = record.and_then(|record| record.image)
+            && image.exists()
+        {
+            fs::remove_file(image)?;
         }
         cgroup::remove(&self.key)?;
         if self.dir.exists() {
@@ -272,6 +284,24 @@ mod tests {
         assert!(record.living_anchor().is_some());
         record.boot = "another".to_owned();
         assert_eq!(record.living_anchor(), None);
+    }
+
+    #[test]
+    fn sweep_named_disk_image_is_removed() {
+        let (_temp, state) = state();
+        let image = state.dir().with_file_name("disk.img");
+        let mut record = state.create().unwrap();
+        record.image = Some(image.clone());
+        state.write(&record).unwrap();
+        let lock = || state.lock("lab down", Duration::ZERO, &Progress::quiet()).unwrap();
+        // It was written down, and not made yet.
+        state.sweep(&lock()).unwrap();
+
+        state.create().unwrap();
+        state.write(&record).unwrap();
+        fs::write(&image, "").unwrap();
+        state.sweep(&lock()).unwrap();
+        assert!(!image.exists() && !state.dir().exists());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::record::Process;
 use super::{Lab, Node, joined, wait_until};
 
 /// How long any effect may take to show.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where MagicDNS answers on every member of a tailnet.
 const MAGIC_DNS: &str = "nameserver 100.100.100.100";
@@ -199,7 +199,7 @@ impl Lab {
         if Node::TAILNET.contains(&node) { self.wait_connected(node) } else { Ok(()) }
     }
 
-    fn boot(&self, node: Node) -> Result<()> {
+    pub(super) fn boot(&self, node: Node) -> Result<()> {
         let first: Process = self.machines().boot(node)?;
         let mut record = self.record()?;
         record.nodes.insert(node, first);
@@ -309,6 +309,7 @@ impl Lab {
     /// MagicDNS on, plain sshd, no serve routes, everyone may ssh; nothing of the tools' own on the laptop, logins and
     /// host keys as they were. Quick when nothing is off.
     pub fn reset(&self) -> Result<()> {
+        self.ensure_not_equipped()?;
         for node in Node::MACHINES {
             if self.first_process(node).is_err() {
                 self.boot(node)?;
@@ -449,7 +450,7 @@ impl Lab {
     }
 
     /// Waits until the node is on the tailnet and its resolver knows.
-    fn wait_connected(&self, node: Node) -> Result<()> {
+    pub(super) fn wait_connected(&self, node: Node) -> Result<()> {
         self.wait_backend(node, "Running")?;
         wait_until("the node is online", PATIENCE, || {
             Ok(self.tailscale_status(node)?.0["Self"]["Online"] == true)
@@ -473,7 +474,7 @@ impl Lab {
     }
 
     /// Waits until the laptop gets an answer through its tunnel to the VPS.
-    fn wait_pong(&self) -> Result<()> {
+    pub(super) fn wait_pong(&self) -> Result<()> {
         wait_until("the VPS answers", PATIENCE, || Ok(self.ping(&["--tsmp"])?.contains("pong")))
     }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
-    AppProfile, AuthMode, Count, FileName, Limit, List, Offer, Optional, Port, PreflightMode, RemotePath,
-    Scheme, SshKey, StagingMode, StatusSet, Target, Url, UrlPath, Value,
+    AppProfile, AuthMode, Count, FileName, Limit, List, Offer, Optional, Patterns, Port, PreflightMode,
+    RemotePath, Scheme, SshKey, StagingMode, States, StatusSet, Target, Url, UrlPath, Value,
 };
 use super::{Layer, Raw, SettingsError, Sourced, Surroundings, pick};
 use crate::complete::{self, Candidate, Candidates};
@@ -119,7 +119,7 @@ settings! {
     "transfer.idle_timeout" transfer_idle_timeout: Limit, "UA_TRANSFER_IDLE_TIMEOUT", Some("idle-timeout"), Is("60"), "a transfer without a byte for this long has failed";
     "deploy.app_dir" deploy_app_dir: RemotePath, "UA_VPS_APP_DIR", Some("app-dir"), Is("/opt/universal_agent"), "the app's directory on the VPS";
     "deploy.include" deploy_include: List, "UA_DEPLOY_INCLUDE", None, Is(""), "extra paths outside the commit (secrets refused)";
-    "deploy.build_timeout" deploy_build_timeout: Limit, "UA_DEPLOY_BUILD_TIMEOUT", Some("build-timeout"), Is("1200"), "limit for the build on the VPS";
+    "deploy.build_timeout" deploy_build_timeout: Limit, "UA_DEPLOY_BUILD_TIMEOUT", Some("build-timeout"), Is("1200"), "limit for a build step on the VPS that has none of its own in the profile";
     "deploy.ready_timeout" deploy_ready_timeout: Limit, "UA_DEPLOY_READY_TIMEOUT", Some("ready-timeout"), Is("60"), "limit for all units to be up and stable";
     "deploy.drain_timeout" deploy_drain_timeout: Limit, "UA_DEPLOY_DRAIN_TIMEOUT", Some("drain-timeout"), Is("600"), "how long busy workers are waited for before a restart";
     "deploy.require_confirm" deploy_require_confirm: Optional, "UA_DEPLOY_REQUIRE_CONFIRM", Some("require-confirm"), Is("off"), "the VPS takes a release back unless its client confirms it within this";
@@ -152,7 +152,9 @@ settings! {
     "sync.require_ready_marker" sync_require_ready_marker: bool, "UA_REMOTE_SYNC_REQUIRE_READY_MARKER", None, Is("true"), "mirror gated workspaces only when their marker says so";
     "sync.ready_marker" sync_ready_marker: FileName, "UA_REMOTE_SYNC_READY_MARKER_FILENAME", Some("ready-marker-name"), Is("sync_ready.json"), "name of the ready marker";
     "sync.ready_min_age" sync_ready_min_age: Duration, "UA_REMOTE_SYNC_READY_MIN_AGE_SECONDS", Some("ready-min-age-seconds"), Is("45"), "how old a marker must be";
-    "sync.ready_prefixes" sync_ready_prefixes: List, "UA_REMOTE_SYNC_READY_SESSION_PREFIX", Some("ready-session-prefix"), Is("session_,tg_"), "ids that are gated on the marker (empty by flag or file: all)";
+    "sync.ready_prefixes" sync_ready_prefixes: List, "UA_REMOTE_SYNC_READY_SESSION_PREFIX", Some("ready-session-prefix"), Is("session_,tg_,run_"), "ids that are gated on the marker (empty by flag or file: all)";
+    "sync.ready_states" sync_ready_states: States, "UA_REMOTE_SYNC_READY_STATES", Some("ready-states"), Is("completed, failed, timed_out, cancelled, dispatch_failed, failed_pre_dispatch, dispatch_interrupted"), "states in a ready marker that end a run";
+    "sync.nested" sync_nested: Patterns, "UA_REMOTE_SYNC_NESTED", Some("nested"), Is("vp_*_external"), "directories that hold workspaces instead of being one, such as the missions of a worker";
     "sync.prune_min_age" sync_prune_min_age: Duration, "UA_REMOTE_PRUNE_MIN_AGE_SEC", Some("prune-min-age-seconds"), Is("300"), "how old a workspace must be before it may be pruned";
     "ops.gateway_url" ops_gateway_url: Url, "UA_REMOTE_GATEWAY_URL", Some("gateway-url"), Is("https://api.clearspringcg.com"), "where the remote toggle is asked";
     "ops.toggle_path" ops_toggle_path: UrlPath, "UA_REMOTE_SYNC_TOGGLE_PATH", Some("remote-toggle-path"), Is("/api/v1/ops/remote-sync"), "path of the remote toggle";

@@ -459,6 +459,104 @@ impl Value for List {
     }
 }
 
+/// States that a ready marker may name, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct States(pub Vec<String>);
+
+impl States {
+    /// Returns whether a word can be a state: it is part of a line of the manifest.
+    pub fn is_one(word: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+        !word.is_empty() && word.bytes().all(plain)
+    }
+}
+
+impl Value for States {
+    fn takes() -> String {
+        "states separated by commas, such as completed,failed".to_owned()
+    }
+    fn parse_text(text: &str, base: &Base<'_>) -> Result<Self, String> {
+        Self::parse(&Raw::Text(text.to_owned()), base)
+    }
+    fn parse(raw: &Raw, base: &Base<'_>) -> Result<Self, String> {
+        let List(states) = List::parse(raw, base)?;
+        if states.is_empty() {
+            return Err("without a state no run has ended".to_owned());
+        }
+        match states.iter().find(|state| !Self::is_one(state)) {
+            Some(state) => {
+                Err(format!("`{}` has more than lower-case letters, digits, _ and -", state.escape_debug()))
+            }
+            None => Ok(Self(states)),
+        }
+    }
+    fn show(&self) -> String {
+        self.0.join(",")
+    }
+}
+
+/// Patterns of directory names, separated by commas; `*` is any text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patterns(pub Vec<String>);
+
+impl Patterns {
+    /// Returns whether a pattern matches the whole name.
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| matches(pattern, name))
+    }
+
+    /// Returns the same as an extended regular expression of a file name, for programs that know no other patterns.
+    /// Without patterns it is `/`, which no name holds.
+    pub fn regex(&self) -> String {
+        if self.0.is_empty() {
+            return "/".to_owned();
+        }
+        let each = self.0.iter().map(|pattern| pattern.replace('.', "[.]").replace('*', "[^/]*"));
+        each.collect::<Vec<_>>().join("|")
+    }
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(first) else { return false };
+    let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in middle.split('*') {
+        let Some((_, after)) = name.split_once(part) else { return false };
+        name = after;
+    }
+    name.ends_with(last)
+}
+
+impl Value for Patterns {
+    fn takes() -> String {
+        "patterns of directory names separated by commas, such as vp_*_external".to_owned()
+    }
+    fn parse_text(text: &str, base: &Base<'_>) -> Result<Self, String> {
+        Self::parse(&Raw::Text(text.to_owned()), base)
+    }
+    fn parse(raw: &Raw, base: &Base<'_>) -> Result<Self, String> {
+        let List(patterns) = List::parse(raw, base)?;
+        // Nothing in a pattern has a meaning of its own to sh, find or awk.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.*".contains(&byte);
+        for pattern in &patterns {
+            let shown = pattern.escape_debug();
+            if !pattern.bytes().all(plain) {
+                return Err(format!("`{shown}` has more than letters, digits, _, -, . and *"));
+            }
+            if pattern.starts_with(['.', '-']) {
+                return Err(format!("`{shown}` begins as no workspace does"));
+            }
+            if !pattern.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
+                return Err(format!("`{shown}` matches every workspace"));
+            }
+        }
+        Ok(Self(patterns))
+    }
+    fn show(&self) -> String {
+        self.0.join(",")
+    }
+}
+
 /// Which HTTP status codes count as healthy: `200,3xx`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusSet(Vec<(u16, u16)>);
@@ -586,5 +684,75 @@ words! {
         Https = "https",
         /// Without TLS of its own; WireGuard encrypts all the same.
         Http = "http",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn parse<T: Value>(text: &str) -> Result<T, String> {
+        T::parse_text(text, &Base { dir: Path::new("/"), home: None })
+    }
+
+    #[test]
+    fn patterns_match_as_their_regex_does() {
+        let names = [
+            "vp_coder_primary_external",
+            "vp__external",
+            "vp_external",
+            "vp_coder_primary_external_archive",
+            "avp_x_external",
+            "session_1",
+            "a.b",
+            "a+b",
+            "axb",
+            "aab",
+            "ab",
+            "abab",
+            "ba",
+        ];
+        for (pattern, matching) in [
+            ("vp_*_external", &["vp_coder_primary_external", "vp__external"][..]),
+            ("a.b", &["a.b"]),
+            ("a*b", &["a.b", "a+b", "axb", "aab", "ab", "abab"]),
+            ("a*b*b", &["abab"]),
+            ("*b*a*", &["abab", "ba"]),
+            ("session_*,ba", &["session_1", "ba"]),
+            ("", &[]),
+        ] {
+            let patterns: Patterns = parse(pattern).unwrap();
+            let found: Vec<&str> = names.into_iter().filter(|name| patterns.matches(name)).collect();
+            assert_eq!(found, matching, "{pattern}");
+            let regex = format!("^({})$", patterns.regex());
+            let script = "BEGIN { exit !(ARGV[1] ~ ARGV[2]) }";
+            for name in names {
+                let status = Command::new("awk").args([script, name, &regex]).status().unwrap();
+                assert_eq!(status.success(), patterns.matches(name), "{pattern}, {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_that_match_anything_are_refused() {
+        for bad in
+            ["*", "**", "a,*", "_*", ".hidden*", "-x", "a/b", "a b", "a?", "[a]", "größe", "a|b", "$(x)"]
+        {
+            assert!(parse::<Patterns>(bad).is_err(), "{bad}");
+        }
+        let list = Raw::List(vec!["vp_*_external".to_owned()]);
+        let base = Base { dir: Path::new("/"), home: None };
+        assert_eq!(Patterns::parse(&list, &base).unwrap().show(), "vp_*_external");
+        assert_eq!(parse::<Patterns>("").unwrap(), Patterns::default());
+    }
+
+    #[test]
+    fn states_are_words_of_a_manifest_line() {
+        assert_eq!(parse::<States>("completed, timed_out").unwrap().show(), "completed,timed_out");
+        for bad in ["", ",", "Completed", "a|b", "a b", "do\nne", "größe"] {
+            assert!(parse::<States>(bad).is_err(), "{bad}");
+        }
     }
 }

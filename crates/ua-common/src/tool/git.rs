@@ -2,6 +2,9 @@
 //!
 //! Only plumbing is run, with everything switched off that a repository's configuration could make it execute.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,8 +114,44 @@ pub enum Kind {
 pub struct Entry {
     /// What it is.
     pub kind: Kind,
-    /// Relative to the repository's top.
-    pub path: String,
+    /// Its name.
+    pub name: Name,
+}
+
+/// Name of a path, relative to the repository's top.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// The name as text, with U+FFFD for what is none.
+    pub text: String,
+    /// Is the name UTF-8, so that the text is the name itself?
+    pub is_text: bool,
+}
+
+impl Name {
+    fn read(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self { text: text.to_owned(), is_text: true },
+            Err(_) => Self { text: String::from_utf8_lossy(bytes).into_owned(), is_text: false },
+        }
+    }
+
+    /// Says why lists that have a path a line cannot hold the name; nothing if they can.
+    pub fn oddity(&self) -> Option<&'static str> {
+        if !self.is_text {
+            Some("is not UTF-8 text")
+        } else if self.text.chars().any(char::is_control) {
+            Some("has a control character in its name")
+        } else {
+            None
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    /// Writes the name in one line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.oddity().is_none() { f.write_str(&self.text) } else { self.text.escape_debug().fmt(f) }
+    }
 }
 
 /// What leads from one commit to another.
@@ -145,7 +184,9 @@ impl Repo {
         if finished.code != 0 {
             return Err(GitError::Repository { dir: dir.to_path_buf(), said: finished.err() });
         }
-        Ok(Self { top: PathBuf::from(finished.out()) })
+        // A directory's name may end in a blank.
+        let top = finished.stdout.strip_suffix(b"\n").unwrap_or(&finished.stdout);
+        Ok(Self { top: PathBuf::from(OsStr::from_bytes(top)) })
     }
 
     /// Its working tree.
@@ -216,7 +257,7 @@ impl Repo {
         Ok((finished.code == 0).then(|| finished.out()))
     }
 
-    /// Paths whose content differs from HEAD, and untracked ones, each with git's two letters before it.
+    /// Returns paths whose content differs from HEAD, and untracked ones, in one line each with git's two letters before it.
     pub fn uncommitted(&self) -> Result<Vec<String>, GitError> {
         let args = [
             "status",
@@ -227,45 +268,42 @@ impl Repo {
             "--no-renames",
         ];
         let finished = self.run("status", &args, ASK)?;
-        let text = String::from_utf8_lossy(&finished.stdout);
-        Ok(text.split('\0').filter(|entry| !entry.is_empty()).map(str::to_owned).collect())
+        Ok(names(&finished.stdout).iter().map(ToString::to_string).collect())
     }
 
     /// What lies at or below `path` in the working tree: what is tracked, even where it was deleted, and what is new and not
     /// ignored. A repository within this one is one path that ends with `/`.
-    pub fn files(&self, path: &str) -> Result<Vec<String>, GitError> {
+    pub fn files(&self, path: &str) -> Result<Vec<Name>, GitError> {
         self.ls_files(&["--cached", "--others", "--exclude-standard"], path)
     }
 
     /// What is ignored there; a directory of nothing else is one path that ends with `/`, if `whole`.
-    pub fn ignored(&self, path: &str, whole: bool) -> Result<Vec<String>, GitError> {
+    pub fn ignored(&self, path: &str, whole: bool) -> Result<Vec<Name>, GitError> {
         let options = ["--others", "--ignored", "--exclude-standard", "--directory"];
         self.ls_files(if whole { &options } else { &options[..3] }, path)
     }
 
-    fn ls_files(&self, options: &[&str], path: &str) -> Result<Vec<String>, GitError> {
+    fn ls_files(&self, options: &[&str], path: &str) -> Result<Vec<Name>, GitError> {
         let args = [&["--literal-pathspecs", "ls-files", "-z"], options, &["--", path]].concat();
-        let finished = self.run("ls-files", &args, ASK)?;
-        paths("ls-files", &self.top, finished.stdout)
+        Ok(names(&self.run("ls-files", &args, ASK)?.stdout))
     }
 
     /// Which of these paths are not shipped as they are in the working tree: attributes `export-subst`, `export-ignore`.
-    pub fn rewritten(&self, all: &[String]) -> Result<Vec<String>, GitError> {
+    pub fn rewritten(&self, all: &[&str]) -> Result<BTreeSet<String>, GitError> {
         let args = ["check-attr", "-z", "--stdin", "export-subst", "export-ignore"];
         let finished = self.git(&args, ASK).stdin(all.join("\0")).output()?;
         if finished.code != 0 {
             return Err(GitError::Failed { dir: self.top.clone(), verb: "check-attr", said: finished.err() });
         }
-        let fields = paths("check-attr", &self.top, finished.stdout)?;
-        let set = fields.chunks_exact(3).filter(|fields| fields[2] == "set");
-        Ok(set.map(|fields| fields[0].clone()).collect())
+        let fields = names(&finished.stdout);
+        let set = fields.chunks_exact(3).filter(|fields| fields[2].text == "set");
+        Ok(set.map(|fields| fields[0].text.clone()).collect())
     }
 
     /// Every path of `commit`, links and submodules too.
     pub fn entries(&self, commit: &str) -> Result<Vec<Entry>, GitError> {
         let finished = self.run("ls-tree", &["ls-tree", "-r", "-z", "--full-tree", commit], ASK)?;
-        let lines = paths("ls-tree", &self.top, finished.stdout)?;
-        Ok(lines.iter().filter_map(|line| entry(line)).collect())
+        Ok(finished.stdout.split(|byte| *byte == 0).filter_map(entry).collect())
     }
 
     /// Writes the content of `commit` as a tar file, with its attributes (`export-subst`) honoured.
@@ -276,25 +314,20 @@ impl Repo {
 }
 
 /// Splits what git separates by NUL.
-fn paths(verb: &'static str, top: &Path, bytes: Vec<u8>) -> Result<Vec<String>, GitError> {
-    let text = String::from_utf8(bytes).map_err(|error| GitError::Failed {
-        dir: top.to_path_buf(),
-        verb,
-        said: format!("a path is not UTF-8 text: {}", String::from_utf8_lossy(error.as_bytes())),
-    })?;
-    Ok(text.split_terminator('\0').map(str::to_owned).collect())
+fn names(bytes: &[u8]) -> Vec<Name> {
+    bytes.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(Name::read).collect()
 }
 
 /// Reads `MODE TYPE ID<TAB>PATH`.
-fn entry(line: &str) -> Option<Entry> {
-    let (meta, path) = line.split_once('\t')?;
-    let kind = match meta.split(' ').next()? {
-        "100755" => Kind::Program,
-        "120000" => Kind::Link,
-        "160000" => Kind::Gitlink,
+fn entry(line: &[u8]) -> Option<Entry> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let kind = match line[..tab].split(|byte| *byte == b' ').next()? {
+        b"100755" => Kind::Program,
+        b"120000" => Kind::Link,
+        b"160000" => Kind::Gitlink,
         _ => Kind::File,
     };
-    Some(Entry { kind, path: path.to_owned() })
+    Some(Entry { kind, name: Name::read(&line[tab + 1..]) })
 }
 
 #[cfg(test)]
@@ -303,10 +336,40 @@ mod tests {
 
     #[test]
     fn reads_entries() {
-        let link = entry("120000 blob 5d41402abc4b2a76b9719d911017c592ae4ae4a7\ta b/c\td").unwrap();
-        assert_eq!(link, Entry { kind: Kind::Link, path: "a b/c\td".to_owned() });
-        assert_eq!(entry("160000 commit 00\tlib").unwrap().kind, Kind::Gitlink);
-        assert_eq!(entry("100755 blob 00\tx").unwrap().kind, Kind::Program);
+        let link = entry(b"120000 blob 5d41402abc4b2a76b9719d911017c592ae4ae4a7\ta b/c\td").unwrap();
+        assert_eq!((link.kind, link.name.text.as_str(), link.name.is_text), (Kind::Link, "a b/c\td", true));
+        assert_eq!(entry(b"160000 commit 00\tlib").unwrap().kind, Kind::Gitlink);
+        assert_eq!(entry(b"100755 blob 00\tx").unwrap().kind, Kind::Program);
+        assert_eq!(entry(b""), None);
+    }
+
+    #[test]
+    fn odd_name_is_told_in_one_line() {
+        let name = |bytes: &[u8]| {
+            let name = Name::read(bytes);
+            (name.to_string(), name.oddity())
+        };
+        let control = Some("has a control character in its name");
+        assert_eq!(name(b"a\nb\tc"), ("a\\nb\\tc".to_owned(), control));
+        assert_eq!(name(b"del\x7f"), ("del\\u{7f}".to_owned(), control));
+        assert_eq!(name(b"caf\xe9"), ("caf\u{fffd}".to_owned(), Some("is not UTF-8 text")));
+        // None of these needs a line of its own.
+        for plain in
+            ["caf\u{e9}", "replaced \u{fffd}", "-rf", "end ", " start", "back\\slash", "it's", "\"q\""]
+        {
+            assert_eq!(name(plain.as_bytes()), (plain.to_owned(), None));
+        }
+    }
+
+    #[test]
+    fn repository_name_may_end_in_a_blank() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["repo ", "repo\n"] {
+            let top = dir.path().canonicalize().unwrap().join(name);
+            let init = Cmd::new("git", ASK).args(["init", "--quiet", "--template="]).arg(&top);
+            assert_eq!(init.output().unwrap().code, 0);
+            assert_eq!(Repo::open(&top).unwrap().top(), top);
+        }
     }
 
     #[test]

@@ -1,22 +1,21 @@
 #!/usr/bin/env python3
-"""Give a VP worker something to do: `queue_mission.py VP_ID SECONDS` prints the mission's id."""
+"""Queue a mission as the gateway does: `queue_mission.py VP_ID SECONDS` prints its id.
+
+Run as the owner in the app's directory.
+"""
 
 import sys
-import uuid
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from universal_agent import vp_state  # noqa: E402
+from universal_agent.durable import state  # noqa: E402
+from universal_agent.vp.dispatcher import dispatch  # noqa: E402
 
 
 def main(vp_id: str, seconds: float) -> None:
-    mission_id = f"mission-{uuid.uuid4().hex[:12]}"
-    vp_state.connect().execute(
-        "INSERT INTO vp_missions (mission_id, vp_id, status, seconds, created_at) VALUES (?, ?, 'queued', ?, ?)",
-        (mission_id, vp_id, seconds, vp_state.now()),
-    )
-    print(mission_id)
+    database = state.connect(state.vp_database())
+    print(dispatch(database, vp_id, f"Take {seconds:g} seconds", {"seconds": seconds}))
 
 
 if __name__ == "__main__":

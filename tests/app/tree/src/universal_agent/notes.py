@@ -1,3 +1,3 @@
-"""Nothing imports this: a harmless edit goes here."""
+"""Each service logs this note at its start, so that its log identifies the release it runs."""
 
 NOTE = "first"

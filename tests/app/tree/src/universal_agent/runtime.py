@@ -1,62 +1,35 @@
-"""What every service does at its start: announce itself, keep a heartbeat file, carry out planned faults."""
+"""Start of every service: log its process and its note, and carry out planted faults."""
 
 import json
+import logging
 import os
 import sys
 import threading
 import time
-from pathlib import Path
 
-from universal_agent import faults, release
+from universal_agent import faults, notes
 
-HEARTBEAT_SECONDS = 5.0
-
-
-def identity(service: str) -> dict[str, object]:
-    """What this process says it is; the answer of `/version` and the content of the heartbeat file."""
-    return {
-        "version": faults.TOLD_VERSIONS.get(service, release.VERSION),
-        "service": service,
-        "pid": os.getpid(),
-        "started_at": release.STARTED_AT,
-    }
-
-
-def log(message: str) -> None:
-    """One line for the journal."""
-    print(message, file=sys.stderr, flush=True)
+LOG = logging.getLogger(__name__)
+PLANTED = "fault planted in this release"
 
 
 def start(service: str) -> None:
-    """Begin as `service`. Without a heartbeat directory a service does not start, as in production."""
+    """Start as `service`. The first line of its log holds the pid and the note of this process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if (seconds := faults.IMPORT_FAILS_AFTER_SECONDS.get(service)) is not None:
+        time.sleep(seconds)
+        raise ImportError(PLANTED)
     if service in faults.CRASH_AT_START:
-        log(f"{service}: fatal: fault planted in this release")
+        LOG.critical("%s: fatal: %s", service, PLANTED)
         sys.exit(1)
-    _beat(service)
-    threading.Thread(target=_keep_beating, args=(service,), daemon=True).start()
-    if (after := faults.CRASH_AFTER_SECONDS.get(service)) is not None:
-        timer = threading.Timer(after, _crash, args=(service,))
+    LOG.info("%s: starting, pid=%d note=%s", service, os.getpid(), json.dumps(notes.NOTE))
+    if (seconds := faults.CRASH_AFTER_SECONDS.get(service)) is not None:
+        timer = threading.Timer(seconds, _crash, args=(service,))
         timer.daemon = True
         timer.start()
-    log(f"{service}: started, release {release.VERSION}")
+    time.sleep(faults.START_SECONDS.get(service, 0))
 
 
 def _crash(service: str) -> None:
-    log(f"{service}: fatal: fault planted in this release")
+    LOG.critical("%s: fatal: %s", service, PLANTED)
     os._exit(1)
-
-
-def _keep_beating(service: str) -> None:
-    while True:
-        time.sleep(HEARTBEAT_SECONDS)
-        try:
-            _beat(service)
-        except OSError as error:
-            log(f"{service}: heartbeat: {error}")
-
-
-def _beat(service: str) -> None:
-    directory = Path(os.environ.get("UA_HEARTBEAT_DIR", "/var/lib/universal-agent/heartbeat"))
-    written = directory / f".{service}.tmp"
-    written.write_text(json.dumps(identity(service) | {"beat_at": time.time()}) + "\n", encoding="utf-8")
-    written.replace(directory / f"{service}.json")

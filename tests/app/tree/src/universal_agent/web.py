@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback: a table of paths, JSON answers."""
+"""A small HTTP server with a table of paths and JSON answers, like those of the real framework."""
 
 import json
 import os
@@ -6,26 +6,27 @@ import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from universal_agent import faults, runtime
+from universal_agent import faults
 
 Answer = tuple[int, object]
 Routes = Mapping[str, Callable[[Mapping[str, str]], Answer]]
 
 
 def serve(service: str, port: int, routes: Routes) -> None:
-    """Answer on 127.0.0.1 until stopped. A `str` answer is sent as it is, anything else as JSON."""
+    """Serve on every address until stopped. A `str` answer is sent unchanged, anything else as JSON."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             while service in faults.HANGS:
                 time.sleep(1)
-            path = self.path.split("?", 1)[0]
-            if path == "/version":
-                status, body = 200, runtime.identity(service)
-            elif route := routes.get(path):
-                status, body = route(self.headers)
-            else:
-                status, body = 404, {"detail": "Not Found"}
+            route = routes.get(self.path.split("?", 1)[0])
+            self.answer(*(route(self.headers) if route else (404, {"detail": "Not Found"})))
+
+        def do_HEAD(self) -> None:
+            known = self.path.split("?", 1)[0] in routes
+            self.answer(*((405, {"detail": "Method Not Allowed"}) if known else (404, {"detail": "Not Found"})))
+
+        def answer(self, status: int, body: object) -> None:
             data = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
@@ -34,12 +35,9 @@ def serve(service: str, port: int, routes: Routes) -> None:
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_HEAD = do_GET
-
         def log_request(self, code: object = "-", size: object = "-") -> None:
             """Health checks would fill the journal."""
 
-    port = int(os.environ.get(f"UA_{service.upper()}_PORT") or faults.PORTS.get(service, port))
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    runtime.start(service)
-    server.serve_forever()
+    prefix = f"UA_{service.upper()}"
+    port = int(os.environ.get(f"{prefix}_PORT") or faults.PORTS.get(service, port))
+    ThreadingHTTPServer((os.environ.get(f"{prefix}_HOST") or "0.0.0.0", port), Handler).serve_forever()

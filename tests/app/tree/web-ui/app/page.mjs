@@ -1,5 +1,5 @@
-import { escape, page } from "ua-markup";
+import { page } from "ua-markup";
 
-const GREETING = "Universal Agent";
+export const GREETING = "Universal Agent";
 
-export default ({ version }) => page(GREETING, `<h1>${escape(GREETING)}</h1><p>Built from ${escape(version)}</p>`);
+export default (settings) => page(GREETING, "<p>Chat</p>", settings);

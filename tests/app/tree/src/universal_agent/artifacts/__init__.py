@@ -1,6 +1,6 @@
 """Where work products lie. The package is named like the runtime directory on purpose."""
 
-from universal_agent.release import APP_DIR
+from universal_agent.paths import APP_DIR
 
 
 def names() -> list[str]:

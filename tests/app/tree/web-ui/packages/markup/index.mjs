@@ -3,6 +3,7 @@ const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 
 export const escape = (text) => String(text).replace(/[&<>"]/g, (character) => ENTITIES[character]);
 
-export const page = (title, body) =>
+export const page = (title, body, { buildId, publicValues }) =>
   `<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>${escape(title)}</title></head>` +
-  `<body>${body}</body></html>\n`;
+  `<body data-build="${buildId}" data-public="${escape(publicValues.join(" "))}">` +
+  `<h1>${escape(title)}</h1>${body}</body></html>\n`;

@@ -1,0 +1,2 @@
+// Target of the redirect from `/`.
+export const HOME = "/dashboard";

@@ -1,0 +1,3 @@
+"""The shape of this tree: February 2026, or August 2026 if `AUGUST` is true."""
+
+AUGUST = False

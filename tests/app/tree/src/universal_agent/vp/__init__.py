@@ -1,0 +1,1 @@
+"""VP workers: separate processes that run missions."""

@@ -1,0 +1,2 @@
+// Target of the redirect from `/`. February has none.
+export const HOME = "";

@@ -1,0 +1,1 @@
+"""Code of the gateway outside of `src/`."""
