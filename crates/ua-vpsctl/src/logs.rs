@@ -101,7 +101,7 @@ struct Reader {
     unknown: Vec<String>,
     untimed: Vec<u32>,
     lines: Vec<Line>,
-    /// Entries of the journal that were read.
+    /// Entries of the journal that were there: those that come meanwhile are told twice.
     cursors: BTreeSet<String>,
     complete: bool,
 }
@@ -169,8 +169,12 @@ impl Reader {
     fn entry(&mut self, json: &str) -> Option<Line> {
         let entry: Value = serde_json::from_str(json).ok()?;
         let field = |key: &str| text(&entry[key]);
-        if !self.cursors.insert(field("__CURSOR")) {
+        let cursor = field("__CURSOR");
+        if self.cursors.contains(&cursor) {
             return None;
+        }
+        if !self.complete {
+            self.cursors.insert(cursor);
         }
         let at = field("__REALTIME_TIMESTAMP").parse().ok();
         let at = self.offset.to_datetime(Timestamp::from_microsecond(at?).ok()?);
@@ -197,13 +201,7 @@ impl Reader {
             line.at = line.at.or_else(|| next.get(&line.file).copied()).or_else(written);
             next.extend(line.at.map(|at| (line.file, at)));
         }
-        let journal: Vec<Option<DateTime>> =
-            lines.iter().filter(|line| line.file == 0).map(|line| line.at).collect();
         // With a pattern journalctl begins with the last entry.
-        if journal.first() > journal.last() {
-            let (journal, files): (Vec<Line>, Vec<Line>) = lines.into_iter().partition(|it| it.file == 0);
-            lines = journal.into_iter().rev().chain(files).collect();
-        }
         lines.sort_by_key(|line| line.at);
         let more = lines.len().saturating_sub(most);
         (lines.split_off(more), more > 0)

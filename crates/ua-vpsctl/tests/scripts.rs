@@ -1185,8 +1185,8 @@ fn followed_file_may_be_rotated() {
     use std::io::{BufRead as _, Write as _};
     let vps = with_log("old\n");
     vps.program("journalctl", "#!/bin/sh\ncase $* in *--follow*) exec sleep 60 ;; esac\n");
-    let mut follow = Command::new("sh")
-        .args(["-c", LOGS, "logs", "yes", "0", "", "", "w@x.service"])
+    let mut follow = Command::new("timeout")
+        .args(["60", "sh", "-c", LOGS, "logs", "yes", "0", "", "", "w@x.service"])
         .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
         .env("ROOT", vps.root.path())
         .stdin(Stdio::null())
