@@ -4,6 +4,7 @@
 //! with `CI` set that is a failure.
 
 mod acceptance;
+mod build;
 mod deploy_first;
 mod dist;
 mod faults;
@@ -43,10 +44,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 10] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 11] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
+        ("build", build::trials()),
         ("acceptance", acceptance::criteria()),
         ("deploy", acceptance::trials()),
         ("staging", staging::trials()),
