@@ -11,6 +11,7 @@ mod faults;
 mod look;
 mod preflight;
 mod prober;
+mod processes;
 mod runbooks;
 mod ssh_auth;
 mod staging;
@@ -44,11 +45,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 11] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 12] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
         ("build", build::trials()),
+        ("processes", processes::trials()),
         ("acceptance", acceptance::criteria()),
         ("deploy", acceptance::trials()),
         ("staging", staging::trials()),

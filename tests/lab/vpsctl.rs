@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::app::Edit;
 use xtask::cmd::Output;
-use xtask::lab::{Lab, OPERATOR};
+use xtask::lab::{Lab, Node, OPERATOR};
 
 use crate::Scenario;
 use crate::deploy_first::{App, QUICK};
@@ -21,6 +21,8 @@ pub(crate) fn trials() -> Vec<(&'static str, Scenario)> {
         ("p61_p62_a_push_lands_as_itself_is_planned_for_and_settled_by_a_deploy", pushes),
         ("doctor_tells_a_healthy_vps_from_one_that_is_not", doctor),
         ("an_optional_unit_is_one_of_the_units_where_it_runs", optional),
+        ("logs_read_the_files_of_units", log_files),
+        ("doctor_finds_what_is_active_and_dead", dead),
     ];
     trials.extend(cuts::trials());
     trials
@@ -396,6 +398,190 @@ fn ingester(lab: &Lab, app: &App<'_>) -> Result<()> {
     ensure!(
         told(&planned, "units.optional") == [stopped] && told(&planned, "units.left").is_empty(),
         "{planned}"
+    );
+    Ok(())
+}
+
+const WORKER: &str = "universal-agent-vp-worker@vp.coder.primary.service";
+const WORKER_LOG: &str = "/opt/universal_agent/logs/vp-worker-vp.coder.primary.log";
+
+fn log_files(lab: &Lab) -> Result<()> {
+    let app = App::fresh_here(lab)?;
+    let vps = lab.vps();
+    // As the app's own unit says.
+    let drop_in = "d=/run/systemd/system/universal-agent-vp-worker@.service.d && mkdir -p $d && printf '[Service]\n%s\n%s\n' \
+        StandardOutput=append:/opt/universal_agent/logs/vp-worker-%i.log \
+        StandardError=append:/opt/universal_agent/logs/vp-worker-%i.log >$d/log.conf && systemctl daemon-reload";
+    let away = format!(
+        "rm -rf /run/systemd/system/universal-agent-vp-worker@.service.d {WORKER_LOG}* && systemctl daemon-reload"
+    );
+    vps.command(&["sh", "-ec", drop_in]).run()?;
+    let done = worker_logs(lab, &app);
+    done.and(vps.sh(&away).map(drop))
+}
+
+fn worker_logs(lab: &Lab, app: &App<'_>) -> Result<()> {
+    let vps = lab.vps();
+    let run = |script: &str| vps.command(&["sh", "-ec", script]).run();
+    app.deploy(&["--staging", "off"], &[])?.exit(0)?;
+    let logs = |args: &[&str]| vpsctl(lab, &[&["logs", "vp.coder.primary"], args].concat(), 0);
+
+    // What it wrote, by times and patterns.
+    let lines = "2026-02-21 22:18:44,900 INFO x started\n2026-02-21 22:18:45,123 ERROR x failed\nTraceback\n";
+    run(&format!("printf '{lines}' | tee {WORKER_LOG} >/dev/null"))?;
+    let said = logs(&["--since", "2026-02-21 22:18:45", "--grep", "failed|trace"])?;
+    // What the journal has is later.
+    ensure!(said.stdout.starts_with("2026-02-21 22:18:45,123 ERROR x failed\nTraceback\n"), "{said:?}");
+    let said = logs(&["-n", "1"])?;
+    ensure!(said.stderr.contains("showing the last line; more: -n 1000"), "{said:?}");
+
+    // How it ended is what systemd says, in its place among the lines.
+    run(&format!(
+        "systemctl kill -s KILL {WORKER} && sleep 3 && date '+%F %T,000 INFO x later' >>{WORKER_LOG}"
+    ))?;
+    let said = logs(&["--since", "1m"])?;
+    let at = |words: &str| said.stdout.find(words).with_context(|| format!("no {words}: {said:?}"));
+    ensure!(at("Main process exited, code=killed")? < at(" INFO x later")?, "{said:?}");
+
+    // Of several units each line names its own.
+    let both = report(lab, &["logs", "vp.coder.primary", "gateway", "-n", "5"], 0)?;
+    let named = |line: &Value| {
+        let line = line.as_str().unwrap_or_default();
+        ["vp.coder.primary | ", "gateway          | "].iter().any(|name| line.starts_with(name))
+    };
+    let lines = both["data"]["lines"].as_array().cloned().unwrap_or_default();
+    ensure!(lines.len() == 5 && lines.iter().all(named), "{both}");
+    ensure!(both["data"]["cut"] == true && both["data"]["files"][0]["path"] == WORKER_LOG, "{both}");
+
+    // Followed over a rotation; then nothing is left there.
+    let follow = "ua-vpsctl logs vp.coder.primary -f -n 1 >/tmp/followed & sleep 6; kill -INT $!; wait $!; echo code $?";
+    let command = lab.laptop().command(&["bash", "-c", &format!("set -m; {follow}")]).user(OPERATOR);
+    let said = std::thread::scope(|scope| -> Result<Output> {
+        let follower = scope.spawn(|| command.output());
+        std::thread::sleep(Duration::from_secs(3));
+        run(&format!(
+            "mv {WORKER_LOG} {WORKER_LOG}.1 && echo before >>{WORKER_LOG}.1 && echo after >{WORKER_LOG}"
+        ))?;
+        follower.join().map_err(|_| anyhow::anyhow!("the follower panicked"))?
+    })?;
+    ensure!(said.stdout.contains("code 0"), "{said:?}");
+    let followed = lab.laptop().command(&["cat", "/tmp/followed"]).read()?;
+    let at = |line: &str| followed.find(line).with_context(|| format!("no {line}: {followed}"));
+    ensure!(at("\nbefore\n")? < at("\nafter\n")?, "{followed}");
+    let left = "for n in 1 2 3 4 5 6 7 8; do pgrep -x 'journalctl|tail' >/dev/null || exit 0; sleep 1; done; pgrep -ax 'journalctl|tail'";
+    let left = vps.command(&["sh", "-c", left]).read()?;
+    ensure!(left.is_empty(), "{left}");
+
+    // The app's user can put a link there: root does not read by it.
+    let link =
+        format!("runuser -u ua -- sh -c 'mv {WORKER_LOG} {WORKER_LOG}.2 && ln -s /etc/shadow {WORKER_LOG}'");
+    run(&link)?;
+    let said = logs(&["-n", "50"])?;
+    ensure!(!said.stdout.contains("root:"), "{said:?}");
+    ensure!(said.stderr.contains("is a link or no plain file, and is not read"), "{said:?}");
+    run(&format!("runuser -u ua -- rm {WORKER_LOG}"))?;
+
+    // A deploy that it breaks has its last words.
+    app.edit(&Edit::WorkerCrash)?;
+    app.deploy(&["--staging", "off"], &[("UA_DEPLOY_READY_TIMEOUT", "8")])?.exit(33)?;
+    let log = vps.sh("cat \"$(ls -d /var/lib/ua-deploy/releases/* | tail -n 1)/log\"")?.stdout;
+    let said = format!("{WORKER} said last:\n(in {WORKER_LOG})\n");
+    let words = log.split_once(&said).with_context(|| format!("no {said}: {log}"))?.1;
+    ensure!(words.lines().next().is_some_and(|line| !line.contains("systemd")), "{log}");
+    Ok(())
+}
+
+fn dead(lab: &Lab) -> Result<()> {
+    let app = App::fresh(lab)?;
+    let done = found(lab, &app);
+    let away = "systemctl kill -s CONT universal-agent-gateway 2>/dev/null || true
+        systemctl stop universal-agent-lost.timer 2>/dev/null || true
+        rm -f /etc/systemd/system/universal-agent-lost.* /etc/nginx/sites-enabled/wild.conf
+        systemctl daemon-reload && tailscale serve reset && systemctl restart nginx";
+    done.and(lab.vps().sh(away).map(drop))
+}
+
+fn found(lab: &Lab, app: &App<'_>) -> Result<()> {
+    let vps = lab.vps();
+    let run = |script: &str| vps.command(&["sh", "-ec", script]).run();
+    app.good()?;
+    vps.command(&["systemctl", "disable", "--now", WATCHDOG]).run()?;
+    let seen = |verb: &[&str], code: i32| -> Result<Value> {
+        let typed = [&["ua-vpsctl"], verb, &["--json"]].concat();
+        let command = lab.laptop().command(&typed).user(OPERATOR).dir("/home/op/app");
+        let command = command.env("UA_DEPLOY_PROFILE", QUICK).env("UA_DEPLOY_READY_TIMEOUT", "2");
+        let output = command.timeout(Duration::from_mins(1)).output()?;
+        ensure!(output.code == code, "{typed:?} ended with {}, not {code}: {output:?}", output.code);
+        Ok(serde_json::from_str(&output.stdout)?)
+    };
+    let doctor = |code: i32| seen(&["doctor"], code);
+
+    // Well.
+    let well = doctor(0)?;
+    for id in ["health", "serve.listener", "funnel"] {
+        ensure!(told(&well, id).len() == 1 && told(&well, id)[0].starts_with("pass "), "{id}: {well}");
+    }
+
+    // A unit that hangs is active.
+    vps.command(&["systemctl", "kill", "-s", "STOP", "universal-agent-gateway"]).run()?;
+    let hangs = seen(&["status"], 1)?;
+    let row = hangs["data"]["rows"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|row| row["unit"] == "universal-agent-gateway.service");
+    let row = row.context("a row of the gateway")?;
+    ensure!(row["active"] == "active" && row["health"][0]["healthy"] == false, "{row}");
+    ensure!(told(&hangs, "health")[0].contains("does not answer within 5 s"), "{hangs}");
+    ensure!(
+        told(&doctor(1)?, "health")[0].starts_with("fail universal-agent-gateway is active for "),
+        "{hangs}"
+    );
+    vps.command(&["systemctl", "kill", "-s", "CONT", "universal-agent-gateway"]).run()?;
+    ensure!(told(&seen(&["status"], 0)?, "health")[0].starts_with("pass "));
+
+    // A timer without the start that it counts from; the hint gives it one.
+    let lost = "cd /etc/systemd/system && printf '[Timer]\nOnUnitActiveSec=1h\n' >universal-agent-lost.timer
+        printf '[Service]\nType=oneshot\nExecStart=/bin/true\n' >universal-agent-lost.service
+        systemctl daemon-reload && systemctl start universal-agent-lost.timer && systemctl is-active universal-agent-lost.timer";
+    run(lost)?;
+    let said = doctor(1)?;
+    ensure!(
+        told(&said, "timer") == ["fail `universal-agent-lost.timer` is active, but will not elapse again"],
+        "{said}"
+    );
+    let checks = said["checks"].as_array().into_iter().flatten().find(|check| check["id"] == "timer");
+    let hint = checks.and_then(|check| check["hint"].as_str()).context("a hint")?.to_owned();
+    lab.laptop().command(&["sh", "-ec", &hint]).user(OPERATOR).dir("/home/op/app").run()?;
+    ensure!(told(&doctor(0)?, "timer") == ["pass 1 timer goes on"], "{hint} did not help");
+
+    // Funnel, on a port that is none of ours.
+    let served = vps.command(&["tailscale", "serve", "status", "--json"]).read()?;
+    let mut open: Value = serde_json::from_str(&served)?;
+    let name = Node::Vps.magic_dns_name();
+    open["AllowFunnel"] = serde_json::json!({format!("{name}:10000"): true});
+    vps.command(&["tailscale", "serve", "set-raw"]).stdin(open.to_string()).run()?;
+    let said = doctor(0)?;
+    ensure!(told(&said, "funnel")[0].starts_with("warn Funnel opens port 10000 of"), "{said}");
+
+    // What listens on every address at a port of a route can do so only while tailscaled does not.
+    let wild = "printf 'server { listen 8443; return 404; }\n' >/etc/nginx/sites-enabled/wild.conf";
+    let both = vps.sh(&format!("{wild} && systemctl restart nginx"))?;
+    ensure!(!both.success(), "nginx and tailscaled share a port");
+    run("tailscale serve reset && systemctl reset-failed nginx && systemctl restart nginx")?;
+    let said = doctor(42)?;
+    ensure!(
+        told(&said, "serve.listener")[0].starts_with("fail nginx listens on every address at port 8443"),
+        "{said}"
+    );
+    run("rm /etc/nginx/sites-enabled/wild.conf && systemctl restart nginx")?;
+
+    // As if a release had restarted the units that left them alone.
+    run("cd \"$(ls -d /var/lib/ua-deploy/releases/* | tail -n 1)\" && touch switched running")?;
+    let said = seen(&["status"], 0)?;
+    ensure!(told(&said, "unit.outdated").len() == 6, "{said}");
+    ensure!(
+        seen(&["restart", "webui"], 0).is_ok() && told(&seen(&["status"], 0)?, "unit.outdated").len() == 5
     );
     Ok(())
 }

@@ -325,11 +325,12 @@ pub fn clear(lab: &Lab, shape: Shape) -> anyhow::Result<()> {
 /// Puts `~/app` of the laptop in place as the app's own script of February does: sources copied by root with their owners
 /// of the laptop, some of them handed over, and the build made in place.
 pub fn deploy_by_old_script(lab: &Lab) -> anyhow::Result<()> {
-    let pack = "tar --exclude=./.git --exclude=./.env -C app -cf - . | base64";
+    let pack = "tar --exclude=./.git --exclude=./.env --mode=u=rwX,go=rX -C app -cf - . | base64";
     let sources = lab.laptop().command(&["sh", "-ec", pack]).user(OPERATOR).read()?;
     let script = "
         cd /opt/universal_agent
         base64 -d | tar -xf -
+        chown ua:ua .
         chown -R ua:ua .claude deployment scripts src web-ui webhook_transforms pyproject.toml uv.lock .gitignore
         chown -R ua:ua Memory_System AGENT_RUN_WORKSPACES artifacts logs
         runuser -u ua -- sh -ec 'uv sync --quiet; cd web-ui; npm install --silent; npm run --silent build'

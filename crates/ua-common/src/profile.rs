@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::Fact;
 use crate::exit::Exit;
-use crate::settings::value::{AppProfile, Base, StatusSet, Target, UrlPath, Value as _};
+use crate::settings::value::{self, AppProfile, Base, StatusSet, Target, UrlPath, Value as _};
 use crate::settings::{Origin, Settings, Sourced};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
@@ -320,6 +320,12 @@ pub fn exclude_line<'a>(paths: impl IntoIterator<Item = &'a str>) -> String {
 /// A unit's whole name.
 pub fn full(unit: &str) -> String {
     if unit.ends_with(".service") { unit.to_owned() } else { format!("{unit}.service") }
+}
+
+/// Returns the seconds that something may take after a restart: what the operator says, else what the profile says of it.
+pub fn within(setting: &Sourced<value::Limit>, own: Option<Limit>) -> u64 {
+    let general = setting.0.as_secs().max(1);
+    if setting.origin == Origin::Default { own.map_or(general, Limit::seconds) } else { general }
 }
 
 /// Defines a text that is checked when it is read, so that no later step has to.

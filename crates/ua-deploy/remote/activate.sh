@@ -1102,7 +1102,7 @@ diagnose() {
         health) awk -F '\t' '$3 != "-" { print $3 }' "$work/found" | sort -u ;;
     esac >"$work/failing"
     while IFS= read -r unit; do
-        said=$(journalctl --unit="$unit" --lines=12 --no-pager --output=cat)
+        said=$(unit_words "$unit" 12 cat)
         [ -z "$said" ] || printf '%s said last:\n%s\n' "$unit" "$said"
     done <"$work/failing"
 }

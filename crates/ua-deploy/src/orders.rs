@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use ua_common::env_file;
 use ua_common::place;
-use ua_common::settings::value::Limit as Setting;
-use ua_common::settings::{Origin, Settings, Sourced};
+use ua_common::settings::Settings;
 
 use crate::plan::Plan;
 use crate::release::Release;
 use crate::survey::{Facts, Told};
 use ua_common::glob;
-use ua_common::profile::{Limit, Profile, Step, Version, Word, Workers, full};
+use ua_common::profile::{Profile, Step, Version, Word, Workers, full, within};
 
 /// Where unit files of this machine lie.
 const UNIT_DIR: &str = "/etc/systemd/system";
@@ -160,12 +159,6 @@ pub fn digest(profile: &Profile, release: &Release, step: &Step) -> String {
     release.digest_of(&step.inputs, &how)
 }
 
-/// Seconds that something may take after a restart: what the operator says, else what the profile says of it.
-fn within(setting: &Sourced<Setting>, own: Option<Limit>) -> u64 {
-    let general = setting.0.as_secs().max(1);
-    if setting.origin == Origin::Default { own.map_or(general, Limit::seconds) } else { general }
-}
-
 /// What an endpoint has to tell after the switch, from what it told before it: `must` tell the commit; may be `silent`, but
 /// not tell another one; or may tell `any`. No release is taken back for what the one before it lacked as well.
 fn duty(version: &Version, facts: &Facts) -> &'static str {
@@ -259,6 +252,10 @@ mod tests {
 
     #[test]
     fn typed_limit_wins_over_profile() {
+        use ua_common::profile::Limit;
+        use ua_common::settings::value::Limit as Setting;
+        use ua_common::settings::{Origin, Sourced};
+
         let own = Limit::try_from("8m").unwrap();
         let setting = |text: &str, origin| Sourced {
             value: Setting(Duration::from_secs(text.parse().unwrap())),

@@ -84,6 +84,8 @@ const ACTIVATE: &str = concat!(
     "\n",
     include_str!("../../ua-common/remote/env.sh"),
     "\n",
+    include_str!("../../ua-common/remote/unit_log.sh"),
+    "\n",
     include_str!("../remote/prove.sh"),
     "\n",
     include_str!("../remote/workers.sh"),

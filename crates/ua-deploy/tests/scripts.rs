@@ -20,6 +20,8 @@ macro_rules! parts {
             "\n",
             include_str!("../../ua-common/remote/env.sh"),
             "\n",
+            include_str!("../../ua-common/remote/unit_log.sh"),
+            "\n",
             $(include_str!(concat!("../remote/", $part, ".sh")), "\n"),+
         )
     };
@@ -2718,4 +2720,24 @@ fn the_history_says_at_which_step_the_deploy_is_that_holds_the_lock() {
     holder.wait().unwrap();
     assert!(told.starts_with(&busy), "{told}");
     assert!(push.starts_with("busy\tua-vpsctl push 1 by op@laptop, since T\n{"), "{push}");
+}
+
+#[test]
+fn failed_unit_is_shown_with_its_log_file() {
+    let mut vps = Vps::new();
+    fs::write(vps.path("unit.log"), "Traceback\nImportError: no such module\n").unwrap();
+    // As systemd 252 answers, with the kind and without the path.
+    let kinds = "#!/bin/sh\ncase $* in
+        *StandardOutput*) printf 'StandardOutput=append\\nStandardError=inherit\\n' && exit ;;
+        cat*) printf '[Service]\\nStandardOutput=append:%s/unit.log\\n' \"$ROOT\" && exit ;;
+        esac\n";
+    fs::write(vps.path("bin/systemctl"), format!("{kinds}{SYSTEMCTL}")).unwrap();
+    vps.order("ready_timeout\t1").deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    fs::write(vps.path("broken"), "2\n").unwrap();
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    let log = &done.is("rolled-back", 33).log;
+    let file = vps.path("unit.log").display().to_string();
+    let said =
+        format!("app.service said last:\n(in {file})\nTraceback\nImportError: no such module\njournal of");
+    assert!(log.contains(&said), "{log}");
 }

@@ -220,9 +220,11 @@ impl Mirror {
         Tree::parse(&std::fs::read(self.index_of(id)).ok()?)
     }
 
-    /// What was put into each workspace of a directory that was mirrored as one workspace.
+    /// What was put into each workspace of a directory that was mirrored as one workspace, where that was the last time.
     fn split(&self, container: &str) -> BTreeMap<String, Index> {
         let Some((signature, Tree(things))) = self.index(container) else { return BTreeMap::new() };
+        let written = |id: &str| std::fs::metadata(self.index_of(id)).and_then(|meta| meta.modified()).ok();
+        let then = written(container);
         let mut split: BTreeMap<String, Index> = BTreeMap::new();
         for (path, thing) in things {
             let mut parts = path.components();
@@ -239,6 +241,7 @@ impl Mirror {
                 its.insert(rest.to_path_buf(), thing);
             }
         }
+        split.retain(|id, _| written(id) < then);
         split
     }
 
@@ -250,7 +253,7 @@ impl Mirror {
     }
 
     /// Makes of the index of a directory of workspaces one for each workspace in it, so that a mirror in which it was one
-    /// workspace goes on. May be cut off anywhere: the old index goes last, and what is newer than it stays.
+    /// workspace goes on. May be cut off anywhere: the old index goes last.
     pub(crate) fn split_indexes(&self) -> io::Result<()> {
         for container in self.unsplit()? {
             let only_here = self.is_only_here(&container);
@@ -258,9 +261,7 @@ impl Mirror {
                 if only_here {
                     self.only_here(&id)?;
                 }
-                if !self.index_of(&id).exists() {
-                    state::write(&self.index_of(&id), tree.bytes(&signature, 0), 0o644)?;
-                }
+                state::write(&self.index_of(&id), tree.bytes(&signature, 0), 0o644)?;
             }
             self.not_only_here(&container)?;
             fs_err::remove_file(self.index_of(&container))?;
@@ -319,8 +320,8 @@ impl Mirror {
         if Thing::at(&at)? != Some(Thing::Directory) {
             return Ok(Copy::NoDirectory);
         }
-        let own = self.index(id);
-        Ok(match own.as_ref().or(split) {
+        let own = if split.is_none() { self.index(id) } else { None };
+        Ok(match split.or(own.as_ref()) {
             None => Copy::Unindexed,
             Some((signature, tree)) => match tree.damage(&at) {
                 Ok(None) => Copy::Whole(signature.clone()),

@@ -1085,8 +1085,13 @@ mod tests {
             fs::write(mirror.indexes().join(id::file_name(id)), tree.bytes(signature, 7)).unwrap();
         };
         write("vp_a_external", &whole, "plain_1");
-        // What a run that was cut off had divided already, and what has come since.
+        // What has come since, and what had come before.
         write("vp_a_external/m1.more", &own, "9_completed");
+        write("vp_a_external/m1", &own, "9_completed");
+        for (id, seconds) in [("vp_a_external|m1", 1), ("vp_a_external", 2), ("vp_a_external|m1.more", 3)] {
+            let file = fs::File::options().write(true).open(mirror.indexes().join(id)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        }
         write("vp_a_external_archive", &whole, "plain_1");
         mirror.only_here("vp_a_external").unwrap();
         drop(Staging::open(&mirror).unwrap());

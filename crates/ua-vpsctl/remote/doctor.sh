@@ -1,16 +1,20 @@
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2034,SC2154
 # Looks at all that a healthy VPS has. Changes nothing; sent together with seen.sh, ledger.sh, env.sh and staging's look.sh.
-# usage: doctor STATE APP USER ENV-FILE SHAPES WORDS WATCHDOG-TIMER SECRETS BUILD-PATH ENV-COMMAND [?]UNIT…
+# usage: doctor STATE APP USER ENV-FILE SHAPES WORDS WATCHDOG-TIMER SECRETS BUILD-PATH ENV-COMMAND HEALTH TIMERS [?]UNIT…
 #   SHAPES, WORDS  as env_lines takes them
 #   SECRETS        other files of APP with secrets, a line each
+#   HEALTH         as seen takes it
+#   TIMERS         patterns of the app's timers, with blanks between
 # Out: WHAT<TAB>FIELDS…, a line each; no value of `.env` leaves the VPS
 main() {
 	state=$1 app=$2 user=$3 env=$2/$4 shapes=$5 words=$6 watchdog=$7 secrets=$8
-	build_path=$9 env_command=${10}
-	shift 10
+	build_path=$9 env_command=${10} health=${11} timers=${12}
+	shift 12
 	tab=$(printf '\t')
 	fact began "$(date +%s.%N)"
-	seen "$state" "$@"
+	seen "$state" "$health" "$@"
+	timer_facts
+	listeners
 	env_facts
 	secret_facts
 	rooms
@@ -58,6 +62,44 @@ rooms() {
 		[ -d "$dir" ] || continue
 		fact room "$dir$tab$(df -Pk "$dir" | awk 'NR == 2 { print $1 "\t" $2 "\t" $4 }')$tab$(df -Pi "$dir" | awk 'NR == 2 { print $5 + 0 }')"
 	done
+}
+
+# ID ACTIVE SUB {next|none} {repeats|dates|once} SERVICE of each timer: does it elapse again, and what is it meant to do? One whose
+# service runs is `running`, and knows its next time only afterwards.
+timer_facts() {
+	set -f
+	# shellcheck disable=SC2086
+	systemctl show --property=Id,ActiveState,SubState,NextElapseUSecRealtime,NextElapseUSecMonotonic,TimersCalendar,TimersMonotonic,Unit $timers |
+		awk -F = '
+			function row() {
+				if (value["Id"] != "")
+					print "timer", value["Id"], value["ActiveState"], value["SubState"], next_one ? "next" : "none", \
+						kind ? kind : "once", value["Unit"]
+				split("", value)
+				next_one = kind = ""
+			}
+			BEGIN { OFS = "\t" }
+			NF == 0 { row(); next }
+			{ value[$1] = $2 }
+			/^NextElapse/ && $2 !~ /^(|0|n\/a|infinity)$/ { next_one = 1 }
+			/^TimersCalendar=/ && !kind { kind = "dates" }
+			/OnUnit(Ina|A)ctiveUSec=/ { kind = "repeats" }
+			END { row() }
+		'
+	set +f
+}
+
+# PORT PROGRAM of whatever listens on every address of this machine.
+listeners() {
+	sockets=$(ss -Hltnp) || return
+	fact listeners "$(printf '%s\n' "$sockets" | awk '
+		$4 ~ /^(0\.0\.0\.0|\*|\[::\]):[0-9]+$/ {
+			port = $4
+			sub(/.*:/, "", port)
+			program = match($0, /users:\(\("[^"]*"/) ? substr($0, RSTART + 9, RLENGTH - 10) : "?"
+			if (!seen[port, program]++) printf "%s%s %s", n++ ? "\t" : "", port, program
+		}
+	')"
 }
 
 watchdog_facts() {

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154
 # Puts an upload in place, a file at a time, once it is written down in the ledger, and restarts what reads it, or says what
-# runs of that. Sent together with lying.sh, ledger.sh, restarting.sh.
+# runs of that. Sent together with lying.sh, ledger.sh, unit_log.sh, restarting.sh.
 # usage: push {yes|no} STATE APP ID WHO OWNER MODES HEAD MANIFEST SPECIAL {look UNIT…|STABLE-SECONDS LIMIT [?]UNIT…}
 #   yes       only says what would change
 #   MODES     as rsync's --chmod takes them

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Restarts units. A deploy that is under way is not disturbed. Sent together with restarting.sh.
+# Restarts units. A deploy that is under way is not disturbed. Sent together with unit_log.sh and restarting.sh.
 # usage: restart STATE STABLE-SECONDS LIMIT [?]UNIT…
 # Out: as restart_units says; exits 1 if one is down, 30 with the holder if busy
 main() {

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154
-# Restarts units, and sees that each runs in one new process for a while. Sent together with the scripts that do so, which
-# set $work, a directory of the run, and see that no deploy is disturbed.
+# Restarts units, and sees that each runs in one new process for a while. Sent together with unit_log.sh and the scripts that
+# do so, which set $work, a directory of the run, and see that no deploy is disturbed.
 
 # restart_units STABLE-SECONDS LIMIT [?]UNIT…; a unit with `?` before it is left alone where there is none, or it is stopped.
 # Out: lines about what is waited for, then "up|down|absent|stopped|none<TAB>UNIT<TAB>WORDS"; 1 if one is down or absent
@@ -25,7 +25,7 @@ restart_units() {
 	if [ -n "$open" ]; then
 		cat "$work/said" >&2
 		for unit in $open; do
-			journalctl --no-pager --output=short-iso -n 20 -u "$unit" >&2
+			unit_words "$unit" 20 short-iso >&2
 		done
 		return 1
 	fi

@@ -1,13 +1,15 @@
 # shellcheck shell=sh
-# How units are, what they run, and who deploys. Sent together with ledger.sh and the scripts that ask: seen STATE [?]UNIT…
+# How units are, what they answer and run, and who deploys. Sent together with ledger.sh and the scripts that ask:
+# seen STATE HEALTH [?]UNIT…
+#   HEALTH  NAME<TAB>URL, a line each
 # A unit with `?` before it is left out where there is none.
 # Out: unit<TAB>ID LOAD ACTIVE SUB RESTARTS SECONDS MEMORY PID START, runs<TAB>UNIT COMMITS, served<TAB>RELEASE,
 # release<TAB>ID SWITCHED RUNNING of each that was proved (when its switch began, and when what runs was noted),
 # systemd<TAB>VERSION of one that tells no exact starts, open<TAB>ID of each after it that was neither proved nor taken back, pushed<TAB>LINE of the ledger that is not settled,
-# busy<TAB>HOLDER, locked<TAB>SINCE
+# busy<TAB>HOLDER, locked<TAB>SINCE, health<TAB>NAME STATUS CODE (curl's; the status is 000 without an answer)
 seen() {
-	state=$1 optional=' '
-	shift
+	state=$1 health=$2 optional=' '
+	shift 2
 	for unit in "$@"; do
 		shift
 		case $unit in
@@ -51,6 +53,20 @@ seen() {
 	if [ -f "$state/lock" ] && ! flock --shared --nonblock "$state/lock" true; then
 		printf 'busy\t%s\nlocked\t%s\n' "$(head -n 1 "$state/lock")" "$(changed "$state/lock")"
 	fi
+	ask_health
+}
+
+# All at once, as a deploy asks. A unit that hangs is `active`, and does not answer.
+ask_health() {
+	printf '%s' "$health" | {
+		while IFS="$(printf '\t')" read -r name url; do
+			{
+				status=$(curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' "$url")
+				printf 'health\t%s\t%s\t%s\n' "$name" "$status" "$?"
+			} &
+		done
+		wait
+	}
 }
 
 releases() {

@@ -18,7 +18,7 @@ use ua_common::tool::git::Repo;
 
 use crate::push::Parcel;
 use crate::session::{self, Session};
-use crate::{doctor, files, legacy, perms, push, run, settings, status, units};
+use crate::{doctor, files, legacy, logs, perms, push, run, settings, status, units};
 
 const NAME: &str = "ua-vpsctl";
 
@@ -49,12 +49,12 @@ pub fn tool() -> Tool {
         .subcommand_required(true)
         .subcommand(verb(
             "status",
-            "How the app's units are, and what they run",
+            "How the app's units are, whether they answer, and what they run",
             "\
 Examples:
   ua-vpsctl status
   ua-vpsctl status gateway api --format tsv",
-            Records::<7>::args().into_iter().chain([unit().num_args(0..).help("Only these [default: all]")]),
+            Records::<8>::args().into_iter().chain([unit().num_args(0..).help("Only these [default: all]")]),
         ))
         .subcommand(verb(
             "push",
@@ -100,10 +100,14 @@ Examples:
         ))
         .subcommand(verb(
             "logs",
-            "What units wrote into the journal",
+            "What units wrote, into the journal or into files of their own",
             "\
+Of a unit with `StandardOutput=append:…` or `file:…` that file is read, and what
+systemd says of the unit in the journal stands between its lines.
+
 Examples:
   ua-vpsctl logs gateway -n 50
+  ua-vpsctl logs vp.coder.primary --since 1h
   ua-vpsctl logs gateway api -f --grep error
   ua-vpsctl logs gateway --json | jq -r '.data.lines[]'",
             [
@@ -120,10 +124,9 @@ Examples:
                     .value_parser(number)
                     .default_value("220")
                     .help("The last N lines"),
-                Arg::new("since")
-                    .long("since")
-                    .value_name("WHEN")
-                    .help("Since then, such as `1h` or `yesterday`"),
+                Arg::new("since").long("since").value_name("WHEN").help(
+                    "Since then, such as `1h` or `yesterday`; in a file from the first line with such a time",
+                ),
                 Arg::new("grep").long("grep").value_name("PATTERN").help("Only lines that match"),
             ],
         ))
@@ -322,7 +325,7 @@ fn work(
         _ => String::new(),
     };
     if verb == "logs" && matches.get_flag("follow") && context.out.is_json() {
-        return Err(run::endless().into());
+        return Err(logs::endless().into());
     }
     let parcel = match verb {
         "push" => {
@@ -353,7 +356,7 @@ fn work(
             }
             report.data.insert("rows".to_owned(), records.rows.into_iter().map(|row| row.json).collect());
             let asked = chosen.iter().filter(|chosen| !chosen.if_there).count();
-            status::judge(&seen, asked, &profile, report);
+            status::judge(&seen, asked, &profile, &context.settings.deploy_ready_timeout, report);
         }
         "restart" if matches.get_flag("dry-run") => {
             report.push(Check::pass(
@@ -364,13 +367,13 @@ fn work(
         "restart" => status::restart(&session, &chosen, report)?,
         "doctor" => doctor::doctor(&session, report)?,
         "logs" => {
-            let wanted = run::Wanted {
+            let wanted = logs::Wanted {
                 follow: matches.get_flag("follow"),
-                lines: matches.get_one("lines").copied(),
+                lines: matches.get_one("lines").copied().unwrap_or_default(),
                 since: text(matches, "since"),
                 pattern: text(matches, "grep"),
             };
-            run::logs(&session, &chosen, &wanted, report)?;
+            logs::logs(&session, &chosen, &wanted, report)?;
         }
         "run" => {
             let code = run::run(&session, &line, report)?;

@@ -18,7 +18,7 @@ use ua_common::settings::value::{Scheme, StagingMode};
 use ua_common::transport::Script;
 use ua_staging::View;
 use ua_staging::plan::{Route, plan};
-use ua_staging::serve::Actual;
+use ua_staging::serve::{Actual, Listener};
 
 use crate::session::{STATE, Session};
 use crate::status::{self, Seen, age, counted};
@@ -64,6 +64,21 @@ struct Room {
     inodes_percent: u64,
 }
 
+/// A timer, as systemd has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Timer {
+    id: String,
+    active: bool,
+    /// The unit that it starts runs; the next time is known only when that has ended.
+    running: bool,
+    /// Does it elapse again?
+    next: bool,
+    /// `repeats`, has `dates`, or is meant to elapse `once`.
+    kind: String,
+    /// What it starts.
+    service: String,
+}
+
 /// What was seen.
 #[derive(Clone, Debug, Default)]
 struct Facts {
@@ -81,6 +96,10 @@ struct Facts {
     rooms: Vec<Room>,
     /// KiB: all, available, swap, free swap.
     memory: Option<[u64; 4]>,
+    /// Timers of the app that are known to systemd.
+    timers: Vec<Timer>,
+    /// Port and program of whatever listens on every address; nothing where there is no `ss`.
+    listeners: Option<Vec<(u16, String)>>,
     /// Is it enabled, is it active?
     watchdog: Option<[String; 2]>,
     /// What its service runs, in words.
@@ -99,7 +118,9 @@ struct Facts {
 pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure> {
     let profile = session.profile;
     let settings = &session.context.settings;
-    let units: Vec<String> = units::of(profile, |_| true).iter().map(Chosen::arg).collect();
+    let units = units::of(profile, |_| true);
+    let (health, timers) = (status::health_checks(profile, &units), timer_patterns(profile));
+    let units: Vec<String> = units.iter().map(Chosen::arg).collect();
     let watchdog = profile.units.watchdog.as_deref().unwrap_or_default();
     let secrets: String = profile.secrets.iter().map(|secret| format!("{}\n", secret.file)).collect();
     let app = settings.deploy_app_dir.0.as_str();
@@ -111,6 +132,7 @@ pub fn doctor(session: &Session<'_>, report: &mut Report) -> Result<(), Failure>
     let command = profile.env.command.as_deref().unwrap_or_default();
     let (user, path) = (&profile.owner.user, &profile.build.path);
     let mut args = vec![STATE, app, user, env, &shapes, &words, watchdog, &secrets, path, command];
+    args.extend([health.as_str(), &timers]);
     args.extend(units.iter().map(String::as_str));
     let before = seconds(Timestamp::now());
     let answer = {
@@ -174,6 +196,21 @@ fn parse(text: &str, profile: &Profile) -> Result<Facts, Failure> {
             ["memory", ..] => {
                 facts.memory = Some([1, 2, 3, 4].map(number)).filter(|all| all[0] > 0 && all[1] > 0);
             }
+            ["timer", id, active, sub, next, kind, service] => facts.timers.push(Timer {
+                id: id.to_owned(),
+                active: active == "active",
+                running: sub == "running",
+                next: next == "next",
+                kind: kind.to_owned(),
+                service: service.to_owned(),
+            }),
+            ["listeners", ref found @ ..] => {
+                let socket = |text: &&str| {
+                    let (port, program) = text.split_once(' ')?;
+                    Some((port.parse().ok()?, program.to_owned()))
+                };
+                facts.listeners = Some(found.iter().filter_map(socket).collect());
+            }
             ["watchdog", enabled, active] => facts.watchdog = Some([enabled.to_owned(), active.to_owned()]),
             ["command", command] => command.clone_into(&mut facts.command),
             ["rootruns", path, who] => facts.root_runs.push([path, who].map(str::to_owned)),
@@ -203,7 +240,7 @@ fn no_time(said: &str) -> Failure {
 }
 
 fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, ssh: &str, report: &mut Report) {
-    status::judge(&facts.seen, profile.units().len(), profile, report);
+    status::judge(&facts.seen, profile.units().len(), profile, &settings.deploy_ready_timeout, report);
     let app = settings.deploy_app_dir.0.as_str();
     let target = Target { ssh, app };
     let mut checks = vec![env_file(facts, profile, target)];
@@ -215,10 +252,13 @@ fn judge(facts: &Facts, clock: f64, profile: &Profile, settings: &Settings, ssh:
     checks.push(memory(facts));
     checks.push(clocks(clock));
     checks.extend(serve(facts, settings));
+    checks.extend(listeners(facts, settings));
+    checks.extend(funnel(facts, settings));
     checks.extend(certificate(facts, settings));
     checks.push(last_deploy(facts));
     checks.push(ledger(facts));
     checks.extend(watchdog(facts, profile));
+    checks.extend(timers(facts));
     report.checks.extend(checks);
 }
 
@@ -358,6 +398,73 @@ fn serve(facts: &Facts, settings: &Settings) -> Vec<Check> {
     judged.collect()
 }
 
+/// Finds what listens on every address at a port of `tailscale serve`. tailscaled binds the node's own addresses there: peers are
+/// served as long as both run, but whichever is started later cannot bind its socket.
+fn listeners(facts: &Facts, settings: &Settings) -> Vec<Check> {
+    let id = "serve.listener";
+    let Some(serve) = facts.serve.as_ref().map(|actual| &actual.serve) else { return Vec::new() };
+    let wanted = Route::wanted(settings);
+    let wanted = wanted.iter().map(|route| route.port);
+    let wanted = wanted.filter(|_| settings.staging_mode.value != StagingMode::Disabled);
+    let held = serve.foreground.values().flat_map(|session| session.tcp.keys());
+    let ports: BTreeSet<u16> = wanted.chain(serve.tcp.keys().chain(held).copied()).collect();
+    if ports.is_empty() {
+        return Vec::new();
+    }
+    let Some(listeners) = &facts.listeners else {
+        return vec![Check::skip(id, "the VPS has no `ss`, which tells what listens where")];
+    };
+    let clash = |(port, program): &(u16, String)| ports.contains(port) && program != "tailscaled";
+    let clashes: Vec<Check> = listeners
+        .iter()
+        .filter(|listener| clash(listener))
+        .map(|(port, program)| {
+            let detail = printable(&format!(
+                "{program} listens on every address at port {port}, which `tailscale serve` needs on the tailnet's: \
+                 whichever of both is started later cannot listen"
+            ));
+            let hint = format!("have {program} listen on the public address only, as in `listen 203.0.113.7:{port}`");
+            Check::fail(id, Exit::StagingDrift, detail).hint(hint)
+        })
+        .collect();
+    if clashes.is_empty() {
+        let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        return vec![Check::pass(id, format!("nothing else takes port {}", ports.join(", ")))];
+    }
+    clashes
+}
+
+/// Names the ports that Funnel opens beside those of the routes, which `serve` judges.
+fn funnel(facts: &Facts, settings: &Settings) -> Option<Check> {
+    let id = "funnel";
+    let actual = facts.serve.as_ref()?;
+    let wanted = Route::wanted(settings).map(|route| route.port);
+    let judged = |port: u16| settings.staging_mode.value != StagingMode::Disabled && wanted.contains(&port);
+    let sessions = actual.serve.foreground.values();
+    let open: BTreeMap<u16, &str> = std::iter::once(&actual.serve)
+        .chain(sessions)
+        .flat_map(|config| {
+            let open = config.allow_funnel.iter().filter(|(_, open)| **open);
+            open.filter_map(|(at, _)| at.rsplit_once(':')?.1.parse().ok())
+                .map(|port| (port, config.tcp.get(&port).map_or("https", Listener::kind)))
+        })
+        .filter(|(port, _)| !judged(*port))
+        .collect();
+    if open.is_empty() {
+        return Some(Check::pass(id, "no other port is open to the internet"));
+    }
+    let ports: Vec<String> = open.keys().map(ToString::to_string).collect();
+    let detail = format!(
+        "Funnel opens port {} of `{}` to the internet; then public DNS has that name as well, and a client that asks public \
+         DNS does not reach the tailnet by it",
+        ports.join(", "),
+        actual.node.name()
+    );
+    let off: Vec<String> =
+        open.iter().map(|(port, kind)| format!("tailscale funnel --{kind}={port} off")).collect();
+    Some(Check::warn(id, detail).hint(format!("on the VPS: {}", off.join("; "))))
+}
+
 fn certificate(facts: &Facts, settings: &Settings) -> Option<Check> {
     let id = "certificate";
     let https = settings.staging_mode.value != StagingMode::Disabled
@@ -473,6 +580,47 @@ fn watchdog(facts: &Facts, profile: &Profile) -> Vec<Check> {
     checks
 }
 
+/// Patterns of the names of the app's timers: they begin as its units do. The watchdog is one of them.
+fn timer_patterns(profile: &Profile) -> String {
+    let units = profile.all_units();
+    let first = |unit: &str| match unit.trim_end_matches(".service").split_once(['-', '@']) {
+        Some((word, _)) => format!("{word}-*.timer"),
+        None => unit.replace(".service", ".timer"),
+    };
+    let watchdog = profile.units.watchdog.iter().map(ToString::to_string);
+    let patterns: BTreeSet<String> = units.iter().map(|unit| first(unit)).chain(watchdog).collect();
+    patterns.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+/// Finds timers that are active and will not elapse again: `is-active` does not tell.
+fn timers(facts: &Facts) -> Vec<Check> {
+    let id = "timer";
+    let mut known = BTreeSet::new();
+    let timers = facts.timers.iter().filter(|timer| timer.active && known.insert(&timer.id));
+    let (dead, alive): (Vec<&Timer>, Vec<&Timer>) = timers.partition(|timer| !timer.next && !timer.running);
+    let mut checks: Vec<Check> = Vec::new();
+    for timer in &dead {
+        let name = printable(&timer.id);
+        let look = format!("ua-vpsctl run -- systemctl cat {name}");
+        if timer.kind == "once" {
+            let detail = format!("`{name}` has elapsed, and will not again before it or the VPS is started");
+            checks.push(Check::warn(id, detail).hint(look));
+            continue;
+        }
+        let start = format!(
+            "ua-vpsctl run -- systemctl start {}  # the timer counts from there; with OnCalendar= it needs no such start",
+            printable(&timer.service)
+        );
+        let detail = format!("`{name}` is active, but will not elapse again");
+        let hint = if timer.kind == "repeats" { start } else { look };
+        checks.push(Check::fail(id, Exit::Failed, detail).hint(hint));
+    }
+    if dead.is_empty() && !alive.is_empty() {
+        checks.push(Check::pass(id, counted(alive.len(), "timer goes on", "timers go on")));
+    }
+    checks
+}
+
 /// By what of the watchdog somebody else can become root, and how it is closed.
 fn open_to_others(facts: &Facts, timer: &str) -> Vec<Check> {
     let others = |files: &[[String; 2]]| -> Vec<[String; 2]> {
@@ -553,6 +701,13 @@ mod tests {
         for unit in profile.units() {
             text.push_str(&format!("unit\t{unit}\tloaded\tactive\trunning\t0\t900\t1000\t42\t\n"));
         }
+        for health in &profile.health {
+            text.push_str(&format!("health\t{}\t200\t0\n", health.name));
+        }
+        text.push_str(
+            "timer\tuniversal-agent-service-watchdog.timer\tactive\twaiting\tnext\trepeats\tx.service\n\
+             listeners\t22 sshd\t80 nginx\n",
+        );
         text.push_str("served\tr1\nenv\troot:ua\t640\treadable\n");
         for (key, rule) in &profile.env.keys {
             let value = match rule {
@@ -626,6 +781,7 @@ mod tests {
             report.checks.iter().map(|check| format!("{:?} {}", check.verdict, check.id)).collect();
         let ids = [
             "units",
+            "health",
             "release",
             "env.file",
             "env.keys",
@@ -633,10 +789,13 @@ mod tests {
             "memory",
             "clock",
             "serve",
+            "serve.listener",
+            "funnel",
             "certificate",
             "deploy.last",
             "ledger",
             "watchdog",
+            "timer",
         ];
         assert_eq!(told, ids.map(|id| format!("Pass {id}")), "{:?}", report.checks);
         let last = report.checks.iter().find(|check| check.id == "deploy.last").unwrap();
@@ -713,6 +872,10 @@ mod tests {
                 1,
                 "is enabled, inactive",
             ),
+            ("health\tapi\t200\t0", "health\tapi\t503\t0", "health", 1, "answers 503, not 200"),
+            ("health\tapi\t200\t0", "health\tapi\t000\t28", "health", 1, "does not answer within 5 s"),
+            ("waiting\tnext", "elapsed\tnone", "timer", 1, "is active, but will not elapse again"),
+            ("80 nginx", "443 nginx", "serve.listener", 42, "nginx listens on every address at port 443"),
             ("watchdog\tenabled\tactive", script, "watchdog.script", 0, "which `ua` can change"),
             ("watchdog\tenabled\tactive", environment, "watchdog.environment", 0, "which `ua` can change"),
         ] {
@@ -736,6 +899,56 @@ mod tests {
         let later = json!({"id": "20260221T093000.000Z-d", "verdict": "broken"});
         let report = judged(&format!("{}history\t{later}\n", healthy()), 0.0);
         assert_eq!(report.first_failure().unwrap().id, "deploy.last");
+    }
+
+    /// The verdict, words and hint of a check, where `from` in what a healthy VPS says is `to`.
+    fn told(id: &str, from: &str, to: &str) -> (Verdict, String, String) {
+        let text = healthy().replace(from, to);
+        assert_ne!(text, healthy(), "{from}");
+        let check = judged(&text, 0.0).checks.into_iter().find(|check| check.id == id).unwrap();
+        (check.verdict, check.detail, check.hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn funnel_beside_the_routes_is_warned_of() {
+        let open = |at: &str| {
+            let funnel = format!("\"serve\":{{\"AllowFunnel\":{{\"{NAME}:{at}\":true}},");
+            told("funnel", "\"serve\":{", &funnel)
+        };
+        let (verdict, said, hint) = open("10000");
+        assert!(verdict == Verdict::Warn && said.starts_with("Funnel opens port 10000 of"), "{said}");
+        assert_eq!(hint, "on the VPS: tailscale funnel --https=10000 off");
+        // That of a route is a failure of its own.
+        assert_eq!(open("443").0, Verdict::Pass);
+        let session = "\"serve\":{\"Foreground\":{\"s\":{\"TCP\":{\"8444\":{\"HTTP\":true}},\"AllowFunnel\":{\"x:8444\":true}}},";
+        assert!(told("funnel", "\"serve\":{", session).2.ends_with("--http=8444 off"));
+    }
+
+    #[test]
+    fn only_other_programs_clash_with_a_route() {
+        let listens = |sockets: &str| told("serve.listener", "80 nginx", sockets);
+        assert_eq!(listens("443 tailscaled").0, Verdict::Pass);
+        let (verdict, said, hint) = listens("8443 caddy");
+        assert!(verdict == Verdict::Fail && said.contains("at port 8443, which"), "{said}");
+        assert!(hint.starts_with("have caddy listen on the public address only"), "{hint}");
+        assert_eq!(told("serve.listener", "listeners\t", "nothing\t").0, Verdict::Skip);
+    }
+
+    #[test]
+    fn timer_that_runs_its_service_is_fine() {
+        let timer = |to: &str| told("timer", "waiting\tnext\trepeats", to);
+        assert_eq!(timer("running\tnone\trepeats").0, Verdict::Pass);
+        assert_eq!(timer("waiting\tnext\tdates").1, "1 timer goes on");
+        let (verdict, _, hint) = timer("elapsed\tnone\trepeats");
+        assert!(verdict == Verdict::Fail && hint.contains("systemctl start x.service"), "{hint}");
+        let (verdict, _, hint) = timer("elapsed\tnone\tdates");
+        assert!(
+            verdict == Verdict::Fail && hint.contains("systemctl cat universal-agent-service-watchdog.timer")
+        );
+        // One that is for the start of the VPS only.
+        assert_eq!(timer("elapsed\tnone\tonce").0, Verdict::Warn);
+        let patterns = timer_patterns(&Profile::built_in().unwrap());
+        assert_eq!(patterns, "csi-*.timer universal-*.timer universal-agent-service-watchdog.timer");
     }
 
     #[test]

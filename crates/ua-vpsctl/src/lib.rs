@@ -7,6 +7,7 @@ mod command;
 mod doctor;
 mod files;
 mod legacy;
+mod logs;
 mod perms;
 mod push;
 mod run;

@@ -1,4 +1,4 @@
-//! `run`, `run-file`, `logs`: what goes straight to a person's streams, and with `--json` into the data of the report.
+//! `run` and `run-file`: what goes straight to a person's streams, and with `--json` into the data of the report.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -9,13 +9,10 @@ use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::output::printable;
 use ua_common::report::{Check, Report};
-use ua_common::transport::{Script, TransportError};
+use ua_common::transport::Script;
 
 use crate::session::Session;
-use crate::status::counted;
-use crate::units::Chosen;
 
-const LOGS: Script = Script { name: "logs", text: include_str!("../remote/logs.sh") };
 const PLACE: Script = Script { name: "place", text: include_str!("../remote/place.sh") };
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -97,79 +94,6 @@ fn once(place: &str, text: &str, args: &[String]) -> Result<String, Failure> {
     Ok(format!("trap 'rm -f {place}' EXIT HUP INT TERM; {interpreter}{place} {arguments}"))
 }
 
-/// What is wanted of the journal.
-pub struct Wanted<'a> {
-    /// Go on as lines come.
-    pub follow: bool,
-    /// At most so many lines to begin with.
-    pub lines: Option<u32>,
-    /// A span, or as journalctl reads it.
-    pub since: &'a str,
-    /// Only lines that match.
-    pub pattern: &'a str,
-}
-
-/// A report is one object, and comes at the end.
-pub fn endless() -> Failure {
-    Failure::new(Exit::Usage, "--json with -f would be a report that never ends")
-        .hint("ua-vpsctl logs … --json  # what is there by now; or -f without --json")
-}
-
-/// A time as journalctl takes it: `1h`, as other tools of ours take it, is an hour ago.
-fn since(typed: &str) -> String {
-    let (number, unit) = typed.split_at(typed.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0));
-    let span = number.parse::<f64>().is_ok_and(f64::is_sign_positive);
-    if span && matches!(unit, "s" | "m" | "h" | "d") { format!("-{typed}") } else { typed.to_owned() }
-}
-
-/// Why journalctl printed nothing.
-fn refused(said: &str, since: &str) -> Failure {
-    if !since.is_empty() && said.contains("parse timestamp") {
-        let message = format!("`--since`: journalctl there does not understand `{}`", printable(since));
-        return Failure::new(Exit::Failed, message)
-            .hint("--since 1h, '1 hour ago', today, yesterday or '2026-02-21 10:15'");
-    }
-    Failure::new(Exit::Failed, printable(said.trim())).hint("ua-vpsctl status")
-}
-
-/// Prints the journal of units, or puts it into the report.
-pub fn logs(
-    session: &Session<'_>,
-    units: &[Chosen],
-    wanted: &Wanted<'_>,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    let follow = if wanted.follow { "yes" } else { "no" };
-    let lines = wanted.lines.map_or_else(String::new, |lines| lines.to_string());
-    let since = since(wanted.since);
-    let mut args = vec![follow, &lines, &since, wanted.pattern];
-    // Of a unit that is not there the journal has no lines.
-    args.extend(units.iter().map(|chosen| chosen.unit.as_str()));
-    let limit = if wanted.follow { Duration::MAX } else { LIMIT };
-    let out = &session.context.out;
-    let mut lines = Vec::new();
-    let answer = session.transport.stream(LOGS, &args, limit, limit, &mut |line| {
-        if out.is_json() {
-            lines.push(line.to_owned());
-        } else {
-            out.data(&printable(line));
-        }
-    });
-    match answer {
-        Ok(answer) if answer.code == 0 => {
-            if out.is_json() {
-                report.push(Check::pass("logs", counted(lines.len(), "line", "lines")));
-                report.data.insert("lines".to_owned(), json!(lines));
-            }
-            Ok(())
-        }
-        Ok(answer) => Err(refused(&answer.stderr, wanted.since)),
-        // To stop looking is how one stops.
-        Err(TransportError::Run(ua_common::run::RunError::Interrupted { .. })) if wanted.follow => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,24 +108,6 @@ mod tests {
         let line = once(place.to_str().unwrap(), text, &[]).unwrap();
         std::process::Command::new("sh").args(["-c", &line]).status().unwrap();
         assert!(!place.exists());
-    }
-
-    #[test]
-    fn a_span_is_so_long_ago() {
-        let typed = ["1h", "30m", "2.5d", "1 hour ago", "-1h", "today", "10:15", "1 month", "", "h"];
-        let meant = ["-1h", "-30m", "-2.5d", "1 hour ago", "-1h", "today", "10:15", "1 month", "", "h"];
-        assert_eq!(typed.map(since), meant);
-    }
-
-    #[test]
-    fn a_time_that_journalctl_refuses_is_named_with_what_it_takes() {
-        let failure = refused("Failed to parse timestamp: yesterdayy\n", "yesterdayy");
-        assert!(failure.to_string().contains("does not understand `yesterdayy`"), "{failure}");
-        assert!(failure.hint.unwrap().contains("yesterday"));
-        assert_eq!(
-            refused("No journal files were found.\n", "today").hint.as_deref(),
-            Some("ua-vpsctl status")
-        );
     }
 
     #[test]

@@ -11,12 +11,23 @@ use ua_common::profile::Profile;
 pub struct Records<'a> {
     /// Unit → a commit for each release since one restarted it, oldest first; all of them are the same for it.
     pub runs: BTreeMap<&'a str, Vec<&'a str>>,
-    /// When the switch of each proved release began, and when it noted what runs, oldest first.
-    pub proved: Vec<[f64; 2]>,
+    /// Each proved release, when its switch began, and when it noted what runs, oldest first.
+    pub proved: Vec<(&'a str, [f64; 2])>,
     /// What was put in place after the last of them, and neither proved nor taken back.
     pub open: Vec<&'a str>,
     /// Who holds the lock, since when.
     pub holder: Option<(&'a str, f64)>,
+}
+
+/// What a process was started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// This commit.
+    Commit(&'a str),
+    /// Something older than this release, which changed what the process reads.
+    Before(&'a str),
+    /// That cannot be told.
+    Unknown,
 }
 
 impl<'a> Records<'a> {
@@ -34,26 +45,30 @@ impl<'a> Records<'a> {
         self.holder.is_some_and(|(holder, _)| holder.split_whitespace().any(|word| word == id))
     }
 
-    /// The commit that the process of a unit, running since `start`, was started from. Nothing where that cannot be told.
-    pub fn commit(&self, unit: &str, start: f64) -> Option<&'a str> {
+    /// Tells what the process of a unit, running since `start`, was started from.
+    pub fn origin(&self, unit: &str, start: f64) -> Origin<'a> {
         // What a deploy has started by now may be of either release.
         let started_within =
             self.holder.is_some_and(|(who, since)| who.starts_with("ua-deploy ") && start >= since);
         if started_within || self.doubt().is_some() {
-            return None;
+            return Origin::Unknown;
         }
-        let commits = self.runs.get(unit)?;
+        let mut oldest = Origin::Unknown;
+        let commits = self.runs.get(unit).map_or(&[][..], Vec::as_slice);
         for (back, commit) in commits.iter().rev().enumerate() {
             // Releases are forgotten in time; all of these commits are the same for it.
-            let Some([switched, running]) = self.proved.iter().rev().nth(back) else { break };
+            let Some((id, [switched, running])) = self.proved.iter().rev().nth(back) else {
+                return Origin::Commit(commits[0]);
+            };
             if start >= *running {
-                return Some(commit);
+                return Origin::Commit(commit);
             }
             if start >= *switched {
-                return None;
+                return Origin::Unknown;
             }
+            oldest = Origin::Before(id);
         }
-        (commits.len() > self.proved.len()).then(|| commits[0])
+        oldest
     }
 }
 
@@ -61,6 +76,12 @@ impl<'a> Records<'a> {
 pub fn is_pushed(profile: &Profile, pushes: &[Push], unit: &str, start: f64) -> bool {
     let mut since = pushes.iter().filter(|push| start >= placed(push));
     since.any(|push| push.names().any(|path| profile.restarts(unit, path)))
+}
+
+/// The first push of what a process, running since `start`, reads, and has read before: it goes on with the old code.
+pub fn missed<'a>(profile: &Profile, pushes: &'a [Push], unit: &str, start: f64) -> Option<&'a Push> {
+    let reads = |push: &&Push| push.names().any(|path| profile.restarts(unit, path));
+    pushes.iter().filter(|push| start < placed(push)).find(reads)
 }
 
 /// When its files were put in place. One of which that cannot be told counts for every process.
@@ -86,26 +107,44 @@ mod tests {
     use super::*;
 
     fn records<'a>(commits: &[&'a str], proved: &[[f64; 2]]) -> Records<'a> {
-        Records { runs: [("a", commits.to_vec())].into(), proved: proved.to_vec(), ..Records::default() }
+        let ids = ["r1", "r2", "r3"];
+        let proved = ids.into_iter().zip(proved.iter().copied()).collect();
+        Records { runs: [("a", commits.to_vec())].into(), proved, ..Records::default() }
     }
 
     #[test]
     fn it_is_the_commit_of_the_last_release_before_the_start() {
         let records = records(&["c1", "c2", "c3"], &[[10.0, 11.0], [20.0, 21.0], [30.0, 31.0]]);
-        let of = |start| records.commit("a", start);
+        let of = |start| records.origin("a", start);
         // Restarted by the first, left alone by the others.
-        assert_eq!((of(11.0), of(19.0)), (Some("c1"), Some("c1")));
+        assert_eq!((of(11.0), of(19.0)), (Origin::Commit("c1"), Origin::Commit("c1")));
         // systemd, or a reboot, started it anew.
-        assert_eq!((of(21.5), of(40.0)), (Some("c2"), Some("c3")));
-        // While files were put in place, and before all that restarted it.
-        assert_eq!((of(20.5), of(30.0), of(9.0)), (None, None, None));
-        assert_eq!(records.commit("b", 40.0), None);
+        assert_eq!((of(21.5), of(40.0)), (Origin::Commit("c2"), Origin::Commit("c3")));
+        // While files were put in place.
+        assert_eq!((of(20.5), of(30.0)), (Origin::Unknown, Origin::Unknown));
+        assert_eq!(records.origin("b", 40.0), Origin::Unknown);
+    }
+
+    #[test]
+    fn process_before_the_restart_is_older() {
+        let times = [[10.0, 11.0], [20.0, 21.0], [30.0, 31.0]];
+        // The second release restarted it, or should have, and the third left it alone.
+        let two = records(&["c2", "c3"], &times);
+        assert_eq!(
+            (two.origin("a", 19.0), two.origin("a", 21.0)),
+            (Origin::Before("r2"), Origin::Commit("c2"))
+        );
+        assert_eq!(records(&["c3"], &times).origin("a", 29.0), Origin::Before("r3"));
+        // Where the last release is in doubt nothing is known.
+        let broken = Records { open: vec!["r4"], ..records(&["c3"], &times) };
+        assert_eq!(broken.origin("a", 29.0), Origin::Unknown);
     }
 
     #[test]
     fn what_is_forgotten_leaves_the_first_commit() {
         let records = records(&["c1", "c2", "c3"], &[[20.0, 21.0], [30.0, 31.0]]);
-        assert_eq!((records.commit("a", 5.0), records.commit("a", 25.0)), (Some("c1"), Some("c2")));
+        let of = |start| records.origin("a", start);
+        assert_eq!((of(5.0), of(25.0)), (Origin::Commit("c1"), Origin::Commit("c2")));
     }
 
     #[test]
@@ -113,16 +152,18 @@ mod tests {
         let known = || records(&["c1"], &[[10.0, 11.0]]);
         let deploy = Some(("ua-deploy forward r2 by op@laptop, since T", 50.0));
         let under_way = Records { open: vec!["r2"], holder: deploy, ..known() };
-        assert_eq!((under_way.commit("a", 49.0), under_way.commit("a", 50.0)), (Some("c1"), None));
+        let of = |records: &Records<'static>, start| records.origin("a", start);
+        let c1 = Origin::Commit("c1");
+        assert_eq!((of(&under_way, 49.0), of(&under_way, 50.0)), (c1, Origin::Unknown));
         assert_eq!((under_way.deploying(), under_way.doubt()), (true, None));
         // The way back of the release that serves has begun.
         let back = Records { holder: Some(("ua-deploy restore r1 by op@laptop, since T", 50.0)), ..known() };
-        assert_eq!((back.commit("a", 20.0), back.commit("a", 51.0)), (Some("c1"), None));
+        assert_eq!((of(&back, 20.0), of(&back, 51.0)), (c1, Origin::Unknown));
         let push = Some(("ua-vpsctl push p1 by op@laptop, since T", 50.0));
-        assert_eq!(Records { holder: push, ..known() }.commit("a", 51.0), Some("c1"));
+        assert_eq!(of(&Records { holder: push, ..known() }, 51.0), c1);
         for holder in [None, push] {
             let broken = Records { open: vec!["r2"], holder, ..known() };
-            assert_eq!((broken.commit("a", 20.0), broken.doubt()), (None, Some("r2")));
+            assert_eq!((of(&broken, 20.0), broken.doubt()), (Origin::Unknown, Some("r2")));
         }
     }
 
@@ -139,6 +180,8 @@ mod tests {
         let pushes = [push(Some(100.0), "2030-01-01T00:00:00Z", "src/universal_agent/api.py")];
         let of = |unit, start| is_pushed(&profile, &pushes, unit, start);
         assert_eq!((of(api, 99.0), of(api, 101.0), of(webui, 101.0)), (false, true, false));
+        let missed = |unit, start| missed(&profile, &pushes, unit, start).is_some();
+        assert_eq!((missed(api, 99.0), missed(api, 101.0), missed(webui, 99.0)), (true, false, false));
         // A line of an older version has only the time of who pushed.
         let old = [push(None, "1970-01-01T00:01:40Z", "src/universal_agent/api.py")];
         assert_eq!(

@@ -1,5 +1,6 @@
 //! `status` and `restart`: how the units are, and bringing them up anew.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,11 +9,13 @@ use ua_common::error::Failure;
 use ua_common::exit::Exit;
 use ua_common::ledger::Push;
 use ua_common::output::{self, Record, Records, listed, printable};
-use ua_common::profile::Profile;
+use ua_common::profile::{self, Profile};
 use ua_common::report::{Check, Report};
+use ua_common::settings::Sourced;
+use ua_common::settings::value::{Base, Limit, StatusSet, Value as _};
 use ua_common::transport::{Answer, Script};
 
-use crate::runs;
+use crate::runs::{self, Origin};
 use crate::session::{STATE, Session, busy};
 use crate::units::Chosen;
 
@@ -28,7 +31,13 @@ const UNITS: Script = Script {
 };
 const RESTART: Script = Script {
     name: "restart",
-    text: concat!(include_str!("../remote/restarting.sh"), "\n", include_str!("../remote/restart.sh")),
+    text: concat!(
+        include_str!("../../ua-common/remote/unit_log.sh"),
+        "\n",
+        include_str!("../remote/restarting.sh"),
+        "\n",
+        include_str!("../remote/restart.sh")
+    ),
 };
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -57,6 +66,8 @@ pub struct Unit {
     pub same: Vec<String>,
     /// Was its process started from something that was pushed since the last deploy?
     pub pushed: bool,
+    /// The release or push that changed what its process had read by then.
+    pub outdated: Option<String>,
 }
 
 impl Unit {
@@ -77,9 +88,80 @@ impl Unit {
                 let commit: String = commit.chars().take(12).collect();
                 if self.pushed { format!("{commit}+pushed") } else { commit }
             }
+            None if self.outdated.is_some() => "older".to_owned(),
             None if self.pid > 0 && deployed => "?".to_owned(),
             None => "-".to_owned(),
         }
+    }
+}
+
+/// An answer to a health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The name of the check.
+    pub name: String,
+    /// The unit that answers, in full, where that is known.
+    pub unit: Option<String>,
+    /// What was asked.
+    pub url: String,
+    /// Healthy statuses, in words.
+    pub wanted: String,
+    /// The status; nothing without an answer.
+    pub status: Option<u16>,
+    /// Is it a healthy one?
+    pub healthy: bool,
+    /// curl's exit code.
+    pub code: u8,
+    /// How long it may take after a start, by the profile.
+    pub within: Option<profile::Limit>,
+}
+
+impl Health {
+    /// Reads an answer: the status, 000 without one, and curl's exit code.
+    fn parse(check: &profile::Health, profile: &Profile, status: &str, code: &str) -> Self {
+        let status = status.parse().ok().filter(|status| *status > 0);
+        let base = Base { dir: Path::new("/"), home: None };
+        let wanted = StatusSet::parse_text(&check.status, &base);
+        Self {
+            name: check.name.to_string(),
+            unit: unit_of(check, profile),
+            url: check.url.to_string(),
+            wanted: check.status.to_string(),
+            healthy: wanted.is_ok_and(|wanted| status.is_some_and(|status| wanted.contains(status))),
+            status,
+            code: code.parse().unwrap_or_default(),
+            within: check.within,
+        }
+    }
+
+    /// Could it be asked at all?
+    fn is_asked(&self) -> bool {
+        self.code != 127
+    }
+
+    /// The answer in a word.
+    fn word(&self) -> String {
+        match self.status {
+            _ if self.healthy => "ok".to_owned(),
+            _ if !self.is_asked() => "?".to_owned(),
+            Some(status) => status.to_string(),
+            None => "no answer".to_owned(),
+        }
+    }
+
+    /// What is wrong with the answer.
+    fn words(&self) -> String {
+        let url = &self.url;
+        match (self.status, self.code) {
+            (Some(status), _) => format!("{url} answers {status}, not {}", self.wanted),
+            (None, 28) => format!("{url} does not answer within 5 s"),
+            (None, 7) => format!("nothing listens at {url}"),
+            (None, code) => format!("{url} does not answer (curl {code})"),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({"name": self.name, "url": self.url, "status": self.status, "healthy": self.healthy})
     }
 }
 
@@ -100,6 +182,8 @@ pub struct Seen {
     pub pushes: Vec<Push>,
     /// Who deploys at this moment.
     pub busy: Option<String>,
+    /// What the health checks were answered, in the order of the profile.
+    pub health: Vec<Health>,
 }
 
 impl Seen {
@@ -107,12 +191,33 @@ impl Seen {
     pub fn deployed(&self) -> bool {
         self.served.is_some() || self.doubt.is_some() || self.deploying
     }
+
+    /// The answers of a unit that runs.
+    fn health_of<'a>(&'a self, unit: &'a Unit) -> impl Iterator<Item = &'a Health> {
+        self.health.iter().filter(|it| unit.is_up() && it.unit.as_ref() == Some(&unit.id))
+    }
+}
+
+/// The unit that answers a health check, in full, where that is known: a profile need not say it if the check has the unit's
+/// short name.
+fn unit_of(health: &profile::Health, profile: &Profile) -> Option<String> {
+    let named = || profile.all_units().into_iter().find(|unit| profile.short(unit) == Some(&health.name));
+    health.unit.as_deref().map(profile::full).or_else(named)
+}
+
+/// The health checks of units and of none, as `seen.sh` takes them.
+pub fn health_checks(profile: &Profile, units: &[Chosen]) -> String {
+    let asked = profile.health.iter().filter(|health| {
+        unit_of(health, profile).is_none_or(|unit| units.iter().any(|chosen| chosen.unit == unit))
+    });
+    asked.map(|health| format!("{}\t{}\n", health.name, health.url)).collect()
 }
 
 /// Looks at units.
 pub fn look(session: &Session<'_>, units: &[Chosen]) -> Result<Seen, Failure> {
+    let health = health_checks(session.profile, units);
     let units: Vec<String> = units.iter().map(Chosen::arg).collect();
-    let mut args = vec![STATE];
+    let mut args = vec![STATE, &health];
     args.extend(units.iter().map(String::as_str));
     let _waiting = session.context.out.waiting("asking for the units");
     Ok(parse(&session.ask(UNITS, &args, LIMIT)?.stdout, session.profile))
@@ -143,12 +248,19 @@ pub fn parse(text: &str, profile: &Profile) -> Seen {
                     commit: None,
                     same: Vec::new(),
                     pushed: false,
+                    outdated: None,
                 });
             }
             ["runs", unit, commits] => {
                 drop(records.runs.insert(unit, commits.split(',').collect()));
             }
-            ["release", _, switched, running] => records.proved.push([switched, running].map(seconds)),
+            ["release", id, switched, running] => {
+                records.proved.push((id, [switched, running].map(seconds)));
+            }
+            ["health", name, status, code] => {
+                let check = profile.health.iter().find(|check| *check.name == *name);
+                seen.health.extend(check.map(|check| Health::parse(check, profile, status, code)));
+            }
             ["systemd", version] => seen.inexact = Some(printable(version)),
             ["open", release] => records.open.push(release),
             ["served", release] => seen.served = Some(release.to_owned()),
@@ -173,20 +285,34 @@ pub fn parse(text: &str, profile: &Profile) -> Seen {
         let same = records.runs.get(unit.id.as_str()).filter(|_| seen.doubt.is_none());
         unit.same = same.into_iter().flatten().map(|commit| (*commit).to_owned()).collect();
         let Some(start) = start.filter(|_| unit.pid > 0) else { continue };
-        unit.commit = records.commit(&unit.id, start).map(str::to_owned);
         unit.pushed = runs::is_pushed(profile, &seen.pushes, &unit.id, start);
+        let missed = runs::missed(profile, &seen.pushes, &unit.id, start);
+        unit.outdated = missed.map(|push| format!("push `{}`", printable(&push.id)));
+        match records.origin(&unit.id, start) {
+            Origin::Commit(commit) => unit.commit = Some(commit.to_owned()),
+            Origin::Before(release) => unit.outdated = Some(format!("release `{release}`")),
+            Origin::Unknown => {}
+        }
     }
+    seen.health.sort_by_key(|it| profile.health.iter().position(|health| *health.name == it.name));
     seen
 }
 
 /// The table of units.
-pub fn records(seen: &Seen) -> Records<7> {
+pub fn records(seen: &Seen) -> Records<8> {
     let deployed = seen.deployed();
+    let health = |unit: &Unit| {
+        // Of several answers the one that is wrong.
+        let answers = || seen.health_of(unit);
+        let told = answers().find(|health| !health.healthy).or_else(|| answers().next());
+        told.map_or_else(|| "-".to_owned(), Health::word)
+    };
     let row = |unit: &Unit| Record {
         id: unit.id.clone(),
         cells: [
             unit.id.trim_end_matches(".service").to_owned(),
             format!("{}/{}", unit.active, unit.sub),
+            health(unit),
             age(unit.seconds),
             unit.restarts.to_string(),
             unit.memory.map_or_else(|| "-".to_owned(), output::bytes),
@@ -205,9 +331,11 @@ pub fn records(seen: &Seen) -> Records<7> {
             "commit": unit.commit,
             "same_for_it": unit.same,
             "pushed": unit.pushed,
+            "outdated": unit.outdated,
+            "health": seen.health_of(unit).map(Health::json).collect::<Vec<_>>(),
         }),
     };
-    let head = ["UNIT", "STATE", "SINCE", "RESTARTS", "MEMORY", "PID", "RELEASE"];
+    let head = ["UNIT", "STATE", "HEALTH", "SINCE", "RESTARTS", "MEMORY", "PID", "RELEASE"];
     Records { head, rows: seen.units.iter().map(row).collect() }
 }
 
@@ -228,7 +356,7 @@ pub fn age(seconds: u64) -> String {
 }
 
 /// What is wrong with them, a check each. At least `asked` of them have to be told of: silence is no pass.
-pub fn judge(seen: &Seen, asked: usize, profile: &Profile, report: &mut Report) {
+pub fn judge(seen: &Seen, asked: usize, profile: &Profile, ready: &Sourced<Limit>, report: &mut Report) {
     let untold = asked.saturating_sub(seen.units.len());
     if untold > 0 {
         let detail = format!("systemd of the VPS told nothing of {untold} of the {asked} units");
@@ -270,6 +398,14 @@ pub fn judge(seen: &Seen, asked: usize, profile: &Profile, report: &mut Report) 
         };
         report.push(Check::pass("units", detail));
     }
+    judge_health(seen, ready, report);
+    for unit in &seen.units {
+        let id = unit.id.trim_end_matches(".service");
+        if let Some(change) = &unit.outdated {
+            let detail = format!("{id} was started before {change}, which changed what it reads");
+            report.push(Check::warn("unit.outdated", detail).hint(format!("ua-vpsctl restart {id}")));
+        }
+    }
     if let Some(version) = seen.inexact.as_ref().filter(|_| seen.deployed()) {
         let detail = format!(
             "systemd {version} of the VPS does not tell exactly when a process was started, so nobody knows which release it runs; 248 does"
@@ -289,6 +425,41 @@ pub fn judge(seen: &Seen, asked: usize, profile: &Profile, report: &mut Report) 
     }
 }
 
+/// Judges the answers. A unit that was started a short time ago may need it.
+fn judge_health(seen: &Seen, ready: &Sourced<Limit>, report: &mut Report) {
+    let id = "health";
+    let unit_of = |health: &Health| seen.units.iter().find(|unit| health.unit.as_ref() == Some(&unit.id));
+    // That a unit is down is told by then.
+    let (judged, _): (Vec<_>, Vec<_>) =
+        seen.health.iter().partition(|health| unit_of(health).is_none_or(Unit::is_up));
+    if judged.iter().any(|health| !health.is_asked()) {
+        let detail = "the VPS has no curl, so nothing was asked whether it answers";
+        report.push(Check::warn(id, detail).hint("ua-vpsctl run -- apt-get install -y curl"));
+        return;
+    }
+    let well = judged.iter().filter(|health| health.healthy).count();
+    for health in judged.iter().filter(|health| !health.healthy) {
+        let unit = unit_of(health);
+        let name = unit.map_or(health.name.as_str(), |unit| unit.id.trim_end_matches(".service"));
+        let words = health.words();
+        report.push(match unit {
+            Some(unit) if unit.seconds < profile::within(ready, health.within) => {
+                let detail = format!("{name} is active for {}, and {words}", age(unit.seconds));
+                Check::warn(id, detail).hint("ua-vpsctl status  # again: it may need its time")
+            }
+            Some(unit) => {
+                let detail = format!("{name} is active for {}, but {words}", age(unit.seconds));
+                Check::fail(id, Exit::Failed, detail).hint(format!("ua-vpsctl logs {name} -n 50"))
+            }
+            None => Check::fail(id, Exit::Failed, format!("{name}: {words}")).hint("ua-vpsctl status"),
+        });
+    }
+    if well > 0 && well == judged.len() {
+        let names: Vec<String> = judged.iter().map(|health| health.name.clone()).collect();
+        report.push(Check::pass(id, format!("healthy: {}", listed(&names))));
+    }
+}
+
 /// A restart, as a script is asked for it and as it answers line by line. Each unit has to run in one new process for as
 /// long as the profile wants.
 pub struct Restart<'a> {
@@ -304,7 +475,8 @@ impl<'a> Restart<'a> {
     /// Of these units.
     pub fn new(session: &Session<'_>, units: &'a [Chosen]) -> Self {
         let stable = u64::from(session.profile.units.stable_seconds);
-        let ready = session.context.settings.deploy_ready_timeout.0.as_secs().max(1);
+        let ready = &session.context.settings.deploy_ready_timeout;
+        let ready = profile::within(ready, session.profile.units.start_within);
         Self { units, stable, ready, verdicts: Vec::new(), lines: Vec::new() }
     }
 
@@ -410,6 +582,12 @@ pub fn restart(session: &Session<'_>, units: &[Chosen], report: &mut Report) -> 
 mod tests {
     use super::*;
 
+    fn ready() -> Sourced<Limit> {
+        let base = Base { dir: Path::new("/"), home: None };
+        let origin = ua_common::settings::Origin::Default;
+        Sourced { value: Limit::parse_text("60", &base).unwrap(), origin }
+    }
+
     const START: &str = "Thu 1970-01-01 00:01:40.000000 UTC";
 
     fn seen(more: &str) -> Seen {
@@ -426,7 +604,7 @@ mod tests {
         let up = "unit\ta.service\tloaded\tactive\trunning\t0\t60\t1\t42\t\n";
         for (text, asked, exit) in [(up, 1, Exit::Ok), (up, 2, Exit::Failed), ("", 6, Exit::Failed)] {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "root@vps");
-            judge(&parse(text, &profile), asked, &profile, &mut report);
+            judge(&parse(text, &profile), asked, &profile, &ready(), &mut report);
             assert_eq!(report.exit(), exit, "{:?}", report.checks);
             let pass = report.checks.iter().any(|check| check.id == "units");
             assert_eq!(pass, exit == Exit::Ok, "{:?}", report.checks);
@@ -446,7 +624,7 @@ mod tests {
             let lines = records(&seen(&format!("{two}{more}"))).lines("tsv");
             lines[0].rsplit('\t').next().unwrap().to_owned()
         };
-        assert_eq!(records(&said).lines("tsv")[0], "a\tactive/running\t1 d 3 h\t2\t-\t42\tc0");
+        assert_eq!(records(&said).lines("tsv")[0], "a\tactive/running\t-\t1 d 3 h\t2\t-\t42\tc0");
         // A unit that nobody named reads everything.
         let pushed = |placed: &str| {
             format!(
@@ -472,7 +650,7 @@ mod tests {
         let said = seen("release\tr0\t50.5\t51.5\nserved\tr0\nruns\ta.service\tc0\nopen\tr1\n");
         assert_eq!(records(&said).lines("tsv")[0].rsplit('\t').next(), Some("?"));
         let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&said, said.units.len(), &Profile::built_in().unwrap(), &mut report);
+        judge(&said, said.units.len(), &Profile::built_in().unwrap(), &ready(), &mut report);
         let release = report.checks.iter().find(|check| check.id == "release").unwrap();
         assert_eq!((said.served, release.hint.as_deref()), (None, Some("ua-deploy status")));
         assert!(release.detail.contains("nobody knows: `r1`"), "{release:?}");
@@ -488,7 +666,7 @@ mod tests {
             let profile = Profile::built_in().unwrap();
             let seen = parse(&text, &profile);
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-            judge(&seen, 1, &profile, &mut report);
+            judge(&seen, 1, &profile, &ready(), &mut report);
             let release = records(&seen).lines("tsv")[0].rsplit('\t').next().unwrap().to_owned();
             (release, report)
         };
@@ -533,7 +711,7 @@ mod tests {
         let hints = |active: &str, more: &str| -> Vec<String> {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
             let text = format!("unit\ta.service\tloaded\t{active}\tdead\t0\t9\t0\t0\t\n{more}");
-            judge(&parse(&text, &profile), 0, &profile, &mut report);
+            judge(&parse(&text, &profile), 0, &profile, &ready(), &mut report);
             report.checks.into_iter().filter_map(|check| check.hint).collect()
         };
         assert_eq!(hints("inactive", ""), ["ua-deploy plan"]);
@@ -549,7 +727,7 @@ mod tests {
         let judged = |other: &str| {
             let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
             let text = format!("unit\t{gateway}\t\nunit\t{other}\t0\t90\t0\t0\t\n");
-            judge(&parse(&text, &profile), 0, &profile, &mut report);
+            judge(&parse(&text, &profile), 0, &profile, &ready(), &mut report);
             let said: Vec<String> =
                 report.checks.iter().map(|it| format!("{:?} {}", it.verdict, it.detail)).collect();
             (said.join("; "), report.exit().code())
@@ -557,7 +735,7 @@ mod tests {
         let all = |rest: &str| (rest.to_owned(), 0);
         assert_eq!(judged("csi-ingester.service\tloaded\tactive\trunning"), all("Pass all 2 run"));
         let mut alone = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
-        judge(&parse(&format!("unit\t{gateway}\t\n"), &profile), 1, &profile, &mut alone);
+        judge(&parse(&format!("unit\t{gateway}\t\n"), &profile), 1, &profile, &ready(), &mut alone);
         assert_eq!(alone.checks[0].detail, "the unit runs");
         for load in ["loaded", "masked"] {
             let stopped = "Warn csi-ingester is optional, and stopped for 1 min; Pass the other one runs";
@@ -573,5 +751,76 @@ mod tests {
         ] {
             assert_eq!(judged(wrong).1, 1, "{wrong}");
         }
+    }
+
+    #[test]
+    fn hanging_unit_is_unhealthy_once_it_had_its_time() {
+        let profile = Profile::built_in().unwrap();
+        let told = |seconds: u32, active: &str, answer: &str| {
+            let unit = "universal-agent-gateway.service";
+            let text = format!(
+                "unit\t{unit}\tloaded\t{active}\trunning\t0\t{seconds}\t1\t42\t\nhealth\tgateway\t{answer}\n"
+            );
+            let seen = parse(&text, &profile);
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+            judge(&seen, 1, &profile, &ready(), &mut report);
+            let check = report.checks.into_iter().find(|check| check.id == "health");
+            let cell = records(&seen).lines("tsv")[0].split('\t').nth(2).unwrap().to_owned();
+            (cell, check.map(|check| format!("{:?} {}", check.verdict, check.detail)).unwrap_or_default())
+        };
+        let url = "http://127.0.0.1:8002/api/v1/health";
+        let fail = |cell: &str, words: &str| {
+            (cell.to_owned(), format!("Fail universal-agent-gateway is active for 2 min, but {words}"))
+        };
+        assert_eq!(told(120, "active", "200\t0"), ("ok".to_owned(), "Pass healthy: gateway".to_owned()));
+        assert_eq!(told(120, "active", "503\t0"), fail("503", &format!("{url} answers 503, not 200")));
+        assert_eq!(
+            told(120, "active", "000\t28"),
+            fail("no answer", &format!("{url} does not answer within 5 s"))
+        );
+        assert_eq!(told(120, "active", "000\t7"), fail("no answer", &format!("nothing listens at {url}")));
+        let (cell, said) = told(9, "active", "000\t7");
+        assert!(
+            cell == "no answer" && said.starts_with("Warn universal-agent-gateway is active for 9 s"),
+            "{said}"
+        );
+        // What is down is told as that.
+        assert_eq!(told(120, "failed", "000\t7"), ("-".to_owned(), String::new()));
+        let (cell, said) = told(120, "active", "\t127");
+        assert!(cell == "?" && said.starts_with("Warn the VPS has no curl"), "{said}");
+    }
+
+    #[test]
+    fn only_chosen_units_are_asked() {
+        let profile = Profile::built_in().unwrap();
+        let chosen = |unit: &str| vec![Chosen { unit: unit.to_owned(), if_there: false }];
+        assert_eq!(
+            health_checks(&profile, &chosen("universal-agent-api.service")),
+            "api\thttp://127.0.0.1:8001/api/health\n"
+        );
+        assert_eq!(health_checks(&profile, &chosen("universal-agent-telegram.service")), "");
+        assert_eq!(health_checks(&profile, &crate::units::of(&profile, |_| true)).lines().count(), 3);
+    }
+
+    #[test]
+    fn unit_with_old_code_is_told_with_its_change() {
+        let told = |more: &str| {
+            let seen = seen(more);
+            let mut report = Report::new("ua-vpsctl", ua_common::report::Lane::Vps, "x");
+            judge(&seen, 2, &Profile::built_in().unwrap(), &ready(), &mut report);
+            let check = report.checks.into_iter().find(|check| check.id == "unit.outdated");
+            let cell = records(&seen).lines("tsv")[0].rsplit('\t').next().unwrap().to_owned();
+            (cell, check.map(|check| check.detail).unwrap_or_default())
+        };
+        // Started at 100.
+        let release =
+            |runs: &str| told(&format!("release\tr1\t200.5\t201.5\nserved\tr1\nruns\ta.service\t{runs}\n"));
+        let said = "a was started before release `r1`, which changed what it reads";
+        assert_eq!(release("c1"), ("older".to_owned(), said.to_owned()));
+        assert_eq!(release("c0,c1"), ("c0".to_owned(), String::new()));
+        let push = "pushed\t{\"id\":\"p1\",\"at\":\"T\",\"who\":\"w\",\"commit\":\"c\",\"dirty\":false,\"placed\":150.5,\"paths\":[\"f\\ta\\tx\"]}\n";
+        let served = "release\tr0\t50.5\t51.5\nserved\tr0\nruns\ta.service\tc0\n";
+        let said = "a was started before push `p1`, which changed what it reads";
+        assert_eq!(told(&format!("{served}{push}")), ("c0".to_owned(), said.to_owned()));
     }
 }

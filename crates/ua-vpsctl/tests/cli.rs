@@ -349,9 +349,18 @@ fn p61_a_directory_is_compared_with_the_directory_of_the_same_path() {
         (logins + 1, 3),
         "{report}"
     );
-    let restart = report["checks"].as_array().unwrap().last().unwrap()["detail"].as_str().unwrap();
-    assert!(restart.starts_with("would restart universal-agent-gateway.service, "), "{restart}");
-    assert!(!restart.contains("webui"), "by the profile: {restart}");
+    let restart = |report: &Value| {
+        let last = report["checks"].as_array().unwrap().last().unwrap()["detail"].clone();
+        assert!(
+            last.as_str().unwrap().starts_with("would restart universal-agent-gateway.service, "),
+            "{last}"
+        );
+        last.to_string()
+    };
+    // Nothing of the profile says what reads `top.txt`.
+    assert!(restart(&report).contains("webui"));
+    let report = vps.would_push(&["src", "--restart"]);
+    assert!(!restart(&report).contains("webui"), "by the profile: {report}");
     // What the server writes goes only if it is named itself.
     let memory = "Memory_System/ua_shared_workspace/MEMORY.md";
     let report = vps.would_push(&["Memory_System", "top.txt"]);
@@ -515,4 +524,52 @@ fn a_terminal_sees_what_was_asked_for_and_nothing_that_drives_it() {
     assert!(seen.lines().iter().any(|line| line == "said what was typed"), "{:?}", seen.raw);
     assert_eq!(seen.code, Some(3), "{:?}", seen.raw);
     assert!(!seen.raw.contains("closed"), "ssh has nothing to say: {:?}", seen.raw);
+}
+
+#[test]
+fn logs_are_read_from_journal_and_file() {
+    let place = Place::new();
+    let root = place.cwd().parent().unwrap().join("vps");
+    let bin = root.join("bin");
+    let sshd = Sshd::start(&format!("SetEnv PATH={}:/usr/bin:/bin ROOT={}", bin.display(), root.display()));
+    place.vps_by_address(&sshd);
+    let vps = Vps { place, sshd };
+    let worker = "universal-agent-vp-worker@vp.general.primary.service";
+    vps.write(
+        "logs/w.log",
+        "2026-02-21 22:18:44,900 INFO started\nTraceback\n2026-02-21 22:18:46,1 INFO again\n",
+    );
+    let systemctl = r#"case $*:$1 in
+        *vp-worker*:show) printf 'StandardOutput=append\nStandardError=append\n' ;;
+        *:show) printf 'StandardOutput=journal\nStandardError=inherit\n' ;;
+        *:cat) printf '[Service]\nStandardOutput=append:%s/app/logs/w.log\nStandardError=append:%s/app/logs/w.log\n' "$ROOT" "$ROOT" ;;
+    esac"#;
+    let api = r#"{"__CURSOR":"c","__REALTIME_TIMESTAMP":"1771712325000000","_HOSTNAME":"srv","_PID":"7","_COMM":"uv","_SYSTEMD_UNIT":"universal-agent-api.service","MESSAGE":"hello"}"#;
+    for (name, text) in [
+        ("systemctl", systemctl.to_owned()),
+        ("journalctl", format!("echo '{api}'")),
+        // The VPS's time is UTC.
+        ("date", "TZ=UTC exec /usr/bin/date \"$@\"".to_owned()),
+    ] {
+        let path = bin.join(name);
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        ua_tests::mode(&path, 0o755);
+    }
+    let (out, err) = vps.ends(&["logs", "vp.general.primary", "api", "-n", "3"], 0);
+    let lines = [
+        "vp.general.primary | Traceback",
+        "api                | 2026-02-21T22:18:45+0000 srv uv[7]: hello",
+        "vp.general.primary | 2026-02-21 22:18:46,1 INFO again",
+    ];
+    assert_eq!(out.lines().collect::<Vec<_>>(), lines);
+    assert!(err.contains("note: showing the last 3 lines; more: -n 1000"), "{err}");
+    let (_, err) = vps.ends(&["logs", "vp.general.primary", "-n", "9"], 0);
+    assert!(!err.contains("showing"), "{err}");
+    let (out, _) = vps.ends(&["logs", "vp.general.primary", "api", "-n", "3", "--json"], 0);
+    let data = serde_json::from_str::<Value>(&out).unwrap()["data"].clone();
+    assert_eq!((&data["cut"], &data["limit"]), (&true.into(), &3.into()));
+    assert_eq!(data["lines"], serde_json::json!(lines));
+    let path = vps.app("logs/w.log").display().to_string();
+    assert_eq!(data["files"], serde_json::json!([{"unit": worker, "path": path}]));
 }

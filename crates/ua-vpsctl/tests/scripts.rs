@@ -14,13 +14,20 @@ const PUSH: &str = concat!(
     "\n",
     include_str!("../../ua-common/remote/ledger.sh"),
     "\n",
+    include_str!("../../ua-common/remote/unit_log.sh"),
+    "\n",
     include_str!("../remote/restarting.sh"),
     "\n",
     include_str!("../remote/push.sh")
 );
 
-const RESTART: &str =
-    concat!(include_str!("../remote/restarting.sh"), "\n", include_str!("../remote/restart.sh"));
+const RESTART: &str = concat!(
+    include_str!("../../ua-common/remote/unit_log.sh"),
+    "\n",
+    include_str!("../remote/restarting.sh"),
+    "\n",
+    include_str!("../remote/restart.sh")
+);
 
 const UNITS: &str = concat!(
     include_str!("../../ua-common/remote/ledger.sh"),
@@ -29,6 +36,9 @@ const UNITS: &str = concat!(
     "\n",
     include_str!("../remote/units.sh")
 );
+
+const LOGS: &str =
+    concat!(include_str!("../../ua-common/remote/unit_log.sh"), "\n", include_str!("../remote/logs.sh"));
 
 const PERMS: &str = include_str!("../remote/perms.sh");
 
@@ -53,10 +63,74 @@ case $* in
     *property=EnvironmentFiles*)
         printf '%s (ignore_errors=yes)\n' "$ROOT/app/.env" "$ROOT/app/none.d/x y.env" "$ROOT/app/*.conf" /etc/passwd "$ROOT/app/link.env"
         ;;
+    *NextElapse*) cat "$ROOT/timers" ;;
     *property=ExecStart*) echo "{ path=$ROOT/app/watch.sh ; argv[]=$ROOT/app/watch.sh /etc/x ; ignore_errors=no }" ;;
     *) printf 'Id=a.service\nLoadState=loaded\nActiveState=active\nSubState=running\nMainPID=42\n' ;;
 esac
 "#;
+
+/// Timers as systemd 252 shows them: only after boot and elapsed, without the start that it counts from, running, with a date
+/// in the past, with one to come, and after boot and not yet elapsed.
+const TIMERS: &str = "\
+Unit=a-boot.service
+TimersMonotonic={ OnBootUSec=1s ; next_elapse=8min 26.582104s }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=infinity
+Id=a-boot.timer
+ActiveState=active
+SubState=elapsed
+
+Unit=a-lost.service
+TimersMonotonic={ OnUnitActiveUSec=5min ; next_elapse=0 }
+TimersMonotonic={ OnBootUSec=1s ; next_elapse=8min 26.582104s }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=infinity
+Id=a-lost.timer
+ActiveState=active
+SubState=elapsed
+
+Unit=a-busy.service
+TimersMonotonic={ OnUnitInactiveUSec=5s ; next_elapse=0 }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=infinity
+Id=a-busy.timer
+ActiveState=active
+SubState=running
+
+Unit=a-past.service
+TimersCalendar={ OnCalendar=2020-01-01 00:00:00 ; next_elapse=(null) }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=infinity
+Id=a-past.timer
+ActiveState=active
+SubState=elapsed
+
+Unit=a-minute.service
+TimersCalendar={ OnCalendar=*-*-* *:*:00 ; next_elapse=Sun 2026-11-29 18:21:00 UTC }
+NextElapseUSecRealtime=Sun 2026-11-29 18:21:00 UTC
+NextElapseUSecMonotonic=0
+Id=a-minute.timer
+ActiveState=active
+SubState=waiting
+
+Unit=a-hour.service
+TimersMonotonic={ OnBootUSec=1h ; next_elapse=1h 8min 25.582104s }
+NextElapseUSecRealtime=
+NextElapseUSecMonotonic=1h 8min 25.582104s
+Id=a-hour.timer
+ActiveState=active
+SubState=waiting
+";
+
+/// Sockets as `ss -Hltnp` lists them, the last one of another network namespace's program.
+const SOCKETS: &str = "\
+LISTEN 0      128       0.0.0.0:22    0.0.0.0:* users:((\"sshd\",pid=72,fd=5))
+LISTEN 0      4096   100.64.0.2:8080  0.0.0.0:* users:((\"tailscaled\",pid=59,fd=23))
+LISTEN 0      511    10.99.0.12:443   0.0.0.0:* users:((\"nginx\",pid=224,fd=13),(\"nginx\",pid=223,fd=13))
+LISTEN 0      511       0.0.0.0:8080  0.0.0.0:* users:((\"nginx\",pid=431,fd=6),(\"nginx\",pid=430,fd=6))
+LISTEN 0      128          [::]:22       [::]:* users:((\"sshd\",pid=72,fd=6))
+LISTEN 0      511             *:9000        *:*
+";
 
 /// systemd, as far as a restart asks it: `units/NAME` holds LOAD ACTIVE INVOCATION START of a unit that there is. One whose
 /// name begins with `bad` does not come up. What lay where when it was asked to restart is written down.
@@ -113,6 +187,19 @@ case $1 in
                 "$(field 2 | grep . || echo inactive)" "$start"
         done
         ;;
+esac
+"#;
+
+/// systemd, as far as it is asked where units write: `units/NAME` is the unit's files, and both streams go to files of the same
+/// kind. It tells the kind and no path, as 252 does.
+const WRITES: &str = r#"#!/bin/sh
+for unit in "$@"; do :; done
+case $1 in
+    show)
+        kind=$(sed -n 's/^StandardOutput *= *\([a-z]*\).*/\1/p' "$ROOT/units/$unit" 2>/dev/null | tail -n 1)
+        printf 'StandardOutput=%s\nStandardError=inherit\n' "${kind:-inherit}"
+        ;;
+    cat) cat "$ROOT/units/$unit" ;;
 esac
 "#;
 
@@ -426,6 +513,9 @@ fn a_dry_run_only_looks() {
 fn p65_the_doctor_tells_names_and_never_values() {
     let vps = Vps::new();
     vps.program("systemctl", SYSTEMCTL);
+    vps.write("timers", TIMERS);
+    vps.program("ss", &format!("#!/bin/sh\ncat <<'X'\n{SOCKETS}X\n"));
+    vps.program("curl", "#!/bin/sh\nprintf 503\n");
     vps.program("runuser", "#!/bin/sh\nshift 3\nexec \"$@\"\n");
     vps.program(
         "tailscale",
@@ -448,7 +538,8 @@ fn p65_the_doctor_tells_names_and_never_values() {
         let [state, app] = ["state", "app"].map(|dir| vps.path(dir).display().to_string());
         let output = Command::new("sh")
             .args(["-c", DOCTOR, "doctor", &state, &app, "root", ".env", "B C", "A=db,again", "watch.timer"])
-            .args(["x/csi.env\nx/none.env\nlinked/csi.env\n", "/usr/bin:/bin", command, "a.service"])
+            .args(["x/csi.env\nx/none.env\nlinked/csi.env\n", "/usr/bin:/bin", command])
+            .args(["gateway\thttp://127.0.0.1:1/x\n", "a-*.timer", "a.service"])
             .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
             .env("ROOT", vps.root.path())
             .output()
@@ -478,6 +569,14 @@ fn p65_the_doctor_tells_names_and_never_values() {
         format!("rootreads\t{}\t{user}", vps.app("b c.conf").display()),
         "rootreads\t/etc/passwd\t".to_owned(),
         "history\t{\"id\":\"r1\"}".to_owned(),
+        "health\tgateway\t503\t0".to_owned(),
+        "timer\ta-boot.timer\tactive\telapsed\tnone\tonce\ta-boot.service".to_owned(),
+        "timer\ta-lost.timer\tactive\telapsed\tnone\trepeats\ta-lost.service".to_owned(),
+        "timer\ta-busy.timer\tactive\trunning\tnone\trepeats\ta-busy.service".to_owned(),
+        "timer\ta-past.timer\tactive\telapsed\tnone\tdates\ta-past.service".to_owned(),
+        "timer\ta-minute.timer\tactive\twaiting\tnext\tdates\ta-minute.service".to_owned(),
+        "timer\ta-hour.timer\tactive\twaiting\tnext\tonce\ta-hour.service".to_owned(),
+        "listeners\t22 sshd\t8080 nginx\t9000 ?".to_owned(),
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} in\n{text}");
     }
@@ -556,7 +655,7 @@ fn an_optional_unit_is_seen_only_where_it_is() {
     vps.units(&[("a.service", "loaded active"), ("off.service", "loaded inactive")]);
     let state = vps.path("state").display().to_string();
     let seen = |units: &[&str]| {
-        let output = vps.sh(UNITS, &[&[state.as_str()], units].concat());
+        let output = vps.sh(UNITS, &[&[state.as_str(), ""], units].concat());
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
         let lines = lines(&output);
         lines
@@ -574,7 +673,7 @@ fn units_of_an_old_systemd_are_told_and_that_it_is_one() {
     let vps = Vps::new();
     vps.units(&[("a.service", "loaded active")]);
     let state = vps.path("state").display().to_string();
-    let seen = || lines(&vps.sh(UNITS, &[&state, "a.service"])).join("\n");
+    let seen = || lines(&vps.sh(UNITS, &[&state, "", "a.service"])).join("\n");
     let exact = seen();
     assert!(exact.starts_with("unit\ta.service\tloaded\tactive\t"), "{exact}");
     assert!(exact.ends_with("\t42\tSat 2026-02-21 10:15:00.123456 UTC"), "{exact}");
@@ -592,7 +691,7 @@ fn what_the_releases_say_of_the_units_is_told_with_its_times() {
     vps.units(&[("a.service", "loaded active")]);
     let state = vps.path("state").display().to_string();
     let seen = || {
-        let output = vps.sh(UNITS, &[&state, "a.service"]);
+        let output = vps.sh(UNITS, &[&state, "", "a.service"]);
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
         lines(&output)
     };
@@ -679,7 +778,7 @@ fn p63_a_restart_leaves_alone_what_is_optional_and_stopped_or_not_there() {
     let done = restart(&["bad.service", "a.service"]);
     assert_eq!(done.status.code(), Some(1));
     assert!(lines(&done)[0].starts_with("down\tbad.service\tfailed"), "{done:?}");
-    assert!(String::from_utf8_lossy(&done.stderr).contains("-u bad.service"), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stderr).contains("--unit=bad.service"), "{done:?}");
 }
 
 #[test]
@@ -758,14 +857,15 @@ fn what_the_journal_does_not_understand_is_no_answer() {
     let journal = "#!/bin/sh\ncase $* in *--since=bad*) echo 'Failed to parse timestamp: bad' >&2; exit 1 ;; esac\n\
         case $* in *--grep=none*) exit 1 ;; esac\necho line\n";
     vps.program("journalctl", journal);
+    vps.program("systemctl", WRITES);
     let logs = |since: &str, pattern: &str| {
-        let done = vps.sh(include_str!("../remote/logs.sh"), &["no", "5", since, pattern, "a.service"]);
+        let done = vps.sh(LOGS, &["no", "5", since, pattern, "a.service"]);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (done.status.code(), text(&done.stdout), text(&done.stderr))
+        (done.status.code(), text(&done.stdout).split_once('\n').unwrap().1.to_owned(), text(&done.stderr))
     };
     let said = |code, out: &str, err: &str| (Some(code), out.to_owned(), err.to_owned());
-    assert_eq!(logs("-1h", "x"), said(0, "line\n", ""));
-    assert_eq!(logs("", "none"), said(0, "", ""));
+    assert_eq!(logs("-1h", "x"), said(0, "line\nend\n", ""));
+    assert_eq!(logs("", "none"), said(0, "end\n", ""));
     for pattern in ["", "x"] {
         assert_eq!(logs("bad", pattern), said(1, "", "Failed to parse timestamp: bad\n"));
     }
@@ -981,4 +1081,209 @@ fn the_kind_of_a_file_is_told_in_the_same_words_in_every_language() {
     let app = vps.path("app").display().to_string();
     let output = vps.sh(include_str!("../remote/find.sh"), &[&app, "a"]);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\nregular file\n"));
+}
+
+/// A VPS with a unit that writes to `app/logs/w-x.log`, which holds this.
+fn with_log(text: &str) -> Vps {
+    let vps = Vps::new();
+    vps.program("systemctl", WRITES);
+    vps.program("journalctl", "#!/bin/sh\necho '{}'\n");
+    let path = vps.app("logs").display().to_string();
+    vps.write("units/w@x.service", &format!("[Service]\nStandardOutput=append:{path}/w-%i.log\n"));
+    vps.write("units/plain.service", "[Service]\nUser=ua\n");
+    vps.write("app/logs/w-x.log", text);
+    vps
+}
+
+/// What `logs.sh` says, without the times of files and zones.
+fn logs_of(vps: &Vps, lines: &str, since: &str, pattern: &str) -> String {
+    let output = vps.sh(LOGS, &["no", lines, since, pattern, "w@x.service", "plain.service"]);
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| !line.starts_with(['z', 'f', '{'])).collect::<Vec<_>>().join("\n")
+}
+
+const WORKER: &str = "2026-02-21 22:18:44,900 INFO a.b Started\nTraceback:\n  File x\n\
+    2026-02-21 22:18:45,123 ERROR a.b failed\nmore Words\n[2026-02-21T22:18:46Z] end\n";
+
+#[test]
+fn logs_of_a_unit_come_from_its_file() {
+    let vps = with_log(WORKER);
+    let output = vps.sh(LOGS, &["no", "5", "", "", "w@x.service", "plain.service"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let file = vps.app("logs/w-x.log").display().to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("zone\t+") || lines[0].starts_with("zone\t-"), "{text}");
+    assert!(lines[1].starts_with("file\t1\tw@x.service\t1") && lines[1].ends_with(&file), "{text}");
+    assert_eq!((lines[2], lines[3]), ("{}", "1\t2026-02-21 22:18:44,900 INFO a.b Started"), "{text}");
+    // One more than is asked for, so that it is known that there are more.
+    assert_eq!(logs_of(&vps, "1", "", ""), "1\tmore Words\n1\t[2026-02-21T22:18:46Z] end\nend");
+    // As journalctl reads a pattern.
+    assert_eq!(logs_of(&vps, "9", "", "words|^traceb"), "1\tTraceback:\n1\tmore Words\nend");
+    assert_eq!(logs_of(&vps, "9", "", "WORDS"), "end");
+}
+
+#[test]
+fn since_of_a_file_begins_at_its_first_time() {
+    let vps = with_log(WORKER);
+    let all = logs_of(&vps, "9", "2026-02-21 22:18:44", "");
+    assert_eq!(all.lines().count(), 7, "{all}");
+    // What has no time is of the line before it.
+    let later = logs_of(&vps, "9", "2026-02-21 22:18:45", "");
+    assert!(later.starts_with("1\t2026-02-21 22:18:45,123 ERROR") && later.contains("more Words"), "{later}");
+    assert_eq!(logs_of(&vps, "9", "2026-02-21 22:18:45 UTC", "end"), "1\t[2026-02-21T22:18:46Z] end\nend");
+    assert_eq!(logs_of(&vps, "9", "2026-02-21 22:18:47", ""), "end");
+    // A file without times has no answer to it, which is told.
+    let vps = with_log("one\ntwo\n");
+    assert_eq!(logs_of(&vps, "1", "-1h", ""), "untimed\t1\n1\tone\n1\ttwo\nend");
+}
+
+#[test]
+fn hostile_link_is_not_read_as_a_log() {
+    let vps = with_log("mine\n");
+    vps.write("secrets/w-x.log", "hunter2\n");
+    let (log, secret) = (vps.app("logs/w-x.log"), vps.path("secrets/w-x.log"));
+    let said = |words: &str| {
+        for (since, pattern) in [("", ""), ("-1h", ""), ("", "h")] {
+            let output = vps.sh(LOGS, &["no", "5", since, pattern, "w@x.service"]);
+            let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(text.contains(words) && !text.contains("hunter2"), "{text}");
+        }
+        let mut follow = Command::new("timeout");
+        let follow = follow.args(["3", "sh", "-c", LOGS, "logs", "yes", "5", "", "", "w@x.service"]);
+        let path = format!("{}:/usr/bin:/bin", vps.path("bin").display());
+        let output = follow.env("PATH", path).env("ROOT", vps.root.path()).output().unwrap();
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("hunter2"), "{output:?}");
+        let restart = format!("{RESTART}\nunit_words w@x.service 5 cat");
+        let output = vps.sh(&restart.replace("main \"$@\"", ""), &[]);
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("hunter2"), "{output:?}");
+    };
+    said("\tnone\t".replace("none", "1").trim_start());
+    fs::remove_file(&log).unwrap();
+    said("\tnone\t");
+    symlink(&secret, &log).unwrap();
+    said("\tlink\t");
+    fs::remove_file(&log).unwrap();
+    fs::hard_link(&secret, &log).unwrap();
+    said("\tlink\t");
+    fs::remove_dir_all(vps.app("logs")).unwrap();
+    symlink(vps.path("secrets"), vps.app("logs")).unwrap();
+    said("\tlink\t");
+    // A link takes its place once it was looked at.
+    fs::remove_file(vps.app("logs")).unwrap();
+    let swap = "#!/bin/sh\n/usr/bin/stat \"$@\"\n[ $3 = %h ] ||
+        ln -sfn \"$ROOT/secrets/w-x.log\" \"$ROOT/app/logs/w-x.log\"\n";
+    vps.program("stat", swap);
+    vps.write("app/logs/w-x.log", "mine\n");
+    let output = vps.sh(LOGS, &["no", "5", "", "", "w@x.service"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("file\t1\tw@x.service\t1") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn followed_file_may_be_rotated() {
+    use std::io::{BufRead as _, Write as _};
+    let vps = with_log("old\n");
+    vps.program("journalctl", "#!/bin/sh\ncase $* in *--follow*) exec sleep 60 ;; esac\n");
+    let mut follow = Command::new("timeout")
+        .args(["60", "sh", "-c", LOGS, "logs", "yes", "0", "", "", "w@x.service"])
+        .env("PATH", format!("{}:/usr/bin:/bin", vps.path("bin").display()))
+        .env("ROOT", vps.root.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(follow.stdout.take().unwrap()).lines();
+    let log = vps.app("logs/w-x.log");
+    let append = |path: &PathBuf, text: &str| {
+        fs::File::options().append(true).create(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    assert!(lines.by_ref().take(2).all(|line| line.is_ok()));
+    let mut next = |wanted: &str| assert_eq!(lines.next().unwrap().unwrap(), wanted);
+    next("1\told");
+    next("end");
+    append(&log, "one\n");
+    next("1\tone");
+    fs::rename(&log, vps.app("logs/w-x.log.1")).unwrap();
+    append(&vps.app("logs/w-x.log.1"), "late\n");
+    append(&log, "two\n");
+    next("1\tlate");
+    next("1\ttwo");
+    // Emptied in its place.
+    fs::File::options().write(true).truncate(true).open(&log).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    append(&log, "three\n");
+    next("1\tthree");
+    let kill = Command::new("kill").arg(follow.id().to_string()).status().unwrap();
+    assert!(kill.success() && !follow.wait().unwrap().success());
+    // What it started ends as well.
+    assert!(lines.next().is_none());
+}
+
+#[test]
+fn unit_that_does_not_come_up_shows_its_file() {
+    let vps = Vps::new();
+    vps.units(&[("bad.service", "loaded active")]);
+    let log = vps.app("bad.log").display().to_string();
+    vps.write("app/bad.log", "ImportError\n");
+    let kinds = format!(
+        "#!/bin/sh\ncase $* in
+        *StandardOutput*) printf 'StandardOutput=file\\nStandardError=inherit\\n' && exit ;;
+        cat*) printf '[Service]\\nStandardOutput=file:{log}\\n' && exit ;;
+        esac\n"
+    );
+    vps.program("systemctl", &format!("{kinds}{UNITS_OF}"));
+    let state = vps.path("state").display().to_string();
+    let done = vps.sh(RESTART, &[&state, "0", "1", "bad.service"]);
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains(&format!("(in {log})\nImportError\njournal of")), "{said}");
+}
+
+#[test]
+fn log_path_is_told_with_its_specifiers() {
+    let vps = Vps::new();
+    vps.program("systemctl", WRITES);
+    let told = |unit: &str, text: &str| {
+        vps.write(&format!("units/{unit}"), text);
+        let script = concat!(include_str!("../../ua-common/remote/unit_log.sh"), "\nunit_log_files \"$1\"");
+        let output = vps.sh(script, &[unit]);
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let file = |path: &str| (0, format!("{path}\n"));
+    let unit = "w@vp.general.primary.service";
+    let real = "# /etc/systemd/system/w@.service\n[Service]\nStandardOutput=append:/opt/app/logs/w-%i.log\n\
+        StandardError=append:/opt/app/logs/w-%i.log\n\n[Install]\nWantedBy=multi-user.target\n";
+    assert_eq!(told(unit, real), file("/opt/app/logs/w-vp.general.primary.log"));
+    let other = "[Service]\nStandardOutput = truncate:/a b//./%p_%N_%n-100%%.log \n";
+    let path = "/a b/w_w@vp.general.primary_w@vp.general.primary.service-100%.log";
+    assert_eq!(told(unit, other), file(path));
+    // The last drop-in counts; of other sections, comments and what systemd ignores nothing does.
+    let drop_ins = "[Service]\nStandardOutput=file:/first\n# /etc/x.conf\n[Service]\n#StandardOutput=file:/no\n\
+        StandardOutput=\\\nfile:%L/second\nStandardOutput=file:relative\n[X]\nStandardOutput=file:/no\n";
+    assert_eq!(told("a.service", drop_ins), file("/var/log/second"));
+    assert_eq!(told("a.service", "[Service]\nStandardOutput=journal\n"), (0, String::new()));
+    assert_eq!(told("a.service", "[Service]\nStandardOutput=file:/x-%b\n"), (1, String::new()));
+}
+
+#[test]
+fn health_of_all_units_is_asked_at_once() {
+    let vps = Vps::new();
+    vps.units(&[("a.service", "loaded active")]);
+    let curl = "#!/bin/sh\nfor url in \"$@\"; do :; done\ncase $url in
+        */hangs) sleep 1 && printf 000 && exit 28 ;;
+        *) printf 200 ;;
+        esac\n";
+    vps.program("curl", curl);
+    let state = vps.path("state").display().to_string();
+    let urls = (0..8).map(|n| format!("h{n}\thttp://127.0.0.1:1/hangs\n")).collect::<String>();
+    let start = std::time::Instant::now();
+    let output = vps.sh(UNITS, &[&state, &format!("{urls}well\thttp://127.0.0.1:1/well\n"), "a.service"]);
+    assert!(start.elapsed().as_secs() < 6, "{:?}", start.elapsed());
+    let lines = lines(&output);
+    let of = |line: &str| lines.iter().filter(|it| *it == line).count();
+    assert_eq!((of("health\twell\t200\t0"), of("health\th7\t000\t28"), lines.len()), (1, 1, 10), "{lines:?}");
+    // Without curl that is what is told.
+    vps.program("curl", "#!/bin/sh\nexit 127\n");
+    let output = vps.sh(UNITS, &[&state, "well\thttp://127.0.0.1:1/well\n", "a.service"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("health\twell\t\t127\n"), "{output:?}");
 }

@@ -153,8 +153,8 @@ settings! {
     "sync.ready_marker" sync_ready_marker: FileName, "UA_REMOTE_SYNC_READY_MARKER_FILENAME", Some("ready-marker-name"), Is("sync_ready.json"), "name of the ready marker";
     "sync.ready_min_age" sync_ready_min_age: Duration, "UA_REMOTE_SYNC_READY_MIN_AGE_SECONDS", Some("ready-min-age-seconds"), Is("45"), "how old a marker must be";
     "sync.ready_prefixes" sync_ready_prefixes: List, "UA_REMOTE_SYNC_READY_SESSION_PREFIX", Some("ready-session-prefix"), Is("session_,tg_,run_"), "ids that are gated on the marker (empty by flag or file: all)";
-    "sync.ready_states" sync_ready_states: States, "UA_REMOTE_SYNC_READY_STATES", Some("ready-states"), Is("completed,failed,timed_out,cancelled,dispatch_failed,failed_pre_dispatch,dispatch_interrupted"), "states in a ready marker that end a run";
-    "sync.nested" sync_nested: Patterns, "UA_REMOTE_SYNC_NESTED", Some("nested"), Is("vp_*_external"), "directories that are no workspace themselves: each directory in them is one";
+    "sync.ready_states" sync_ready_states: States, "UA_REMOTE_SYNC_READY_STATES", Some("ready-states"), Is("completed, failed, timed_out, cancelled, dispatch_failed, failed_pre_dispatch, dispatch_interrupted"), "states in a ready marker that end a run";
+    "sync.nested" sync_nested: Patterns, "UA_REMOTE_SYNC_NESTED", Some("nested"), Is("vp_*_external"), "directories that hold workspaces instead of being one, such as the missions of a worker";
     "sync.prune_min_age" sync_prune_min_age: Duration, "UA_REMOTE_PRUNE_MIN_AGE_SEC", Some("prune-min-age-seconds"), Is("300"), "how old a workspace must be before it may be pruned";
     "ops.gateway_url" ops_gateway_url: Url, "UA_REMOTE_GATEWAY_URL", Some("gateway-url"), Is("https://api.clearspringcg.com"), "where the remote toggle is asked";
     "ops.toggle_path" ops_toggle_path: UrlPath, "UA_REMOTE_SYNC_TOGGLE_PATH", Some("remote-toggle-path"), Is("/api/v1/ops/remote-sync"), "path of the remote toggle";
