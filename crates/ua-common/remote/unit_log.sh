@@ -84,8 +84,9 @@ plain_file='
     exec "$@"
 '
 
-# unit_words UNIT LINES FORMAT: prints what UNIT wrote last, into its files and into the journal. Where it writes to files the
-# journal has systemd's words about it, such as how it ended. FORMAT is one of journalctl's.
+# unit_words UNIT LINES FORMAT [SIZES]: prints what UNIT wrote last, into its files and into the journal. Where it writes to files
+# the journal has systemd's words about it, such as how it ended. FORMAT is one of journalctl's. Of a file that SIZES names
+# (SIZE<TAB>FILE, a line each) only what comes after that size is shown, unless it was made shorter since.
 unit_words() (
     files=$(unit_log_files "$1") || echo '(which file it writes to, if any, cannot be told)'
     from_journal=$2
@@ -93,8 +94,11 @@ unit_words() (
     printf '%s' "$files${files:+
 }" | while IFS= read -r file; do
         printf '(in %s)\n' "$file"
+        size=$(FILE=$file awk -F '\t' 'substr($0, index($0, "\t") + 1) == ENVIRON["FILE"] { print $1; exit }' "${4:-/dev/null}")
+        from=200000
+        [ "${size:-0}" -eq 0 ] || [ "$size" -gt "$(stat -c %s -- "$file" 2>/dev/null || echo 0)" ] || from=+$((size + 1))
         # A line may be long, and somebody may put a pipe there.
-        timeout 10 sh -c "$plain_file" "$file" tail -c 200000 | tail -n "$2" | cut -c 1-2000
+        timeout 10 sh -c "$plain_file" "$file" tail -c "$from" | tail -c 200000 | tail -n "$2" | cut -c 1-2000
     done
     journalctl --no-pager --quiet --output="$3" --lines="$from_journal" --unit="$1"
 )

@@ -2725,16 +2725,17 @@ fn the_history_says_at_which_step_the_deploy_is_that_holds_the_lock() {
 #[test]
 fn failed_unit_is_shown_with_its_log_file() {
     let mut vps = Vps::new();
-    fs::write(vps.path("unit.log"), "Traceback\nImportError: no such module\n").unwrap();
+    fs::write(vps.path("unit.log"), "of the process before\n").unwrap();
     // As systemd 252 answers, with the kind and without the path.
     let kinds = "#!/bin/sh\ncase $* in
         *StandardOutput*) printf 'StandardOutput=append\\nStandardError=inherit\\n' && exit ;;
         cat*) printf '[Service]\\nStandardOutput=append:%s/unit.log\\n' \"$ROOT\" && exit ;;
         esac\n";
     fs::write(vps.path("bin/systemctl"), format!("{kinds}{SYSTEMCTL}")).unwrap();
-    vps.order("ready_timeout\t1").deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    vps.order("start_within\t1").deploy(&[("version", "1")]).1.is("unconfirmed", 0);
     fs::write(vps.path("broken"), "2\n").unwrap();
-    let (_, done) = vps.deploy(&[("version", "2")]);
+    let ends = "printf 'Traceback\\nImportError: no such module\\n' >>\"$ROOT/unit.log\"\n";
+    let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", ends)]);
     let log = &done.is("rolled-back", 33).log;
     let file = vps.path("unit.log").display().to_string();
     let said =

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from universal_agent import shape
+
 SOURCE_KEYS = ("source_session_id", "source_turn_id", "reply_mode")
 
 
@@ -31,9 +33,15 @@ def source_of(mission: sqlite3.Row) -> dict[str, object]:
     return {key: payload[key] for key in SOURCE_KEYS if payload.get(key)}
 
 
+def workspace_of(mission: sqlite3.Row, root: Path) -> Path:
+    """Where a mission works. In August the loop and the client both add its id, so that it lies one level deeper."""
+    workspace = root / mission["mission_id"]
+    return workspace / mission["mission_id"] if shape.AUGUST else workspace
+
+
 def carry_out(mission: sqlite3.Row, root: Path) -> Outcome:
     """Run a mission for its seconds. A child process stands for the agent of the real app."""
-    workspace = root / mission["mission_id"]
+    workspace = workspace_of(mission, root)
     workspace.mkdir(parents=True, exist_ok=True)
     seconds = float(payload_of(mission).get("constraints", {}).get("seconds", 0))
     result = f"workspace://{workspace}"
@@ -45,7 +53,7 @@ def carry_out(mission: sqlite3.Row, root: Path) -> Outcome:
 
 def leave_marks(mission: sqlite3.Row, root: Path, worker_id: str, outcome: Outcome) -> None:
     """Write the receipt, then the ready marker of the workspace."""
-    workspace = root / mission["mission_id"]
+    workspace = workspace_of(mission, root)
     at = time.time()
     common = {
         "version": 1,
