@@ -293,14 +293,15 @@ mod tests {
         let mut record = state.create().unwrap();
         record.image = Some(image.clone());
         state.write(&record).unwrap();
-        let lock = || state.lock("lab down", Duration::ZERO, &Progress::quiet()).unwrap();
+        // Taken once: a child that another test starts holds the file until it runs its own program.
+        let lock = state.lock("lab down", Duration::ZERO, &Progress::quiet()).unwrap();
         // It was written down, and not made yet.
-        state.sweep(&lock()).unwrap();
+        state.sweep(&lock).unwrap();
 
         state.create().unwrap();
         state.write(&record).unwrap();
         fs::write(&image, "").unwrap();
-        state.sweep(&lock()).unwrap();
+        state.sweep(&lock).unwrap();
         assert!(!image.exists() && !state.dir().exists());
     }
 
