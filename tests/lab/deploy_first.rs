@@ -54,6 +54,7 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("unlock_ends_only_the_holder_and_only_by_force", unlocked),
         ("state_of_the_old_script_is_taken_over", old_script),
         ("august_shape_deploys", august),
+        ("stale_git_commit_is_a_warning", stale_git),
     ]
 }
 
@@ -474,9 +475,7 @@ fn crash_loop(lab: &Lab) -> Result<()> {
 }
 
 fn worker_crash(lab: &Lab) -> Result<()> {
-    // systemd starts it once a second, or gives it up: either is clear long before the time is over.
-    let said = "nobody waits any longer for universal-agent-vp-worker@vp.coder.primary (systemd ";
-    taken_back(lab, &Edit::WorkerCrash, "units", said)
+    taken_back(lab, &Edit::WorkerCrash, "units", "universal-agent-vp-worker@vp.coder.primary (")
 }
 
 fn worker_without_process(lab: &Lab) -> Result<()> {
@@ -766,7 +765,7 @@ fn rolled_back(lab: &Lab) -> Result<()> {
     ensure!(data["since"]["changed"].to_string().contains("web-ui/"), "{data}");
     let lines = data["plan"].to_string();
     ensure!(
-        lines.contains("restart universal-agent-webui: web-ui/app/page.mjs and 2 more changed")
+        lines.contains("restart universal-agent-webui: web-ui/app/page.mjs changed, which its unit names")
             && lines.contains("bring 1 commit\"")
             && lines.contains("leave gateway, api, ")
             && lines.contains("leave build python alone")
@@ -821,7 +820,7 @@ fn unlocked(lab: &Lab) -> Result<()> {
 
 fn old_script(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
-    app::deploy_by_old_script(lab)?;
+    app::deploy_by_old_way(lab, Shape::Feb)?;
     let first = app.head()?;
     app.serves(&first)?;
     // The very commit that runs already, then a change.
@@ -832,22 +831,58 @@ fn old_script(lab: &Lab) -> Result<()> {
     app.serves(&app.head()?)
 }
 
-fn august(lab: &Lab) -> Result<()> {
+/// The app of August, as its own scripts leave it: with a `.git` in the app's directory.
+fn august_site(lab: &Lab) -> Result<App<'_>> {
     lab.use_control(Control::Https)?;
     let app = App::fresh_in(lab, Shape::Aug)?;
-    let built_in = &[("UA_DEPLOY_PROFILE", "universal-agent-2026-08")];
-    app.deploy(&[], built_in)?.exit(0)?;
+    app::deploy_by_old_way(lab, Shape::Aug)?;
     app.serves(&app.head()?)?;
+    Ok(app)
+}
+
+/// Deploys with the built-in profile of August, unchanged: its command runs the app's own loader of secrets.
+fn august_good(app: &App<'_>) -> Result<Deployed> {
+    let done = app.deploy(&[], &[("UA_DEPLOY_PROFILE", "universal-agent-2026-08")])?;
+    done.exit(0)?.says("contract.env", "pass", "")?.says("staging.ui", "pass", "/dashboard answers 200")?;
+    app.serves(&app.head()?)?;
+    Ok(done)
+}
+
+/// The commit that the gateway of August reports.
+fn august_commit(lab: &Lab) -> Result<Value> {
+    let told = lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8002/api/v1/version"]).read()?;
+    let told: Value = serde_json::from_str(&told)?;
+    Ok(told["commit_sha"].clone())
+}
+
+fn august(lab: &Lab) -> Result<()> {
+    let app = august_site(lab)?;
+    august_good(&app)?;
     for (url, right) in [(UI, "307"), ("https://srv1360701.taildcc090.ts.net/dashboard", "200")] {
         let code = status(lab, Node::Laptop, url)?;
         ensure!(code == right, "{url} answers {code}");
     }
-    let told = lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8002/api/v1/version"]).read()?;
-    let told: Value = serde_json::from_str(&told)?;
-    ensure!(told["commit_sha"].is_null(), "a directory without .git has a commit: {told}");
     let env = lab.vps().sh("stat -c '%U:%G %a' /opt/universal_agent/.env")?.stdout;
     ensure!(env == "ua:ua 600\n", "{env}");
+    let told = august_commit(lab)?;
+    ensure!(told == app.head()?, "the gateway reports {told}");
+    // A deploy brings no `.git`.
+    lab.vps().command(&["rm", "-rf", "/opt/universal_agent/.git"]).run()?;
     app.edit(&Edit::Release("August".to_owned()))?;
-    app.deploy(&[], built_in)?.exit(0)?;
-    app.serves(&app.head()?)
+    august_good(&app)?;
+    let told = august_commit(lab)?;
+    ensure!(told.is_null(), "a directory without .git has the commit {told}");
+    Ok(())
+}
+
+/// A deploy does not move the `.git` of the old way on, and the gateway goes on to report its commit.
+fn stale_git(lab: &Lab) -> Result<()> {
+    let app = august_site(lab)?;
+    let first = app.head()?;
+    august_good(&app)?;
+    app.edit(&Edit::Release("August".to_owned()))?;
+    august_good(&app)?.says("versions", "warn", "gateway runs")?;
+    let told = august_commit(lab)?;
+    ensure!(told == first, "the gateway reports {told}");
+    Ok(())
 }

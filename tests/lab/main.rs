@@ -4,6 +4,7 @@
 //! with `CI` set that is a failure.
 
 mod acceptance;
+mod build;
 mod deploy_first;
 mod dist;
 mod faults;
@@ -44,10 +45,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one lab, and every scenario bends it.
     arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 11] = [
+    let modules: [(&str, Vec<(&'static str, Scenario)>); 12] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
+        ("build", build::trials()),
         ("processes", processes::trials()),
         ("acceptance", acceptance::criteria()),
         ("deploy", acceptance::trials()),

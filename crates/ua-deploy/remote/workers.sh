@@ -68,8 +68,10 @@ running_missions() {
 hold_claims() {
     : >"$work/missions"
     [ -n "$mission_rows" ] && [ -e "$database" ] || return 0
-    rm -f "$work/hold"
-    mkfifo "$work/hold" || return 1
+    rm -f "$work/hold" "$work/held"
+    mkfifo "$work/hold" && : >"$work/held" || return 1
+    # What an earlier round wrote must not be taken for this one's.
+    round=$((${round:-0} + 1))
     exec 7<>"$work/hold"
     # Closed for good: a redirection of a function is undone after it, so the shell would keep a copy.
     (
@@ -77,9 +79,9 @@ hold_claims() {
         as_reader sqlite3 -batch -bail -cmd '.timeout 3000' "$database"
     ) <"$work/hold" >"$work/held" 2>&1 &
     holder=$!
-    (printf '%s;\n' 'BEGIN IMMEDIATE' "$mission_rows" "SELECT 'end'" >&7)
+    (printf '%s;\n' 'BEGIN IMMEDIATE' "$mission_rows" "SELECT 'end $round'" >&7)
     tries=50
-    while ! grep -qx end "$work/held"; do
+    while ! grep -qx "end $round" "$work/held"; do
         tries=$((tries - 1))
         if [ "$tries" -eq 0 ] || ! kill -0 "$holder" 2>/dev/null; then
             cp "$work/held" "$work/missions"
@@ -88,7 +90,7 @@ hold_claims() {
         fi
         sleep 0.1
     done
-    sed '/^end$/d' "$work/held" >"$work/missions"
+    sed "/^end $round\$/d" "$work/held" >"$work/missions"
 }
 
 # Ends the transaction; nothing was written in it.

@@ -22,6 +22,23 @@ pub(super) fn create(key: &str, node: &str) -> Result<Vec<Utf8PathBuf>> {
     Ok(groups)
 }
 
+/// Limits the memory of a node to this many bytes, or lifts the limit.
+pub(super) fn limit_memory(key: &str, node: &str, limit: Option<u64>) -> Result<()> {
+    let mut limited = false;
+    for hierarchy in hierarchies()? {
+        let group = hierarchy.join(group_name(key)).join(node);
+        for (file, without) in [("memory.max", "max"), ("memory.limit_in_bytes", "-1")] {
+            let file = group.join(file);
+            if file.exists() {
+                fs::write(file, limit.map_or_else(|| without.to_owned(), |limit| limit.to_string()))?;
+                limited = true;
+            }
+        }
+    }
+    anyhow::ensure!(limited, "this machine does not control the memory of `{node}`");
+    Ok(())
+}
+
 /// Is no process in these groups, nor in any below them?
 pub(super) fn are_empty(groups: &[Utf8PathBuf]) -> Result<bool> {
     let groups = groups.iter().map(|group| group.as_str());

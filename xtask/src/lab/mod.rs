@@ -165,6 +165,11 @@ impl Lab {
         self.node(Node::Vps)
     }
 
+    /// Limits the memory of a node to this many bytes, or lifts the limit.
+    pub fn limit_memory(&self, node: Node, limit: Option<u64>) -> Result<()> {
+        cgroup::limit_memory(self.state.key(), node.name(), limit)
+    }
+
     /// Puts the tools' programs from `dir` where the laptop has them on its `PATH`.
     pub fn install_tools(&self, dir: &Utf8Path) -> Result<()> {
         self.machines().install_tools(dir)
