@@ -408,20 +408,6 @@ const WORKER_LOG: &str = "/opt/universal_agent/logs/vp-worker-vp.coder.primary.l
 fn log_files(lab: &Lab) -> Result<()> {
     let app = App::fresh_here(lab)?;
     let vps = lab.vps();
-    // As the app's own unit says.
-    let drop_in = "d=/run/systemd/system/universal-agent-vp-worker@.service.d && mkdir -p $d && printf '[Service]\n%s\n%s\n' \
-        StandardOutput=append:/opt/universal_agent/logs/vp-worker-%i.log \
-        StandardError=append:/opt/universal_agent/logs/vp-worker-%i.log >$d/log.conf && systemctl daemon-reload";
-    let away = format!(
-        "rm -rf /run/systemd/system/universal-agent-vp-worker@.service.d {WORKER_LOG}* && systemctl daemon-reload"
-    );
-    vps.command(&["sh", "-ec", drop_in]).run()?;
-    let done = worker_logs(lab, &app);
-    done.and(vps.sh(&away).map(drop))
-}
-
-fn worker_logs(lab: &Lab, app: &App<'_>) -> Result<()> {
-    let vps = lab.vps();
     let run = |script: &str| vps.command(&["sh", "-ec", script]).run();
     app.deploy(&["--staging", "off"], &[])?.exit(0)?;
     let logs = |args: &[&str]| vpsctl(lab, &[&["logs", "vp.coder.primary"], args].concat(), 0);
