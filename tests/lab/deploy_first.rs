@@ -54,6 +54,7 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("unlock_ends_only_the_holder_and_only_by_force", unlocked),
         ("state_of_the_old_script_is_taken_over", old_script),
         ("august_shape_deploys", august),
+        ("stale_git_commit_is_a_warning", stale_git),
     ]
 }
 
@@ -82,9 +83,7 @@ impl<'a> App<'a> {
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
         make_repo(&repo, shape)?;
-        // On the VPS of the lab a program stands for the secrets service.
-        let august = AUGUST.replace("[env]\n", "[env]\ncommand = \"ua-secrets\"\n");
-        let built_in = if shape == Shape::Aug { &august } else { PROFILE };
+        let built_in = if shape == Shape::Aug { AUGUST } else { PROFILE };
         let profile = built_in.replace("stable_seconds = 10", "stable_seconds = 4");
         ensure!(profile != built_in, "the profile waits for another time than 10 s");
         lab.laptop().command(&["sh", "-c", "cat >\"$0\"", QUICK]).user(OPERATOR).stdin(profile).run()?;
@@ -821,7 +820,7 @@ fn unlocked(lab: &Lab) -> Result<()> {
 
 fn old_script(lab: &Lab) -> Result<()> {
     let app = App::fresh(lab)?;
-    app::deploy_by_old_script(lab)?;
+    app::deploy_by_old_way(lab, Shape::Feb)?;
     let first = app.head()?;
     app.serves(&first)?;
     // The very commit that runs already, then a change.
@@ -832,21 +831,58 @@ fn old_script(lab: &Lab) -> Result<()> {
     app.serves(&app.head()?)
 }
 
-fn august(lab: &Lab) -> Result<()> {
+/// The app of August, as its own scripts leave it: with a `.git` in the app's directory.
+fn august_site(lab: &Lab) -> Result<App<'_>> {
     lab.use_control(Control::Https)?;
     let app = App::fresh_in(lab, Shape::Aug)?;
-    let done = app.deploy(&[], &[])?;
-    done.exit(0)?.says("staging.ui", "pass", "/dashboard answers 200")?;
+    app::deploy_by_old_way(lab, Shape::Aug)?;
     app.serves(&app.head()?)?;
+    Ok(app)
+}
+
+/// Deploys with the built-in profile of August, unchanged: its command runs the app's own loader of secrets.
+fn august_good(app: &App<'_>) -> Result<Deployed> {
+    let done = app.deploy(&[], &[("UA_DEPLOY_PROFILE", "universal-agent-2026-08")])?;
+    done.exit(0)?.says("contract.env", "pass", "")?.says("staging.ui", "pass", "/dashboard answers 200")?;
+    app.serves(&app.head()?)?;
+    Ok(done)
+}
+
+/// The commit that the gateway of August reports.
+fn august_commit(lab: &Lab) -> Result<Value> {
+    let told = lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8002/api/v1/version"]).read()?;
+    let told: Value = serde_json::from_str(&told)?;
+    Ok(told["commit_sha"].clone())
+}
+
+fn august(lab: &Lab) -> Result<()> {
+    let app = august_site(lab)?;
+    august_good(&app)?;
     for (url, right) in [(UI, "307"), ("https://srv1360701.taildcc090.ts.net/dashboard", "200")] {
         let code = status(lab, Node::Laptop, url)?;
         ensure!(code == right, "{url} answers {code}");
     }
-    let told = lab.vps().command(&["curl", "-sf", "http://127.0.0.1:8002/api/v1/version"]).read()?;
-    let told: Value = serde_json::from_str(&told)?;
-    ensure!(told["commit_sha"].is_null(), "a directory without .git has a commit: {told}");
     let env = lab.vps().sh("stat -c '%U:%G %a' /opt/universal_agent/.env")?.stdout;
     ensure!(env == "ua:ua 600\n", "{env}");
+    let told = august_commit(lab)?;
+    ensure!(told == app.head()?, "the gateway reports {told}");
+    // A deploy brings no `.git`.
+    lab.vps().command(&["rm", "-rf", "/opt/universal_agent/.git"]).run()?;
     app.edit(&Edit::Release("August".to_owned()))?;
-    app.good().map(drop)
+    august_good(&app)?;
+    let told = august_commit(lab)?;
+    ensure!(told.is_null(), "a directory without .git has the commit {told}");
+    Ok(())
+}
+
+/// A deploy does not move the `.git` of the old way on, and the gateway goes on to report its commit.
+fn stale_git(lab: &Lab) -> Result<()> {
+    let app = august_site(lab)?;
+    let first = app.head()?;
+    august_good(&app)?;
+    app.edit(&Edit::Release("August".to_owned()))?;
+    august_good(&app)?.says("versions", "warn", "gateway runs")?;
+    let told = august_commit(lab)?;
+    ensure!(told == first, "the gateway reports {told}");
+    Ok(())
 }

@@ -50,6 +50,10 @@ const WRITTEN_BY_THE_SERVER: [&str; 3] = [
 /// Name of a file that is tracked in August: a piece of a program, with newlines.
 const ODD_NAME: &str = "{r.status_code})\n    short=(text or )[:80]\n    print(short,";
 
+/// Paths that the script of February hands over to the app's user.
+const FEB_OWNED: &str = ".claude deployment scripts src web-ui webhook_transforms pyproject.toml uv.lock .gitignore \
+                         Memory_System AGENT_RUN_WORKSPACES artifacts logs";
+
 /// The app at one of two times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -322,17 +326,20 @@ pub fn clear(lab: &Lab, shape: Shape) -> anyhow::Result<()> {
     lab.vps().command(&[&["sh", "-ec", script, "sh"], august].concat()).timeout(CLEARING).run()
 }
 
-/// Puts `~/app` of the laptop in place as the app's own script of February does: sources copied by root with their owners
-/// of the laptop, some of them handed over, and the build made in place.
-pub fn deploy_by_old_script(lab: &Lab) -> anyhow::Result<()> {
-    let pack = "tar --exclude=./.git --exclude=./.env --mode=u=rwX,go=rX -C app -cf - . | base64";
-    let sources = lab.laptop().command(&["sh", "-ec", pack]).user(OPERATOR).read()?;
+/// Puts `~/app` of the laptop in place as the app's own scripts do, with the build in place. In February root copies the
+/// sources with the laptop's owner and hands some of them over; in August the app's directory is a working tree of git.
+pub fn deploy_by_old_way(lab: &Lab, shape: Shape) -> anyhow::Result<()> {
+    let (left_out, owned) = match shape {
+        Shape::Feb => ("--exclude=./.git", FEB_OWNED),
+        Shape::Aug => ("", "."),
+    };
+    let pack = format!("tar {left_out} --mode=u=rwX,go=rX -C app -cf - . | base64");
+    let sources = lab.laptop().command(&["sh", "-ec", &pack]).user(OPERATOR).read()?;
     let script = "
         cd /opt/universal_agent
         base64 -d | tar -xf -
         chown ua:ua .
-        chown -R ua:ua .claude deployment scripts src web-ui webhook_transforms pyproject.toml uv.lock .gitignore
-        chown -R ua:ua Memory_System AGENT_RUN_WORKSPACES artifacts logs
+        chown -R ua:ua $1
         runuser -u ua -- sh -ec 'uv sync --quiet; cd web-ui; npm install --silent; npm run --silent build'
         install -m 0644 deployment/systemd/universal-agent-vp-worker@.service /etc/systemd/system/
         systemctl daemon-reload
@@ -340,7 +347,8 @@ pub fn deploy_by_old_script(lab: &Lab) -> anyhow::Result<()> {
         systemctl restart universal-agent-gateway universal-agent-api universal-agent-webui universal-agent-telegram \
             universal-agent-vp-worker@vp.general.primary universal-agent-vp-worker@vp.coder.primary
     ";
-    lab.vps().command(&["sh", "-ec", script]).stdin(sources).timeout(Duration::from_mins(3)).run()
+    let install = lab.vps().command(&["sh", "-ec", script, "sh", owned]);
+    install.stdin(sources).timeout(Duration::from_mins(3)).run()
 }
 
 /// Copies the repository to `~/app` on the laptop, where only its owner may look into it (p14).

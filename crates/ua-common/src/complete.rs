@@ -55,12 +55,6 @@ pub fn units() -> Vec<Candidate> {
     offered
 }
 
-/// Names of the directories in the mirror, the newest first.
-pub fn sessions() -> Vec<Candidate> {
-    let mirror = here().and_then(|(settings, around)| settings.mirror(&around));
-    mirror.map(|mirror| newest_first(directories(&mirror))).unwrap_or_default()
-}
-
 /// Ids of the workspaces in the mirror, the newest first; of one in a directory of workspaces both names.
 pub fn workspaces() -> Vec<Candidate> {
     let Some((settings, around)) = here() else { return Vec::new() };

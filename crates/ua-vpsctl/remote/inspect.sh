@@ -3,7 +3,8 @@
 # usage: inspect ROOT ID
 # Out: parts, each "== NAME" and lines; names of files with what a terminal would obey taken out
 main() {
-	if ! cd -P "$1" 2>/dev/null || [ -L "./$2" ] || ! cd -P "./$2" 2>/dev/null; then
+	# No link leads elsewhere, neither the workspace nor the directory above it.
+	if ! cd -P "$1" 2>/dev/null || ! top=$(pwd -P) || ! cd -P "./$2" 2>/dev/null || [ "$(pwd -P)" != "$top/$2" ]; then
 		echo "there is no workspace $2 in $1 on the VPS" >&2
 		return 1
 	fi

@@ -14,6 +14,7 @@ use ua_common::profile::Profile;
 use ua_common::report::{Check, Lane, Report};
 use ua_common::run::Group;
 use ua_common::settings::table;
+use ua_common::settings::value::Patterns;
 use ua_common::tool::git::Repo;
 
 use crate::push::Parcel;
@@ -190,7 +191,7 @@ Examples:
   ua-vpsctl sessions session_202602 --format ids",
             Records::<5>::args().into_iter().chain([Arg::new("PREFIX")
                 .default_value("")
-                .add(Candidates::new(complete::sessions))
+                .add(Candidates::new(complete::workspaces))
                 .help("How their ids begin")]),
         ))
         .subcommand(verb(
@@ -227,7 +228,7 @@ Examples:
 Examples:
   ua-vpsctl inspect session_20260221_101500_ab12
   ua-vpsctl inspect tg_1 --json | jq -r '.data.parts.products[]'",
-            [Arg::new("SESSION").required(true).add(Candidates::new(complete::sessions)).help("Its id")],
+            [Arg::new("SESSION").required(true).add(Candidates::new(complete::workspaces)).help("Its id")],
         ))
         .subcommand(verb(
             "settings",
@@ -321,7 +322,7 @@ fn work(
             matches.get_one::<PathBuf>("FILE").map_or(std::path::Path::new(""), PathBuf::as_path),
         )?,
         "read" | "browse" => files::plain(text(matches, "PATH"))?.to_owned(),
-        "inspect" => workspace(text(matches, "SESSION"))?.to_owned(),
+        "inspect" => workspace(text(matches, "SESSION"), &context.settings.sync_nested)?.to_owned(),
         _ => String::new(),
     };
     if verb == "logs" && matches.get_flag("follow") && context.out.is_json() {
@@ -407,9 +408,20 @@ fn pushed(
     push::push(session, parcel, dry_run, matches.get_flag("restart"), report)
 }
 
-/// The name of a workspace means one directory, and nothing beside it.
-fn workspace(id: &str) -> Result<&str, Failure> {
-    if id.is_empty() || id.starts_with(['.', '-']) || id.contains('/') || id.chars().any(char::is_control) {
+/// The id of a workspace means one directory, and nothing beside it: its name, or that of a directory in `sync.nested` and
+/// its own.
+fn workspace<'a>(id: &'a str, nested: &Patterns) -> Result<&'a str, Failure> {
+    let plain = |name: &str| {
+        !name.is_empty()
+            && !name.starts_with(['.', '-'])
+            && !name.contains('/')
+            && !name.chars().any(char::is_control)
+    };
+    let fine = match id.split_once('/') {
+        Some((container, name)) => nested.matches(container) && plain(container) && plain(name),
+        None => plain(id),
+    };
+    if !fine {
         let message = format!("`{}` is not the id of a workspace", id.escape_debug());
         return Err(Failure::new(Exit::Usage, message).hint("ua-vpsctl sessions --format ids"));
     }

@@ -136,7 +136,8 @@ fn entry(record: &str) -> Option<Record<5>> {
 /// The newest workspaces.
 pub fn sessions(session: &Session<'_>, prefix: &str) -> Result<Records<5>, Failure> {
     let root = &session.context.settings.sync_remote_dir.value.0;
-    let answer = session.ask(SESSIONS, &[root, prefix, &NEWEST.to_string()], LIMIT)?;
+    let nested = session.context.settings.sync_nested.value.regex();
+    let answer = session.ask(SESSIONS, &[root, prefix, &NEWEST.to_string(), &nested], LIMIT)?;
     let rows = answer.stdout.split('\0').filter_map(workspace).collect();
     Ok(Records { head: ["SESSION", "TIME", "FILES", "PRODUCTS", "SIZE"], rows })
 }

@@ -304,6 +304,31 @@ fn directories_and_sessions_are_listed_whatever_their_names() {
 }
 
 #[test]
+fn missions_of_workers_are_sessions() {
+    let vps = Vps::new();
+    let coder = "AGENT_RUN_WORKSPACES/vp_coder_primary_external";
+    for mission in ["vp-mission-1", "vp-mission-2"] {
+        vps.write(&format!("{coder}/{mission}/run.log"), "done\n");
+    }
+    vps.write("AGENT_RUN_WORKSPACES/session_1/sub/run.log", "line\n");
+    let (out, _) = vps.ends(&["sessions", "--format", "ids"], 0);
+    let mut ids: Vec<&str> = out.lines().collect();
+    ids.sort_unstable();
+    let missions = ["vp-mission-1", "vp-mission-2"].map(|it| format!("vp_coder_primary_external/{it}"));
+    assert_eq!(ids, ["session_1", &missions[0], &missions[1]]);
+    let (out, _) = vps.ends(&["inspect", &missions[0]], 0);
+    assert!(out.contains("== run.log\ndone\n"), "{out}");
+    // A link in the place of the directory above leads elsewhere.
+    vps.write("elsewhere/secret/run.log", "secret\n");
+    std::os::unix::fs::symlink(vps.app("elsewhere"), vps.app("AGENT_RUN_WORKSPACES/vp_x_external")).unwrap();
+    let (out, _) = vps.ends(&["inspect", "vp_x_external/secret"], 1);
+    assert!(!out.contains("secret\n"), "{out}");
+    for odd in ["session_1/sub", "vp_x_external/", "vp_x_external/../x", "vp_x_external/a/b", "../x"] {
+        vps.ends(&["inspect", odd], 2);
+    }
+}
+
+#[test]
 fn one_connection_for_each_verb() {
     let vps = Vps::new();
     vps.write("a.txt", "x");
