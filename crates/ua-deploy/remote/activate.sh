@@ -789,7 +789,8 @@ restart() {
 # Restarts each worker once it has no mission. Until its process is gone it cannot claim one.
 restart_workers() {
     [ -s "$work/in_turn" ] || return 0
-    patience=$(order drain_timeout)
+    # What this deploy was told, also on the way back: the one before may have been forced.
+    patience=$(ordered=$release/orders && order drain_timeout)
     end=$(($(uptime_s) + ${patience:-0})) told=''
     while :; do
         if [ "${patience:-0}" -eq 0 ]; then
