@@ -272,8 +272,8 @@ fn live(lab: &Lab) -> Result<()> {
         .stdout;
     ensure!(strays.is_empty(), "{strays}");
     // The watchdog was held off and is back.
-    let watchdog = lab.vps().sh("systemctl is-active universal-agent-service-watchdog.timer")?.stdout;
-    ensure!(watchdog.trim() == "active", "{watchdog}");
+    let look = Look::take(lab, app.repo(), &[&app.head()?])?;
+    ensure!(look.watchdog() == "active", "the watchdog's timer is {}", look.watchdog());
     let history = app.history()?;
     ensure!(
         history.len() == 1 && history[0]["verdict"] == "ok" && history[0]["who"] == "op@laptop",

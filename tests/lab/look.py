@@ -93,6 +93,18 @@ def unlike(trees):
     return wrong
 
 
+def watchdog():
+    """The state of the watchdog's timer. An active one may still never elapse again."""
+    timer = "universal-agent-service-watchdog.timer"
+    keys = ["ActiveState", "SubState", "NextElapseUSecMonotonic", "NextElapseUSecRealtime"]
+    shown = run("systemctl", "show", f"--property={','.join(keys)}", timer)
+    state = dict(line.split("=", 1) for line in shown.splitlines())
+    ends = {"", "infinity", "n/a"}
+    if state["ActiveState"] == "active" and state["SubState"] != "running" and {state[key] for key in keys[2:]} <= ends:
+        return "active, but will not elapse again"
+    return state["ActiveState"]
+
+
 def strays():
     found = run(
         *["find", str(APP), "-name", "*.ua-new", "-o", "-name", "*.ua-old", "-o", "-name", ".~tmp~"],
@@ -111,7 +123,7 @@ def main():
                 "unlike": unlike(json.load(sys.stdin)),
                 "strays": strays(),
                 "down": [f"{unit} is {state}" for unit, state in zip(units, states) if state != "active"],
-                "watchdog": run("systemctl", "is-active", "universal-agent-service-watchdog.timer"),
+                "watchdog": watchdog(),
             }
         )
     )

@@ -84,7 +84,10 @@ units() {
     # Not started: there is nothing to run yet.
     systemctl enable --quiet universal-agent-gateway universal-agent-api universal-agent-webui \
         universal-agent-telegram
-    [ -z "$watchdog" ] || systemctl enable --quiet --now universal-agent-service-watchdog.timer
+    [ -n "$watchdog" ] || return 0
+    systemctl enable --quiet --now universal-agent-service-watchdog.timer
+    # As the app's installer does: the timer counts from its last run. It fails before the first deploy.
+    systemctl start universal-agent-service-watchdog.service || :
 }
 
 public_names() {
