@@ -216,9 +216,9 @@ impl<'a> Site<'a> {
     /// How many connections the VPS has let in, by this way.
     fn connections(&self) -> Result<usize> {
         let count = if self.way == Way::TailscaleSsh {
-            "journalctl -q -o cat -u tailscaled | grep -o '^ssh-conn-[^:]*' | sort -u"
+            "journalctl --sync; journalctl -q -o cat -u tailscaled | grep -o '^ssh-conn-[^:]*' | sort -u"
         } else {
-            "journalctl -q -o cat -u ssh | grep '^Accepted '"
+            "journalctl --sync; journalctl -q -o cat -u ssh | grep '^Accepted '"
         };
         Ok(self.lab.vps().sh(count)?.stdout.lines().count())
     }

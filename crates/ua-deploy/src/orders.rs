@@ -10,7 +10,7 @@ use ua_common::settings::Settings;
 
 use crate::plan::Plan;
 use crate::release::Release;
-use crate::survey::{Facts, Told};
+use crate::survey::Facts;
 use ua_common::glob;
 use ua_common::profile::{Profile, Step, Version, Word, Workers, full, within};
 
@@ -160,17 +160,13 @@ pub fn digest(profile: &Profile, release: &Release, step: &Step) -> String {
 }
 
 /// What an endpoint has to tell after the switch, from what it told before it: `must` tell the commit; may be `silent`, but
-/// not tell another one; or may tell `any`. No release is taken back for what the one before it lacked as well.
+/// not tell another one; or may tell `any`. No release is taken back for what the one before it lacked as well, nor for an
+/// optional endpoint: one that reads a `.git` beside the app told the right commit by chance until the next deploy.
 fn duty(version: &Version, facts: &Facts) -> &'static str {
-    let told = facts.endpoints.get(&*version.name);
-    let commit = told.and_then(|told| told.commit.as_deref());
-    let runs = facts.known.as_ref().and_then(|known| known.runs.get(&full(&version.unit)));
-    let right = commit.is_some_and(|told| runs.is_some_and(|runs| runs.split(',').any(|run| run == told)));
-    match (version.optional, right) {
-        (true, true) => "silent",
-        (true, false) => "any",
-        (false, _) if told.is_some_and(Told::lacks_the_commit) => "silent",
-        (false, _) => "must",
+    match facts.endpoints.get(&*version.name) {
+        _ if version.optional => "any",
+        Some(told) if told.lacks_the_commit() => "silent",
+        _ => "must",
     }
 }
 
@@ -187,6 +183,7 @@ fn database(app: &str, workers: &Workers, facts: &Facts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::survey::Told;
     use crate::tests::settings;
 
     #[test]
@@ -229,24 +226,18 @@ mod tests {
             let mut profile = Profile::named("universal-agent-2026-08").unwrap();
             profile.versions[0].optional = optional;
             let told = Told { status: status.to_owned(), commit: commit.map(str::to_owned) };
-            let runs = [("universal-agent-gateway.service".to_owned(), "a,b".to_owned())].into();
-            let facts = Facts {
-                endpoints: [("gateway".to_owned(), told)].into(),
-                known: Some(crate::survey::Known { runs, ..Default::default() }),
-                ..Facts::default()
-            };
+            let facts = Facts { endpoints: [("gateway".to_owned(), told)].into(), ..Facts::default() };
             duty(&profile.versions[0], &facts)
         };
-        for (status, commit, required, optional) in [
-            ("200", Some("b"), "must", "silent"),
-            ("200", Some("other"), "must", "any"),
-            ("200", None, "silent", "any"),
-            ("404", None, "silent", "any"),
+        for (status, commit, required) in [
+            ("200", Some("b"), "must"),
+            ("200", None, "silent"),
+            ("404", None, "silent"),
             // Nothing ran, so nothing is known of the endpoint.
-            ("000", None, "must", "any"),
+            ("000", None, "must"),
         ] {
             assert_eq!(text(status, commit, false), required, "{status} {commit:?}");
-            assert_eq!(text(status, commit, true), optional, "{status} {commit:?}");
+            assert_eq!(text(status, commit, true), "any", "{status} {commit:?}");
         }
     }
 
