@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn env_command_is_judged_as_the_file_and_goes_before_it() {
+    fn env_command_goes_before_the_file() {
         let command = "cat vault";
         let profile = profile(rules(), Some(command));
         let whole = "ON=1\nMODE=db_pull\nSPOKEN='two words, and more'\nLIST=a.b,c\nTOKEN=hunter2\n";

@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_journalctl_refuses_is_named_with_what_it_takes() {
+    fn refused_time_names_what_is_taken() {
         let failure = refused("Failed to parse timestamp: yesterdayy\n", "yesterdayy");
         assert!(failure.to_string().contains("does not understand `yesterdayy`"), "{failure}");
         assert!(failure.hint.unwrap().contains("yesterday"));
