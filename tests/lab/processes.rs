@@ -16,6 +16,7 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
         ("way_back_tolerates_what_was_red_before", red_before),
         ("paths_of_unit_files_restart_their_units", inputs),
         ("late_mission_is_not_killed", late_mission),
+        ("mission_ended_by_gateway_is_not_killed", disowned_mission),
     ]
 }
 
@@ -108,6 +109,31 @@ END
     lab.vps().command(&["rm", "-f", "/usr/local/sbin/chown", "/run/queued"]).run()?;
     let done = done?;
     done.exit(0)?.says("drain", "pass", "no worker that is restarted has a mission")?;
+    let rows = "runuser -u ua -- sqlite3 /opt/universal_agent/AGENT_RUN_WORKSPACES/vp_state.db 'SELECT status FROM vp_missions'";
+    let rows = lab.vps().command(&["sh", "-c", rows]).read()?;
+    ensure!(rows.trim() == "completed", "the mission is {rows}");
+    app.serves(&app.head()?)
+}
+
+/// A gateway that starts marks a mission as failed whose claim has expired, and the worker goes on with it.
+fn disowned_mission(lab: &Lab) -> Result<()> {
+    let app = App::fresh_here(lab)?;
+    lab.vps().command(&["sh", "-ec", "echo UA_VP_LEASE_TTL_SECONDS=15 >>/opt/universal_agent/.env"]).run()?;
+    app.good()?;
+    let by_hand = "
+        cd /opt/universal_agent
+        status() { runuser -u ua -- sqlite3 AGENT_RUN_WORKSPACES/vp_state.db 'SELECT status FROM vp_missions'; }
+        runuser -u ua -- python3 scripts/queue_mission.py vp.coder.primary 45 >/dev/null
+        until [ \"$(status)\" = running ]; do sleep 0.2; done
+        sleep 16
+        systemctl restart universal-agent-gateway
+        until [ \"$(status)\" = failed ]; do sleep 0.2; done";
+    lab.vps().command(&["sh", "-ec", by_hand]).run()?;
+    app.edit(&Edit::Harmless("Not yet".to_owned()))?;
+    let done = app.deploy(&[], &[])?;
+    done.exit(0)?.says("drain", "pass", "no worker that is restarted has a mission")?;
+    ensure!(done.stderr.contains("has not renewed its lease for"), "{}", done.stderr);
+    // The worker writes its result over the gateway's.
     let rows = "runuser -u ua -- sqlite3 /opt/universal_agent/AGENT_RUN_WORKSPACES/vp_state.db 'SELECT status FROM vp_missions'";
     let rows = lab.vps().command(&["sh", "-c", rows]).read()?;
     ensure!(rows.trim() == "completed", "the mission is {rows}");

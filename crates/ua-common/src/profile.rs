@@ -271,6 +271,18 @@ pub struct SessionTable {
     pub owner: Name,
     /// Statuses that count as ready.
     pub ready: Vec<Word>,
+    /// Lease that an idle worker keeps renewing. A worker whose lease has expired while its process lives counts as busy.
+    pub lease: Option<Lease>,
+}
+
+/// `[workers.sessions] lease`: columns with a date and time that SQLite can read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// Column of the time at which the lease expires.
+    pub expires: Name,
+    /// Column of the time of the last renewal.
+    pub renewed: Name,
 }
 
 /// `[workers.missions]`

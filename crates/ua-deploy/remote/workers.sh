@@ -3,7 +3,10 @@
 #
 # A worker is busy if a mission has a busy status and names as its worker the owner of a session whose unit has a living
 # process, however old the times in either row are: nothing renews them while a mission runs. The status of the session
-# says nothing, since an idle worker is `active` and whoever queues a mission may write `idle` over it.
+# says nothing, since an idle worker is `active` and a dispatcher may write `idle` over it.
+#
+# A worker also counts as busy if its process renewed its lease once and then let it expire: it may still work on a mission
+# that another process ended in the table.
 
 # Where the rows are, and what is asked.
 workers() {
@@ -16,7 +19,13 @@ workers() {
     [ -s "$work/columns" ] || return 0
     IFS=$tab read -r m_table m_id m_status m_worker <"$work/columns"
     mission_rows="SELECT $(flat "s.$s_id") || char(9) || $(flat "m.$m_id") FROM $m_table m JOIN $s_table s
-        ON m.$m_worker = s.$s_owner WHERE m.$m_status IN ($(words workers_busy)) ORDER BY 1"
+        ON m.$m_worker = s.$s_owner WHERE m.$m_status IN ($(words workers_busy))"
+    orders workers_lease >"$work/columns"
+    [ -s "$work/columns" ] || return 0
+    IFS=$tab read -r l_expires l_renewed <"$work/columns"
+    mission_rows="$mission_rows UNION ALL SELECT $(flat "$s_id") || char(9) || char(9)
+        || (strftime('%s', 'now') - strftime('%s', $l_renewed)) FROM $s_table
+        WHERE $s_owner IS NOT NULL AND julianday($l_expires) < julianday('now')"
 }
 
 # A column as text of one line without tabs; empty where it is null.
@@ -56,8 +65,8 @@ query() {
     ' sh "$database" "$1" 2>&1 </dev/null
 }
 
-# SESSION<TAB>MISSION of every mission that a restart would end, into $work/missions. Fails, and leaves there what was
-# said, where that cannot be read.
+# SESSION<TAB>MISSION of every mission that a restart would end, and SESSION<TAB><TAB>SECONDS since the last renewal of
+# every expired lease, into $work/missions. Fails, and leaves the error there, where they cannot be read.
 running_missions() {
     : >"$work/missions"
     [ -n "$mission_rows" ] && [ -e "$database" ] || return 0
@@ -106,15 +115,19 @@ let_go() {
 find_busy() {
     doubt=''
     "$2" || doubt=" (its missions could not be read: $(plain "$(cat "$work/missions")"))"
-    unit_states | awk -F '\t' '$4 > 0 { print $1 }' >"$work/alive"
+    unit_states | awk -F '\t' -v up="$(uptime_s)" '$4 > 0 { print $1 "\t" up - $6 / 1000000 }' >"$work/alive"
     while IFS=$tab read -r session unit _; do
-        if ! grep -qxF -- "$unit" "$1" || ! grep -qxF -- "$unit" "$work/alive"; then continue; fi
+        age=$(awk -F '\t' -v unit="$unit" '$1 == unit { print $2 }' "$work/alive")
+        if ! grep -qxF -- "$unit" "$1" || [ -z "$age" ]; then continue; fi
         if [ -n "$doubt" ]; then
             printf '%s\t%s\t%s\n' "$session" "$unit" "$session$doubt"
         else
-            awk -F '\t' -v session="$session" -v unit="$unit" '
-                $1 == session { list = list (n++ ? ", " : "") $2 }
-                END { if (n) print session "\t" unit "\t" session " (mission " list ")" }
+            # A lease that was renewed before the process started is not its own.
+            awk -F '\t' -v session="$session" -v unit="$unit" -v age="$age" '
+                $1 != session { next }
+                $2 != "" { list = list (n++ ? ", " : "mission ") $2 }
+                $2 == "" && $3 < age { quiet = "has not renewed its lease for " $3 " s" }
+                END { if (n || quiet) print session "\t" unit "\t" session " (" (n ? list : quiet) ")" }
             ' "$work/missions"
         fi
     done <"$work/session" >"$work/busy"

@@ -113,6 +113,9 @@ pub fn orders(
         let sessions = &workers.sessions;
         say(&["workers_sessions", &sessions.table, &sessions.id, &sessions.status, &sessions.owner]);
         say(&["workers_ready", &words(&sessions.ready)]);
+        if let Some(lease) = &sessions.lease {
+            say(&["workers_lease", &lease.expires, &lease.renewed]);
+        }
         if let Some(missions) = &workers.missions {
             say(&["workers_missions", &missions.table, &missions.id, &missions.status, &missions.worker]);
             say(&["workers_busy", &words(&missions.busy)]);

@@ -62,7 +62,7 @@ case $1 in
                     [ -e "$ROOT/old-process" ] || kill "$(cat "$ROOT/pid.$unit" 2>/dev/null)" 2>/dev/null
                     held=$(cat "$ROOT/holds" 2>/dev/null || echo /dev/null)
                     [ -e "$ROOT/old-process" ] || { sleep 300 >/dev/null 2>&1 5<"$held" 7<&- 9<&- & echo $! >"$ROOT/pid.$unit"; }
-                    echo "$(wc -l <"$ROOT/restarts")" >"$ROOT/start.$unit"
+                    awk -v n="$(wc -l <"$ROOT/restarts")" '{ printf "%d\n", $1 * 1000000 + n }' /proc/uptime >"$ROOT/start.$unit"
                     ;;
             esac
         done
@@ -1081,13 +1081,13 @@ fn with_worker() -> Vps {
     sql(
         &vps,
         "PRAGMA journal_mode = WAL;
-         CREATE TABLE vp_sessions (vp_id PRIMARY KEY, status, lease_owner, updated_at);
+         CREATE TABLE vp_sessions (vp_id PRIMARY KEY, status, lease_owner, updated_at, expires, renewed);
          CREATE TABLE vp_missions (mission_id PRIMARY KEY, vp_id, status, worker_id, updated_at);",
     );
     // Each process of the worker writes a name of its own, and takes the lease, which makes it active.
     let starts = "
         sqlite3 -cmd '.timeout 5000' \"$ROOT/vp.db\" \"SELECT count(*) FROM vp_missions WHERE status = 'running'\" >>\"$ROOT/interrupted\"
-        says=\"REPLACE INTO vp_sessions VALUES ('vp.a', 'active', 'vp.a.worker.$(wc -l <\"$ROOT/restarts\")', datetime('now'))\"
+        says=\"REPLACE INTO vp_sessions VALUES ('vp.a', 'active', 'vp.a.worker.$(wc -l <\"$ROOT/restarts\")', datetime('now'), datetime('now', '120 seconds'), datetime('now'))\"
         says=$(cat \"$ROOT/says.$(cat \"$ROOT/app/version\")\" 2>/dev/null || echo \"$says\")
         until sqlite3 -cmd '.timeout 5000' \"$ROOT/vp.db\" \"$says\"; do sleep 0.1; done \
             >/dev/null 2>&1 7<&- 9<&- &\n";
@@ -1102,6 +1102,7 @@ fn with_worker() -> Vps {
         &database,
         "workers_sessions\tvp_sessions\tvp_id\tstatus\tlease_owner",
         "workers_ready\tidle,active",
+        "workers_lease\texpires\trenewed",
         "workers_missions\tvp_missions\tmission_id\tstatus\tworker_id",
         "workers_busy\trunning",
         "session\tvp.a\tworker.service\t2",
@@ -1193,6 +1194,30 @@ fn p36_running_mission_delays_restart() {
     end.join().unwrap();
     assert!(done.is("unconfirmed", 0).checks.contains("pass\tdrain"), "{}", done.checks);
     assert_eq!(vps.interrupted(), "00");
+}
+
+#[test]
+fn p36_expired_lease_of_live_worker_delays_restart() {
+    let mut vps = with_worker();
+    vps.patience(1);
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    // Another process ended the mission in the table, and the worker is still at it.
+    vps.claim("m1", &vps.owner());
+    sql(&vps, "UPDATE vp_missions SET status = 'failed'");
+    let iso = |offset: &str| format!("strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', '{offset}')");
+    let lease = |expires, renewed| {
+        format!("UPDATE vp_sessions SET expires = {}, renewed = {}", iso(expires), iso(renewed))
+    };
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    sql(&vps, &lease("-1 seconds", "-2 seconds"));
+    let (_, done) = vps.deploy(&[("version", "2")]);
+    let said = "still busy after 1 s: vp.a (has not renewed its lease for ";
+    assert!(done.is("failed", 31).checks.contains(said), "{}", done.checks);
+    // A lease of the process before says nothing of the one that starts.
+    sql(&vps, &lease("-1 hours", "-2 hours"));
+    vps.deploy(&[("version", "3")]).1.is("unconfirmed", 0);
+    sql(&vps, &lease("60 seconds", "-2 seconds"));
+    vps.deploy(&[("version", "4")]).1.is("unconfirmed", 0);
 }
 
 #[test]
@@ -2336,7 +2361,7 @@ fn a_deadline_is_not_forgotten_for_a_later_release_that_failed() {
 
 /// Has units answer with what they were started from; `down.UNIT` does not run, nor does new.service without its program.
 fn real_units(vps: &Vps) {
-    let started = "echo \"$(wc -l <\"$ROOT/restarts\")\" >\"$ROOT/start.$unit\"";
+    let started = "/proc/uptime >\"$ROOT/start.$unit\"";
     let answers = "; cp \"$ROOT/app/answer\" \"$ROOT/runs.$unit\" 2>/dev/null; rm -f \"$ROOT/down.$unit\"";
     let text = SYSTEMCTL.replace(started, &format!("{started}{answers}")).replace(
         "if grep -qx",
