@@ -5,7 +5,7 @@
 //! ([`Bad`]). A seeded sample of both runs by default (`UA_MATRIX_SEED`), all of it with `UA_MATRIX=full`, and whatever
 //! a filter names. A deploy is held at its step from outside: a wrapper in front of a program that the step runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
@@ -291,30 +291,36 @@ pub(crate) fn trials(filter: Option<&str>) -> Result<Vec<(String, Cell)>> {
     let cells: Vec<Cell> = if named || full {
         all.collect()
     } else {
-        let seed = match std::env::var("UA_MATRIX_SEED") {
-            Ok(seed) if !seed.is_empty() => {
-                seed.parse().with_context(|| format!("UA_MATRIX_SEED is `{seed}`, no whole number"))?
-            }
-            _ => DEFAULT_SEED,
-        };
+        let seed = seed("UA_MATRIX_SEED")?.unwrap_or(DEFAULT_SEED);
         ui::note(format!("deploy_faults: a sample, UA_MATRIX_SEED={seed}; UA_MATRIX=full runs all"));
         sample(seed)
     };
     Ok(cells.into_iter().map(|cell| (cell.name(), cell)).collect())
 }
 
+/// Seed that an environment variable sets.
+pub(crate) fn seed(variable: &str) -> Result<Option<u64>> {
+    match std::env::var(variable) {
+        Ok(seed) if !seed.is_empty() => seed
+            .parse()
+            .map(Some)
+            .with_context(|| format!("{variable} is `{seed}`, which is not a whole number")),
+        _ => Ok(None),
+    }
+}
+
 /// Cells of different faults at different steps, and some bad releases.
 fn sample(seed: u64) -> Vec<Cell> {
     let mut state = seed;
-    let faults = shuffled(&Fault::ALL, &mut state);
-    let steps = shuffled(&Step::ALL, &mut state);
+    let faults = shuffled(Fault::ALL.to_vec(), &mut state);
+    let steps = shuffled(Step::ALL.to_vec(), &mut state);
     let cells = faults.into_iter().zip(steps).map(|(fault, step)| Cell::Faulted(fault, step)).take(SAMPLE.0);
-    let bad = shuffled(&Bad::ALL, &mut state).into_iter().map(Cell::Bad).take(SAMPLE.1);
+    let bad = shuffled(Bad::ALL.to_vec(), &mut state).into_iter().map(Cell::Bad).take(SAMPLE.1);
     cells.chain(bad).collect()
 }
 
-fn shuffled<T: Copy>(all: &[T], state: &mut u64) -> Vec<T> {
-    let mut left = all.to_vec();
+/// Puts `left` into an order that follows from the seed alone.
+pub(crate) fn shuffled<T>(mut left: Vec<T>, state: &mut u64) -> Vec<T> {
     let mut taken = Vec::new();
     while !left.is_empty() {
         let bound = u64::try_from(left.len()).unwrap_or(u64::MAX);
@@ -370,7 +376,8 @@ struct Kept {
     count: usize,
 }
 
-static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+/// By the number of the lab.
+static KEPT: Mutex<BTreeMap<usize, Kept>> = Mutex::new(BTreeMap::new());
 
 /// A VPS on which a good release serves, and the next commit.
 struct World<'a> {
@@ -390,7 +397,7 @@ impl<'a> World<'a> {
     fn enter(lab: &'a Lab, cell: Cell) -> Result<Self> {
         remove_holds(lab)?;
         free_disk(lab)?;
-        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).remove(&lab.number());
         if let Some(Kept { repo, count }) = kept {
             let app = App::resume(lab, repo);
             let old = app.head()?;
@@ -410,8 +417,9 @@ impl<'a> World<'a> {
 
     /// Leaves everything to the next cell.
     fn leave(self) {
+        let number = self.lab.number();
         let kept = Kept { count: self.count, repo: self.app.part() };
-        *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        KEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(number, kept);
     }
 
     /// A good release on top of everything, in which nothing is as it was.

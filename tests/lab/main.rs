@@ -8,7 +8,9 @@ mod build;
 mod deploy_first;
 mod dist;
 mod faults;
+mod flaky;
 mod look;
+mod pool;
 mod preflight;
 mod prober;
 mod processes;
@@ -21,13 +23,17 @@ mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use jsonschema::Validator;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde_json::Value;
 use xtask::lab::{self, Lab};
 use xtask::ui;
+
+use crate::flaky::Flaky;
+use crate::pool::{Pool, Times, Took};
 
 /// Is this a report as `docs/report.schema.json` describes it?
 fn is_report(report: &Value) -> anyhow::Result<()> {
@@ -42,10 +48,21 @@ fn is_report(report: &Value) -> anyhow::Result<()> {
 type Scenario = fn(&Lab) -> anyhow::Result<()>;
 
 fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            ui::note(format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let mut arguments = Arguments::from_args();
-    // There is one lab, and every scenario bends it.
-    arguments.test_threads = Some(1);
-    let modules: [(&str, Vec<(&'static str, Scenario)>); 12] = [
+    // As many trials at once as there are labs.
+    let labs = arguments.test_threads.unwrap_or(1);
+    arguments.test_threads = Some(labs);
+    let modules: [(&'static str, Vec<(&'static str, Scenario)>); 12] = [
         ("preflight", preflight::trials()),
         ("ssh_auth", ssh_auth::trials()),
         ("deploy_first", deploy_first::trials()),
@@ -59,42 +76,95 @@ fn main() -> ExitCode {
         ("runbooks", runbooks::trials()),
         ("dist", dist::trials()),
     ];
-    let trials = modules.into_iter().flat_map(|(module, scenarios)| {
-        scenarios.into_iter().map(move |(name, scenario)| {
-            Trial::ignorable_test(format!("{module}::{name}"), move || trial(scenario))
-        })
-    });
-    let faults = match faults::trials(arguments.filter.as_deref()) {
-        Ok(faults) => faults,
-        Err(error) => {
-            ui::note(format!("error: {error:#}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    let faults = faults.into_iter().map(|(name, cell)| {
-        Trial::ignorable_test(format!("deploy_faults::{name}"), move || trial(|lab| faults::run(lab, cell)))
-    });
-    libtest_mimic::run(&arguments, trials.chain(faults).collect()).exit_code()
-}
-
-fn trial(scenario: impl FnOnce(&Lab) -> anyhow::Result<()>) -> Result<Completion, Failed> {
-    let up = lab::availability().and_then(|()| Lab::attach().map_err(|error| format!("{error:#}")));
-    let lab = match up {
-        Ok(lab) => lab,
-        Err(reason) if std::env::var_os("CI").is_some() => {
-            return Err(format!("skipped in CI: {reason}").into());
-        }
-        Err(reason) => return Ok(Completion::ignored_with(reason)),
-    };
-    lab.reset().map_err(|error| format!("the lab cannot be brought back to its base state: {error:#}"))?;
-    // A failed assertion must not end the other trials.
-    match catch_unwind(AssertUnwindSafe(|| scenario(&lab))) {
-        Ok(Ok(())) => Ok(Completion::Completed),
-        Ok(Err(error)) => Err(format!("{error:#}").into()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            Err(text.unwrap_or_else(|| "it panicked".to_owned()).into())
+    let pool = lab::availability().and_then(|()| Pool::attach(labs).map_err(|error| format!("{error:#}")));
+    let shared = Arc::new(Shared { pool, times: Times::default(), alone: RwLock::new(()), flaky: Flaky::load()? });
+    let mut trials = Vec::new();
+    for (module, scenarios) in modules {
+        for (name, scenario) in scenarios {
+            let name = format!("{module}::{name}");
+            trials.push(shared.trial(module, name, scenario));
         }
     }
+    for (name, cell) in faults::trials(arguments.filter.as_deref())? {
+        let name = format!("deploy_faults::{name}");
+        trials.push(shared.trial("deploy_faults", name, move |lab| faults::run(lab, cell)));
+    }
+    // No trial may depend on another one.
+    let seed = match faults::seed("UA_TRIAL_SEED")? {
+        Some(seed) => seed,
+        None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    };
+    ui::note(format!("trials in the order of UA_TRIAL_SEED={seed}, on {labs} labs"));
+    let trials = faults::shuffled(trials, &mut seed.clone());
+    let begun = Instant::now();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    shared.times.tell(begun, labs)?;
+    shared.flaky.tell();
+    Ok(conclusion.exit_code())
+}
+
+/// State that all trials share.
+struct Shared {
+    /// The labs, or why there are none.
+    pool: Result<Pool, String>,
+    times: Times,
+    /// Held by each trial for reading, and for writing by one that has to run alone.
+    alone: RwLock<()>,
+    flaky: Flaky,
+}
+
+impl Shared {
+    fn trial(
+        self: &Arc<Self>,
+        module: &'static str,
+        name: String,
+        scenario: impl Fn(&Lab) -> anyhow::Result<()> + Send + 'static,
+    ) -> Trial {
+        let shared = Arc::clone(self);
+        Trial::ignorable_test(name.clone(), move || match &shared.pool {
+            Ok(pool) => pool.with_lab(module, |lab| shared.run(lab, &name, &scenario)),
+            Err(reason) if in_ci() => Err(format!("skipped in CI: {reason}").into()),
+            Err(reason) => Ok(Completion::ignored_with(reason)),
+        })
+    }
+
+    /// Runs a trial, and once more without any other one beside it if it failed.
+    fn run(&self, lab: &Lab, name: &str, scenario: &dyn Fn(&Lab) -> anyhow::Result<()>) -> Result<Completion, Failed> {
+        let first = {
+            let _others = self.alone.read().unwrap_or_else(PoisonError::into_inner);
+            self.run_once(lab, name, scenario)
+        };
+        let Err(first) = first else { return Ok(Completion::Completed) };
+        let kept = flaky::keep(lab, name, "first", &first);
+        let _alone = self.alone.write().unwrap_or_else(PoisonError::into_inner);
+        ui::note(format!("{name} failed, and runs once more by itself"));
+        let second = self.run_once(lab, name, scenario);
+        if let Err(second) = second {
+            flaky::keep(lab, name, "second", &second)?;
+            return Err(format!("{second}\nwhat both runs left: {}", kept?).into());
+        }
+        self.flaky.add(name, &kept?, &first).map(|()| Completion::Completed).map_err(Failed::from)
+    }
+
+    fn run_once(&self, lab: &Lab, name: &str, scenario: &dyn Fn(&Lab) -> anyhow::Result<()>) -> Result<(), String> {
+        let begun = Instant::now();
+        lab.reset().map_err(|error| format!("the lab cannot be brought back to its base state: {error:#}"))?;
+        let reset = begun.elapsed();
+        // A failed assertion must not end the other trials.
+        let result = catch_unwind(AssertUnwindSafe(|| scenario(lab)));
+        self.times.add(Took { name: name.to_owned(), lab: lab.number(), reset, run: begun.elapsed() - reset });
+        match result {
+            Ok(result) => result.map_err(|error| format!("{error:#}")),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                Err(text.unwrap_or_else(|| "it panicked".to_owned()))
+            }
+        }
+    }
+}
+
+/// Whether this runs in CI, where nothing may be skipped or flaky.
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some()
 }

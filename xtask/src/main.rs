@@ -11,7 +11,7 @@ use xtask::cache::Cache;
 use xtask::lab::{self, Equipment, Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
-use xtask::verify::{self, Matrix};
+use xtask::verify::{self, E2e, Matrix};
 use xtask::{bench, demo, dist, repo};
 
 /// The project's own chores.
@@ -38,6 +38,12 @@ enum Chore {
         /// How much of the deploy fault matrix: a seeded sample (`UA_MATRIX_SEED`), or every cell, which takes an hour
         #[arg(long, value_enum, default_value_t)]
         matrix: Matrix,
+        /// How many labs to use at once [default: by memory and cores]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        labs: Option<u16>,
+        /// File to write the time of each trial to, as JSON
+        #[arg(long)]
+        profile: Option<Utf8PathBuf>,
     },
     /// Measure performance, as ratios in one run.
     #[command(subcommand)]
@@ -147,7 +153,10 @@ fn run(chore: Chore) -> Result<ExitCode> {
             demo::run(Some(&pictures), &progress)?;
         }
         Chore::Test => verify::test(&progress)?,
-        Chore::E2e { filter, matrix } => verify::e2e(filter.as_deref(), matrix, &progress)?,
+        Chore::E2e { filter, matrix, labs, profile } => {
+            let options = E2e { filter, matrix, labs: labs.map(usize::from), profile };
+            verify::e2e(&options, &progress)?;
+        }
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,
         Chore::Bench(BenchChore::Ssh) => bench::ssh(&progress)?,
         Chore::Bench(BenchChore::Deploy) => bench::deploy(&progress)?,

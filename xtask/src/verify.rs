@@ -1,8 +1,9 @@
 //! Every check that a change must pass, and the acceptance test in the lab.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use camino::Utf8PathBuf;
 use clap::ValueEnum;
 
 use crate::cache::Cache;
@@ -19,7 +20,7 @@ pub fn test(progress: &Progress) -> Result<()> {
     shellcheck()?;
     // The lab's trials come last, with a lab.
     cargo(&["test", "--workspace", "--exclude", "ua-tests", "--quiet"])?;
-    e2e(None, Matrix::Sample, progress)
+    e2e(&E2e::default(), progress)
 }
 
 /// How much of the deploy fault matrix is run.
@@ -32,23 +33,38 @@ pub enum Matrix {
     Full,
 }
 
-/// `cargo xtask e2e [FILTER]`: the acceptance test, in a lab of its own unless one is up already.
-pub fn e2e(filter: Option<&str>, matrix: Matrix, progress: &Progress) -> Result<()> {
-    let available = lab::availability();
-    let kept = Lab::attach().is_ok();
-    if available.is_ok() {
+/// Options of `cargo xtask e2e`.
+#[derive(Clone, Debug, Default)]
+pub struct E2e {
+    /// Only trials whose names contain this.
+    pub filter: Option<String>,
+    /// Part of the deploy fault matrix.
+    pub matrix: Matrix,
+    /// Number of labs; by memory and cores if absent.
+    pub labs: Option<usize>,
+    /// File for the time of each trial, as JSON.
+    pub profile: Option<Utf8PathBuf>,
+}
+
+/// `cargo xtask e2e [FILTER]`: the acceptance test, on labs of its own unless they are up already.
+pub fn e2e(options: &E2e, progress: &Progress) -> Result<()> {
+    let available = lab::availability().is_ok();
+    let kept = lab::running()?;
+    let mut labs = 1;
+    if available {
         build_tools()?;
-        let lab = Lab::up(progress)?;
-        lab.install_tools(&lab::built_tools()?)?;
+        labs = options.labs.unwrap_or_else(default_labs).clamp(1, count_trials(options)?.max(1));
+        Lab::up_all(labs, progress)?;
+        for number in 0..labs {
+            Lab::attach_number(number)?.install_tools(&lab::built_tools()?)?;
+        }
     }
     // Where there is no lab, the trials themselves say so.
-    let mut arguments = vec!["test", "--package", "ua-tests", "--test", "lab", "--"];
-    arguments.extend(filter);
     let table = tempfile::NamedTempFile::new()?;
-    let mut trials = Command::new(env!("CARGO"));
-    trials.args(arguments).env("UA_MATRIX_TABLE", table.path());
-    if matrix == Matrix::Full {
-        trials.env("UA_MATRIX", "full");
+    let mut trials = trials(options);
+    trials.arg(format!("--test-threads={labs}")).env("UA_MATRIX_TABLE", table.path());
+    if let Some(profile) = &options.profile {
+        trials.env("UA_TRIAL_TIMES", std::path::absolute(profile)?);
     }
     let tested = run(&mut trials);
     // What came out of the matrix is told even if it is not good.
@@ -58,17 +74,45 @@ pub fn e2e(filter: Option<&str>, matrix: Matrix, progress: &Progress) -> Result<
     }
     let tested = tested.and_then(|()| {
         // The lab's own verbs, which the trials above stand on.
-        let all = available.is_ok() && filter.is_none();
-        if all {
+        if available && options.filter.is_none() {
             cargo(&["test", "--package", "xtask", "--test", "lab", "--", "--ignored", "--test-threads=1"])
         } else {
             Ok(())
         }
     });
-    if available.is_ok() && !kept {
-        Lab::down()?;
+    if available {
+        Lab::down_except(&kept)?;
     }
     tested
+}
+
+/// The test runner of the lab.
+fn trials(options: &E2e) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--package", "ua-tests", "--test", "lab", "--"]).args(&options.filter);
+    if options.matrix == Matrix::Full {
+        command.env("UA_MATRIX", "full");
+    }
+    command
+}
+
+fn count_trials(options: &E2e) -> Result<usize> {
+    let listed =
+        trials(options).arg("--list").current_dir(lab::checkout()?).stderr(Stdio::inherit()).output()?;
+    if !listed.status.success() {
+        bail!("the trials cannot be listed");
+    }
+    Ok(String::from_utf8_lossy(&listed.stdout).lines().filter(|line| line.ends_with(": test")).count())
+}
+
+/// Returns how many labs this machine can run at once: trials mostly wait, and a lab takes up to 2 GiB.
+fn default_labs() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = fs_err::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available =
+        memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let gib = available.and_then(|kib| kib.parse::<usize>().ok()).unwrap_or_default() / (1024 * 1024);
+    (cores + cores / 2).min(gib / 2).max(1)
 }
 
 /// Builds what the lab's laptop has in `/opt/ua/bin`, and what makes the rest of a package.

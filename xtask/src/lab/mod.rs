@@ -61,10 +61,32 @@ pub struct Lab {
 impl Lab {
     /// Brings the lab of this checkout up, unless it is; what an earlier, killed run left is removed first.
     pub fn up(progress: &Progress) -> Result<Self> {
+        with_umask(|| Self::up_number(0, progress))
+    }
+
+    /// Brings up labs 0 to `count - 1` of this checkout: the first one alone, since it fills the caches of all.
+    pub fn up_all(count: usize, progress: &Progress) -> Result<()> {
+        with_umask(|| {
+            Self::up_number(0, progress)?;
+            if count < 2 {
+                return Ok(());
+            }
+            let step = progress.step(format!("labs 2 to {count}"));
+            thread::scope(|scope| {
+                let up = |number| scope.spawn(move || Self::up_number(number, &Progress::quiet()));
+                let others: Vec<_> = (1..count).map(up).collect();
+                others.into_iter().try_for_each(|lab| joined(lab).map(drop))
+            })?;
+            step.done();
+            Ok(())
+        })
+    }
+
+    fn up_number(number: usize, progress: &Progress) -> Result<Self> {
         availability().map_err(|reason| anyhow!("the lab cannot run here: {reason}"))?;
-        let state = State::of_this_checkout()?;
+        let state = State::of_this_checkout(number)?;
         let lock = state.lock("lab up", PATIENCE, progress)?;
-        if let Ok(lab) = Self::attach() {
+        if let Ok(lab) = Self::attach_number(number) {
             let step = progress.step("bring the running lab back to its base state");
             if lab.reset().is_ok() {
                 step.done();
@@ -73,11 +95,7 @@ impl Lab {
         }
         let cache = Cache::open()?;
         setup::ensure(&cache, progress)?;
-        // Machines read what we write, whatever this user's umask.
-        let before = umask(Mode::from_raw_mode(0o022));
-        let lab = Self::build(&state, &lock, &cache, progress);
-        umask(before);
-        lab
+        Self::build(&state, &lock, &cache, progress)
     }
 
     fn build(state: &State, lock: &Lock, cache: &Cache, progress: &Progress) -> Result<Self> {
@@ -133,21 +151,41 @@ impl Lab {
 
     /// The lab of this checkout, which must be up.
     pub fn attach() -> Result<Self> {
-        let state = State::of_this_checkout()?;
+        Self::attach_number(0)
+    }
+
+    /// The lab of this checkout with this number, which must be up.
+    pub fn attach_number(number: usize) -> Result<Self> {
+        let state = State::of_this_checkout(number)?;
         let record = state.read()?.filter(|record| record.ready);
         let anchor = record.and_then(|record| record.living_anchor());
         let anchor = Anchor(anchor.context("the lab is not up; `cargo xtask lab up` brings it up")?);
         Ok(Self { state, anchor })
     }
 
-    /// Takes the lab of this checkout down, whatever is left of it. Says whether there was anything.
+    /// Takes every lab of this checkout down, whatever is left of it. Returns whether there was one.
     pub fn down() -> Result<bool> {
-        let state = State::of_this_checkout()?;
-        let existed = state.dir().exists();
-        let lock = state.lock("lab down", PATIENCE, &Progress::shown())?;
-        state.sweep(&lock)?;
-        state.remove_lock(lock)?;
+        Self::down_except(&[])
+    }
+
+    /// Takes the labs of this checkout down but those with these numbers. Returns whether there was one.
+    pub fn down_except(kept: &[usize]) -> Result<bool> {
+        let mut existed = false;
+        for state in State::all_of_this_checkout()? {
+            if kept.contains(&state.number()) {
+                continue;
+            }
+            existed |= state.dir().exists();
+            let lock = state.lock("lab down", PATIENCE, &Progress::shown())?;
+            state.sweep(&lock)?;
+            state.remove_lock(lock)?;
+        }
         Ok(existed)
+    }
+
+    /// Number of this lab within its checkout.
+    pub fn number(&self) -> usize {
+        self.state.number()
     }
 
     /// A node, to run commands on.
@@ -242,6 +280,12 @@ impl Lab {
     }
 }
 
+/// Returns the numbers of this checkout's labs that are up.
+pub fn running() -> Result<Vec<usize>> {
+    let numbers = State::all_of_this_checkout()?.into_iter().map(|state| state.number());
+    Ok(numbers.filter(|&number| Lab::attach_number(number).is_ok()).collect())
+}
+
 /// Why the lab cannot run on this machine, if so.
 pub fn availability() -> Result<(), String> {
     if !geteuid().is_root() {
@@ -289,6 +333,14 @@ pub fn tools(profile: &str) -> Result<Utf8PathBuf> {
 pub fn target() -> Result<Utf8PathBuf> {
     let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| "target".into(), Utf8PathBuf::from);
     Ok(checkout()?.join(target))
+}
+
+/// Runs `act` under the umask that machines need to read what we write.
+fn with_umask<T>(act: impl FnOnce() -> T) -> T {
+    let before = umask(Mode::from_raw_mode(0o022));
+    let result = act();
+    umask(before);
+    result
 }
 
 /// The result of a thread; its panic goes on here.

@@ -1,6 +1,6 @@
 //! What a lab has started, written down before it is started, so that any later run can take it away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
@@ -21,11 +21,12 @@ use crate::ui::{Progress, Step};
 /// One directory per lab under here; gone after a reboot, as the lab is.
 const STATE_ROOT: &str = "/run/ua-lab";
 
-/// The state directory of the lab of one checkout.
+/// The state directory of one lab of a checkout.
 #[derive(Debug, Clone)]
 pub(super) struct State {
     dir: Utf8PathBuf,
     key: String,
+    number: usize,
 }
 
 /// A process that cannot be mistaken for a later one of the same number.
@@ -67,10 +68,37 @@ pub(super) struct Lock {
 }
 
 impl State {
-    /// The state directory for the checkout this program was built from.
-    pub fn of_this_checkout() -> Result<Self> {
-        let key = fingerprint(&[super::checkout()?.as_str().as_bytes()]);
-        Ok(Self { dir: Utf8Path::new(STATE_ROOT).join(&key), key })
+    /// State directory of the lab with this number, for the checkout this program was built from.
+    pub fn of_this_checkout(number: usize) -> Result<Self> {
+        let checkout = fingerprint(&[super::checkout()?.as_str().as_bytes()]);
+        let key = if number == 0 { checkout } else { format!("{checkout}-{number}") };
+        Ok(Self { dir: Utf8Path::new(STATE_ROOT).join(&key), key, number })
+    }
+
+    /// Every lab of this checkout that left a state directory, by number.
+    pub fn all_of_this_checkout() -> Result<Vec<Self>> {
+        let first = Self::of_this_checkout(0)?;
+        let listed = match fs::read_dir(STATE_ROOT) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut numbers = BTreeSet::new();
+        for entry in listed {
+            let name = entry?.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(&first.key));
+            let rest = rest.map(|rest| rest.strip_suffix(".lock").unwrap_or(rest));
+            numbers.extend(rest.and_then(|rest| match rest {
+                "" => Some(0),
+                _ => rest.strip_prefix('-')?.parse().ok(),
+            }));
+        }
+        numbers.into_iter().map(Self::of_this_checkout).collect()
+    }
+
+    /// Number of the lab within its checkout.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     pub fn dir(&self) -> &Utf8Path {
@@ -255,7 +283,7 @@ mod tests {
     fn state() -> (tempfile::TempDir, State) {
         let temp = tempfile::tempdir().unwrap();
         let dir = Utf8Path::from_path(temp.path()).unwrap().join("lab");
-        (temp, State { dir, key: "test".to_owned() })
+        (temp, State { dir, key: "test".to_owned(), number: 0 })
     }
 
     #[test]
