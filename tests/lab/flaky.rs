@@ -30,7 +30,8 @@ impl Flaky {
     pub fn add(&self, name: &str, kept: &Utf8Path, error: &str) -> Result<(), String> {
         let known = self.known.get(name);
         let reason = known.map_or_else(String::new, |reason| format!(" (known: {reason})"));
-        let line = format!("flaky: {name} failed once and passed by itself{reason}; what it left: {kept}\n{error}");
+        let line =
+            format!("flaky: {name} failed once and passed by itself{reason}; what it left: {kept}\n{error}");
         if in_ci() && known.is_none() {
             return Err(line);
         }

@@ -77,7 +77,8 @@ fn run() -> anyhow::Result<ExitCode> {
         ("dist", dist::trials()),
     ];
     let pool = lab::availability().and_then(|()| Pool::attach(labs).map_err(|error| format!("{error:#}")));
-    let shared = Arc::new(Shared { pool, times: Times::default(), alone: RwLock::new(()), flaky: Flaky::load()? });
+    let shared =
+        Arc::new(Shared { pool, times: Times::default(), alone: RwLock::new(()), flaky: Flaky::load()? });
     let mut trials = Vec::new();
     for (module, scenarios) in modules {
         for (name, scenario) in scenarios {
@@ -129,7 +130,12 @@ impl Shared {
     }
 
     /// Runs a trial, and once more without any other one beside it if it failed.
-    fn run(&self, lab: &Lab, name: &str, scenario: &dyn Fn(&Lab) -> anyhow::Result<()>) -> Result<Completion, Failed> {
+    fn run(
+        &self,
+        lab: &Lab,
+        name: &str,
+        scenario: &dyn Fn(&Lab) -> anyhow::Result<()>,
+    ) -> Result<Completion, Failed> {
         let first = {
             let _others = self.alone.read().unwrap_or_else(PoisonError::into_inner);
             self.run_once(lab, name, scenario)
@@ -146,13 +152,24 @@ impl Shared {
         self.flaky.add(name, &kept?, &first).map(|()| Completion::Completed).map_err(Failed::from)
     }
 
-    fn run_once(&self, lab: &Lab, name: &str, scenario: &dyn Fn(&Lab) -> anyhow::Result<()>) -> Result<(), String> {
+    fn run_once(
+        &self,
+        lab: &Lab,
+        name: &str,
+        scenario: &dyn Fn(&Lab) -> anyhow::Result<()>,
+    ) -> Result<(), String> {
         let begun = Instant::now();
-        lab.reset().map_err(|error| format!("the lab cannot be brought back to its base state: {error:#}"))?;
+        lab.reset()
+            .map_err(|error| format!("the lab cannot be brought back to its base state: {error:#}"))?;
         let reset = begun.elapsed();
         // A failed assertion must not end the other trials.
         let result = catch_unwind(AssertUnwindSafe(|| scenario(lab)));
-        self.times.add(Took { name: name.to_owned(), lab: lab.number(), reset, run: begun.elapsed() - reset });
+        self.times.add(Took {
+            name: name.to_owned(),
+            lab: lab.number(),
+            reset,
+            run: begun.elapsed().saturating_sub(reset),
+        });
         match result {
             Ok(result) => result.map_err(|error| format!("{error:#}")),
             Err(panic) => {

@@ -37,8 +37,8 @@ impl Pool {
             free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
         }
         let same = free.iter().position(|free| free.module == Some(module));
-        let fresh = || free.iter().position(|free| free.module.is_none());
-        let Free { lab, .. } = free.swap_remove(same.or_else(fresh).unwrap_or(0));
+        let chosen = same.or_else(|| free.iter().position(|free| free.module.is_none())).unwrap_or(0);
+        let Free { lab, .. } = free.swap_remove(chosen);
         drop(free);
         let returned = Returned { pool: self, lab, module };
         run(&returned.lab)
