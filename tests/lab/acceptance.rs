@@ -115,8 +115,8 @@ fn deploy_by_name(lab: &Lab) -> Result<()> {
 }
 
 fn offline(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let commit = app.good()?;
+    let app = App::deployed(lab)?;
+    let commit = app.head()?;
     let (before, deploys) = (app.traces()?, app.history()?.len());
     change_all(&app, "not now")?;
     lab.stop_tailscaled(Node::Vps)?;
@@ -143,8 +143,8 @@ fn offline(lab: &Lab) -> Result<()> {
 }
 
 fn staging(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let commit = app.good()?;
+    let app = App::deployed(lab)?;
+    let commit = app.head()?;
     let body = |url: &str| lab.laptop().command(&["curl", "-sS", "--fail", "--max-time", "5", url]).read();
     // TLS is verified: curl was not told otherwise.
     let page = body(UI)?;
@@ -194,8 +194,7 @@ fn probed(lab: &Lab, act: impl FnOnce() -> Result<()>) -> Result<[crate::prober:
 }
 
 fn public(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    app.good()?;
+    let app = App::deployed(lab)?;
     // The prober does see an outage, and how long it was.
     let outage =
         "systemctl stop universal-agent-gateway && sleep 1 && systemctl start universal-agent-gateway

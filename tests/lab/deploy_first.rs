@@ -1,7 +1,9 @@
 //! The first true deploy: from a clean clone on the laptop to an app that is live on the VPS, and every way in which
 //! that must end with the old release untouched or back.
 
+use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -58,6 +60,9 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
     ]
 }
 
+/// Labs, by number, and names of the saved states that they have.
+static SAVED: Mutex<BTreeSet<(usize, &str)>> = Mutex::new(BTreeSet::new());
+
 /// The app's repository: kept on the host, brought to the laptop after every commit.
 pub(crate) struct App<'a> {
     lab: &'a Lab,
@@ -80,15 +85,51 @@ impl<'a> App<'a> {
     /// A VPS without any deploy, for the app in this shape, under the current control server.
     pub(crate) fn fresh_in(lab: &'a Lab, shape: Shape) -> Result<Self> {
         app::clear(lab, shape)?;
+        Self::with_repo(lab, shape)
+    }
+
+    /// The app's repository with its first commit, on the laptop.
+    fn with_repo(lab: &'a Lab, shape: Shape) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let repo = Utf8PathBuf::try_from(dir.path().join("app"))?;
         make_repo(&repo, shape)?;
         let built_in = if shape == Shape::Aug { AUGUST } else { PROFILE };
-        let profile = built_in.replace("stable_seconds = 10", "stable_seconds = 4");
+        let profile = built_in.replace("stable_seconds = 10", "stable_seconds = 1");
         ensure!(profile != built_in, "the profile waits for another time than 10 s");
         lab.laptop().command(&["sh", "-c", "cat >\"$0\"", QUICK]).user(OPERATOR).stdin(profile).run()?;
         app::bring(lab, &repo)?;
         Ok(Self { lab, repo, dir })
+    }
+
+    /// A VPS on which the first commit is live, under the control server that hands out certificates.
+    pub(crate) fn deployed(lab: &'a Lab) -> Result<Self> {
+        lab.use_control(Control::Https)?;
+        Self::deployed_in(lab, "https")
+    }
+
+    /// A VPS on which the first commit is live, under the current control server.
+    pub(crate) fn deployed_here(lab: &'a Lab) -> Result<Self> {
+        Self::deployed_in(lab, "here")
+    }
+
+    /// Deploys once on each lab, and brings that state back whenever it is asked for again.
+    fn deployed_in(lab: &'a Lab, name: &'static str) -> Result<Self> {
+        let known = (lab.number(), name);
+        if SAVED.lock().unwrap_or_else(PoisonError::into_inner).contains(&known) {
+            let app = Self::with_repo(lab, Shape::Feb)?;
+            app::restore(lab, name)?;
+            if name == "https" {
+                lab.laptop().command(&["ua-staging", "ensure", "--quiet"]).user(OPERATOR).run()?;
+            }
+            app.serves(&app.head()?)?;
+            return Ok(app);
+        }
+        let app = Self::fresh_here(lab)?;
+        app.good()?;
+        app::save(lab, name)?;
+        SAVED.lock().unwrap_or_else(PoisonError::into_inner).insert(known);
+        app.serves(&app.head()?)?;
+        Ok(app)
     }
 
     /// What outlives a scenario.
@@ -149,7 +190,7 @@ impl<'a> App<'a> {
             }
             // A log line may come a moment after its process.
             ensure!(
-                begun.elapsed() < Duration::from_secs(5),
+                begun.elapsed() < Duration::from_secs(30),
                 "{commit} does not serve: {}",
                 wrong.join("; ")
             );
@@ -314,8 +355,7 @@ fn dry_run(lab: &Lab) -> Result<()> {
 }
 
 fn second(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    app.good()?;
+    let app = App::deployed(lab)?;
     // The server wrote to two tracked files by now.
     let memory = lab.vps().sh("cat /opt/universal_agent/Memory_System/ua_shared_workspace/MEMORY.md")?.stdout;
     ensure!(memory.contains("gateway started"), "{memory}");
@@ -349,8 +389,8 @@ fn offline(lab: &Lab) -> Result<()> {
 }
 
 fn red_build(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let commit = app.good()?;
+    let app = App::deployed(lab)?;
+    let commit = app.head()?;
     let processes = app.processes()?;
     app.edit(&Edit::RedBuild)?;
     let done = app.deploy(&[], &[])?;
@@ -436,8 +476,8 @@ fn staging_taken(lab: &Lab) -> Result<()> {
 }
 
 fn staging_unhealthy(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let first = app.good()?;
+    let app = App::deployed(lab)?;
+    let first = app.head()?;
     let second = app.edit(&Edit::Harmless("two".to_owned()))?;
     let unhealthy =
         [("UA_TAILNET_STAGING_API_HEALTH_PATH", "/nowhere"), ("UA_TAILNET_STAGING_HEALTH_MAX_ATTEMPTS", "1")];
@@ -453,8 +493,8 @@ fn staging_unhealthy(lab: &Lab) -> Result<()> {
 
 /// Deploys a fault on top of a good release; the good one must be back.
 fn taken_back(lab: &Lab, fault: &Edit, step: &str, words: &str) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let commit = app.good()?;
+    let app = App::deployed(lab)?;
+    let commit = app.head()?;
     app.edit(fault)?;
     let done = app.deploy(&["--ready-timeout", "15"], &[])?;
     done.exit(33)?.serving("old")?.says(step, "fail", words)?.says("restore", "pass", "serves again")?;
@@ -573,8 +613,8 @@ fn dropped(lab: &Lab) -> Result<()> {
 }
 
 fn stalled(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let commit = app.good()?;
+    let app = App::deployed(lab)?;
+    let commit = app.head()?;
     // Nothing that compresses, so that there is time to stop it.
     let noise = Command::new("openssl").args(["rand", "-base64", "60000000"]).output()?.stdout;
     app.edit(&Edit::Write("docs/noise.txt".into(), String::from_utf8(noise)?))?;
@@ -593,8 +633,8 @@ fn stalled(lab: &Lab) -> Result<()> {
 }
 
 fn killed(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let commit = app.good()?;
+    let app = App::deployed(lab)?;
+    let commit = app.head()?;
     app.edit(&Edit::WebTitle("Never".to_owned()))?;
     let done = std::thread::scope(|scope| {
         let deploy = scope.spawn(|| app.deploy(&[], &[]));
@@ -627,8 +667,8 @@ fn full_disk(lab: &Lab) -> Result<()> {
 }
 
 fn unconfirmed(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let commit = app.good()?;
+    let app = App::deployed(lab)?;
+    let commit = app.head()?;
     app.edit(&Edit::WebTitle("Silent".to_owned()))?;
     // Its client is killed as soon as the VPS is at work.
     let script = "UA_DEPLOY_REQUIRE_CONFIRM=5 ua-deploy -q & pid=$!
@@ -720,8 +760,7 @@ impl Missions<'_> {
 }
 
 fn mission(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    app.good()?;
+    let app = App::deployed(lab)?;
     app.edit(&Edit::Harmless("Patient".to_owned()))?;
     let missions = Missions(lab);
     let long = missions.queue("90")?;
@@ -755,8 +794,8 @@ fn mission(lab: &Lab) -> Result<()> {
 }
 
 fn rolled_back(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    let first = app.good()?;
+    let app = App::deployed(lab)?;
+    let first = app.head()?;
     app.edit(&Edit::WebTitle("Regretted".to_owned()))?;
     let plan = app.run(&["plan"], &[], &[])?;
     plan.exit(0)?.says("plan", "pass", "nothing was changed")?;
@@ -795,8 +834,7 @@ fn rolled_back(lab: &Lab) -> Result<()> {
 }
 
 fn unlocked(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    app.good()?;
+    let app = App::deployed(lab)?;
     app.edit(&Edit::WebTitle("Stuck".to_owned()))?;
     let done = std::thread::scope(|scope| {
         let deploy = scope.spawn(|| app.deploy(&[], &[]));

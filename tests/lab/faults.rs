@@ -21,7 +21,7 @@ use xtask::cmd::Output;
 use xtask::lab::{Lab, Node, OPERATOR};
 use xtask::ui;
 
-use crate::deploy_first::App;
+use crate::deploy_first::{App, QUICK};
 use crate::look::Look;
 use crate::prober::{self, Seen};
 
@@ -268,6 +268,11 @@ impl Cell {
         }
     }
 
+    /// Whether the release goes bad at a time that matters beside the limits of the built-in profile.
+    fn needs_default_limits(self) -> bool {
+        matches!(self, Self::Bad(Bad::CrashAfter8S | Bad::FailingImports))
+    }
+
     fn row(self) -> (&'static str, &'static str) {
         match self {
             Self::Faulted(fault, step) => (fault.name(), step.name()),
@@ -438,6 +443,9 @@ impl<'a> World<'a> {
             .timeout(Duration::from_mins(5));
         for (name, value) in SETTINGS {
             command = command.env(name, value);
+        }
+        if !self.cell.needs_default_limits() {
+            command = command.env("UA_DEPLOY_PROFILE", QUICK);
         }
         command.output()
     }

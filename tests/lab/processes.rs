@@ -22,8 +22,8 @@ pub fn trials() -> Vec<(&'static str, Scenario)> {
 
 /// Longer than `deploy.ready_timeout` is set here, and within what the profile allows the gateway.
 fn slow_gateway(lab: &Lab) -> Result<()> {
-    let app = App::fresh_here(lab)?;
-    let first = app.good()?;
+    let app = App::deployed_here(lab)?;
+    let first = app.head()?;
     app.edit(&Edit::SlowGateway(25))?;
     // What the operator types wins over the profile.
     let done = app.deploy(&["--ready-timeout", "10"], &[])?;
@@ -36,8 +36,8 @@ fn slow_gateway(lab: &Lab) -> Result<()> {
 
 /// The process lives longer than a unit has to be stable, and ends before it wrote its row.
 fn lost_worker(lab: &Lab) -> Result<()> {
-    let app = App::fresh_here(lab)?;
-    let first = app.good()?;
+    let app = App::deployed_here(lab)?;
+    let first = app.head()?;
     app.edit(&Edit::LateWorkerCrash(8))?;
     let done = app.deploy(&[], &[])?;
     done.exit(33)?.serving("old")?.says("health", "fail", "vp.coder.primary ended again after it was up")?;
@@ -46,8 +46,7 @@ fn lost_worker(lab: &Lab) -> Result<()> {
 
 /// The API was made to answer 500 by hand, and the next release is bad by something else.
 fn red_before(lab: &Lab) -> Result<()> {
-    let app = App::fresh_here(lab)?;
-    app.good()?;
+    let app = App::deployed_here(lab)?;
     let by_hand = "
         sed -i 's/^API_HEALTH_STATUS = .*/API_HEALTH_STATUS = 500/' /opt/universal_agent/src/universal_agent/faults.py
         systemctl restart universal-agent-api
@@ -64,8 +63,7 @@ fn red_before(lab: &Lab) -> Result<()> {
 
 /// What a unit's own file names is an input of it, and a path that nothing names is one of all.
 fn inputs(lab: &Lab) -> Result<()> {
-    let app = App::fresh_here(lab)?;
-    app.good()?;
+    let app = App::deployed_here(lab)?;
     let restarts = |path: &str| -> Result<Vec<(String, String)>> {
         app.edit(&Edit::Write(path.into(), "#!/bin/sh\n".to_owned()))?;
         let plan = app.run(&["plan"], &[], &[])?;
@@ -85,8 +83,7 @@ fn inputs(lab: &Lab) -> Result<()> {
 
 /// A mission that a worker claims between the look before the switch and its own restart.
 fn late_mission(lab: &Lab) -> Result<()> {
-    let app = App::fresh_here(lab)?;
-    app.good()?;
+    let app = App::deployed_here(lab)?;
     app.edit(&Edit::Harmless("In time".to_owned()))?;
     // Queued in the moment in which the deploy takes the sources into place, by whatever comes first in the switch.
     let hook = "

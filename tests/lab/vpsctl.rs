@@ -219,8 +219,7 @@ fn pushes(lab: &Lab) -> Result<()> {
 }
 
 fn doctor(lab: &Lab) -> Result<()> {
-    let app = App::fresh(lab)?;
-    app.good()?;
+    App::deployed(lab)?;
     // As the app's installer does: the timer counts from the last run of its service.
     let start = "systemctl enable --now \"$0\" && systemctl start \"${0%.timer}.service\"";
     lab.vps().command(&["sh", "-ec", start, WATCHDOG]).run()?;

@@ -81,7 +81,7 @@ pub enum Edit {
     ApiBroken,
     /// The API exits as soon as it starts, for ever.
     ApiCrash,
-    /// The Telegram bot, which has no health path, exits two seconds after each start: `active` in between.
+    /// The Telegram bot, which has no health path, exits half a second after each start: `active` in between.
     CrashLoop,
     /// The API is healthy for eight seconds after each start, then exits: later than a quick look would see.
     LateCrash,
@@ -164,7 +164,7 @@ impl Edit {
                 "CRASH_AT_START = frozenset({\"vp-worker@vp.coder.primary\"})",
             )?,
             Self::CrashLoop => {
-                set_line(repo, FAULTS, "CRASH_AFTER_SECONDS", "CRASH_AFTER_SECONDS = {\"telegram\": 2.0}")?;
+                set_line(repo, FAULTS, "CRASH_AFTER_SECONDS", "CRASH_AFTER_SECONDS = {\"telegram\": 0.5}")?;
             }
             Self::LateCrash => {
                 set_line(repo, FAULTS, "CRASH_AFTER_SECONDS", "CRASH_AFTER_SECONDS = {\"api\": 8.0}")?;
@@ -324,6 +324,36 @@ pub fn clear(lab: &Lab, shape: Shape) -> anyhow::Result<()> {
     ";
     let august: &[&str] = if shape == Shape::Aug { &["--august"] } else { &[] };
     lab.vps().command(&[&["sh", "-ec", script, "sh"], august].concat()).timeout(CLEARING).run()
+}
+
+/// Directories and files of the VPS that make a deployed app, in the words of a shell.
+const DEPLOYED: &str = "/opt/universal_agent /var/lib/ua-deploy /var/lib/universal-agent /etc/systemd/system";
+const UNITS: &str = "universal-agent-gateway universal-agent-api universal-agent-webui universal-agent-telegram \
+                     universal-agent-vp-worker@vp.general.primary universal-agent-vp-worker@vp.coder.primary";
+
+/// Keeps a copy of the app that is deployed on the VPS, under a name. Its units restart.
+pub fn save(lab: &Lab, name: &str) -> anyhow::Result<()> {
+    let script = format!(
+        "systemctl stop 'universal-agent-*'
+         rm -rf \"/var/lib/lab/$1\"
+         mkdir -p \"/var/lib/lab/$1\"
+         rsync -aHR {DEPLOYED} \"/var/lib/lab/$1/\"
+         systemctl start {UNITS}"
+    );
+    lab.vps().command(&["sh", "-ec", &script, "sh", name]).timeout(CLEARING).run()
+}
+
+/// Brings a saved app back instead of whatever is there, and starts its units.
+pub fn restore(lab: &Lab, name: &str) -> anyhow::Result<()> {
+    let script = format!(
+        "systemctl stop 'universal-agent-*' 'ua-deploy-*' 2>/dev/null || true
+         cd \"/var/lib/lab/$1\"
+         for path in {DEPLOYED}; do rsync -aH --delete \".$path/\" \"$path/\"; done
+         systemctl daemon-reload
+         systemctl reset-failed
+         systemctl start {UNITS}"
+    );
+    lab.vps().command(&["sh", "-ec", &script, "sh", name]).timeout(CLEARING).run()
 }
 
 /// Puts `~/app` of the laptop in place as the app's own scripts do, with the build in place. In February root copies the
