@@ -93,6 +93,7 @@ forward() {
     begin units 'waiting for the units'
     await_units || undo "these units did not come up: $(not_ready)$(why_not_longer)"
     strangers >"$work/strangers"
+    [ ! -s "$work/ended" ] || undo "these units did not come up: $(some "$work/ended")"
     [ ! -s "$work/strangers" ] || undo "not this release: $(some "$work/strangers")"
     pass units "$(units_said)"
     [ ! -s "$work/left_over" ] || warn units.left_over "still there from before the restart: $(some "$work/left_over")"
@@ -904,7 +905,11 @@ await_units() {
     done
 }
 
-uptime_ms() { awk '{ printf "%d\n", $1 * 1000 }' /proc/uptime; }
+# Not by awk: mawk's %d ends at 2147483647, which is 24 days.
+uptime_ms() {
+    read -r up_s _ </proc/uptime
+    echo "$((${up_s%.*} * 1000 + 1${up_s#*.} * 10 - 1000))"
+}
 
 # Seconds that a unit may take to come up, also where the orders are those of an older release.
 allowed() {
@@ -953,15 +958,17 @@ failing() {
 # Names every unit that was restarted and does not run this release: its main process is older than the restart, has nothing
 # to do with the app's directory as it lies there now (neither its working directory, nor its program, nor what it was told
 # to run), or one of its processes has something open that was taken away. A process that outlived the restart beside the
-# main one goes to $work/left_over.
+# main one goes to $work/left_over, a unit whose main process ends meanwhile to $work/ended.
 strangers() {
     ticks=$(getconf CLK_TCK)
+    : >"$work/ended"
     : >"$work/left_over"
     : >"$work/open"
     awk -F '\t' 'FILENAME == ARGV[1] { restarted[$1] = 1; next } ($1 in restarted) && $4 > 0 { print $1 "\t" $4 "\t" $9 }' \
         "$work/restart" "$work/states" >"$work/main"
     while IFS=$tab read -r unit pid group; do
-        newer "$pid" || echo "$unit (process $pid is older than the restart)"
+        foreign=''
+        newer "$pid" || foreign="process $pid is older than the restart"
         {
             readlink "/proc/$pid/cwd"
             readlink "/proc/$pid/exe"
@@ -969,7 +976,12 @@ strangers() {
         } | awk -v app="$app/" '
             index($0 "/", app) == 1 && !/ \(deleted\)$/ { ours = 1 }
             END { exit !ours }
-        ' || echo "$unit (process $pid runs in $(plain "$(readlink "/proc/$pid/cwd")"))"
+        ' || foreign="process $pid runs in $(plain "$(readlink "/proc/$pid/cwd")")"
+        if ! readlink "/proc/$pid/exe" >/dev/null; then
+            echo "$unit (process $pid ended again)" >>"$work/ended"
+        elif [ -n "$foreign" ]; then
+            echo "$unit ($foreign)"
+        fi
         processes "$pid" "$group" | while IFS= read -r process; do
             if [ "$process" = "$pid" ] || newer "$process"; then
                 opened "$process" | sort -u | sed "s/^/$unit$tab$process$tab/"

@@ -115,7 +115,7 @@ let_go() {
 find_busy() {
     doubt=''
     "$2" || doubt=" (its missions could not be read: $(plain "$(cat "$work/missions")"))"
-    unit_states | awk -F '\t' -v up="$(uptime_s)" '$4 > 0 { print $1 "\t" up - $6 / 1000000 }' >"$work/alive"
+    unit_states | awk -F '\t' -v up="$(uptime_s)" '$4 > 0 { printf "%s\t%.0f\n", $1, up - $6 / 1000000 }' >"$work/alive"
     while IFS=$tab read -r session unit _; do
         age=$(awk -F '\t' -v unit="$unit" '$1 == unit { print $2 }' "$work/alive")
         if ! grep -qxF -- "$unit" "$1" || [ -z "$age" ]; then continue; fi

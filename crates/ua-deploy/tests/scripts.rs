@@ -62,7 +62,7 @@ case $1 in
                     [ -e "$ROOT/old-process" ] || kill "$(cat "$ROOT/pid.$unit" 2>/dev/null)" 2>/dev/null
                     held=$(cat "$ROOT/holds" 2>/dev/null || echo /dev/null)
                     [ -e "$ROOT/old-process" ] || { sleep 300 >/dev/null 2>&1 5<"$held" 7<&- 9<&- & echo $! >"$ROOT/pid.$unit"; }
-                    awk -v n="$(wc -l <"$ROOT/restarts")" '{ printf "%d\n", $1 * 1000000 + n }' /proc/uptime >"$ROOT/start.$unit"
+                    awk -v n="$(wc -l <"$ROOT/restarts")" '{ printf "%.0f\n", $1 * 1000000 + n }' /proc/uptime >"$ROOT/start.$unit"
                     ;;
             esac
         done
@@ -1986,6 +1986,17 @@ fn p31_a_process_from_elsewhere_or_from_before_is_not_the_release() {
     std::thread::sleep(std::time::Duration::from_millis(150));
     let (_, done) = vps.deploy(&[("version", "4")]);
     assert!(done.is("rolled-back", 33).checks.contains("is older than the restart"), "{}", done.checks);
+}
+
+#[test]
+fn main_process_that_ended_is_not_called_foreign() {
+    let mut vps = Vps::new();
+    vps.deploy(&[("version", "1")]).1.is("unconfirmed", 0);
+    let kill = "kill -9 $(cat \"$ROOT/pid.app.service\")\n";
+    let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", kill)]);
+    let checks = &done.is("rolled-back", 33).checks;
+    assert!(checks.contains("these units did not come up: app.service (process "), "{checks}");
+    assert!(checks.contains(" ended again)") && !checks.contains("not this release"), "{checks}");
 }
 
 /// Ends an activation at a word of its log, as a kill at that moment would, and has it recovered.
