@@ -39,7 +39,19 @@ const PACKAGES: &[&str] = &[
     "sudo",
     "systemd",
     "systemd-sysv",
+    "usr-is-merged",
     "zsh",
+];
+
+/// The merged `/usr` from the start saves the package that would convert it.
+const MMDEBSTRAP: &[&str] = &[
+    "mmdebstrap",
+    "--mode=root",
+    "--variant=minbase",
+    "--format=directory",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    "--dpkgopt=force-unsafe-io",
+    "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg",
 ];
 
 /// Units that only cost time here, or would answer where no node is meant to.
@@ -159,14 +171,14 @@ fn build_tools(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
 fn debian(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
     let suite = suite()?;
     let architecture = Cmd::new(["dpkg", "--print-architecture"]).read()?;
-    let words = [PACKAGES, UNUSED_UNITS, OPTIONAL_UNITS].concat().join(" ");
+    let words = [PACKAGES, UNUSED_UNITS, OPTIONAL_UNITS, MMDEBSTRAP].concat().join(" ");
     let inputs = [suite.as_bytes(), architecture.as_bytes(), words.as_bytes()];
-    let label = format!("debootstrap {suite} (about a minute, once)");
+    let label = format!("mmdebstrap {suite} (about a minute, once)");
     let entry = cache.entry("debian", &inputs, progress, &label, |dir| {
         let root = dir.join("root");
         // In its own mount and process namespace, so that whatever ends it takes its mounts along.
         Cmd::tied(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
-            .args(["debootstrap", "--variant=minbase"])
+            .args(MMDEBSTRAP.iter().copied())
             .arg(format!("--include={}", PACKAGES.join(",")))
             .args([suite.as_str(), root.as_str(), &mirror(&suite)?])
             .envs(proxy()?)
@@ -209,7 +221,7 @@ fn mirror(suite: &str) -> Result<String> {
         .with_context(|| format!("apt has no http source for `{suite} main`"))
 }
 
-/// The proxy of apt, in the form debootstrap understands.
+/// The proxy of apt, in the environment's form.
 fn proxy() -> Result<HashMap<String, String>> {
     let mut proxies = HashMap::new();
     for scheme in ["http", "https"] {
