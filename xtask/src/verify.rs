@@ -1,6 +1,7 @@
 //! Every check that a change must pass, and the acceptance test in the lab.
 
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -37,7 +38,7 @@ pub fn e2e(filter: Option<&str>, matrix: Matrix, progress: &Progress) -> Result<
     let available = lab::availability();
     let kept = Lab::attach().is_ok();
     if available.is_ok() {
-        build_tools()?;
+        prepare(progress)?;
         let lab = Lab::up(progress)?;
         lab.install_tools(&lab::built_tools()?)?;
     }
@@ -71,8 +72,17 @@ pub fn e2e(filter: Option<&str>, matrix: Matrix, progress: &Progress) -> Result<
     tested
 }
 
+/// Builds the tools, and meanwhile whatever the lab lacks.
+pub fn prepare(progress: &Progress) -> Result<()> {
+    thread::scope(|scope| {
+        let lab = scope.spawn(|| lab::prepare(progress));
+        build_tools()?;
+        lab::joined(lab)
+    })
+}
+
 /// Builds what the lab's laptop has in `/opt/ua/bin`, and what makes the rest of a package.
-pub fn build_tools() -> Result<()> {
+fn build_tools() -> Result<()> {
     cargo(&["build", "--workspace", "--exclude", "xtask", "--bins", "--profile", "lab", "--quiet"])
 }
 

@@ -73,11 +73,7 @@ impl Lab {
         }
         let cache = Cache::open()?;
         setup::ensure(&cache, progress)?;
-        // Machines read what we write, whatever this user's umask.
-        let before = umask(Mode::from_raw_mode(0o022));
-        let lab = Self::build(&state, &lock, &cache, progress);
-        umask(before);
-        lab
+        readable(|| Self::build(&state, &lock, &cache, progress))
     }
 
     fn build(state: &State, lock: &Lock, cache: &Cache, progress: &Progress) -> Result<Self> {
@@ -242,6 +238,22 @@ impl Lab {
     }
 }
 
+/// Installs packages and fills the cache with everything that `Lab::up` needs.
+pub fn prepare(progress: &Progress) -> Result<()> {
+    availability().map_err(|reason| anyhow!("the lab cannot run here: {reason}"))?;
+    let cache = Cache::open()?;
+    setup::ensure(&cache, progress)?;
+    readable(|| Layers::ensure(&cache, cache.root(), progress)).map(drop)
+}
+
+/// Runs `write` so that the machines can read the files it makes, whatever this user's umask.
+fn readable<T>(write: impl FnOnce() -> T) -> T {
+    let before = umask(Mode::from_raw_mode(0o022));
+    let written = write();
+    umask(before);
+    written
+}
+
 /// Why the lab cannot run on this machine, if so.
 pub fn availability() -> Result<(), String> {
     if !geteuid().is_root() {
@@ -292,7 +304,7 @@ pub fn target() -> Result<Utf8PathBuf> {
 }
 
 /// The result of a thread; its panic goes on here.
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
