@@ -17,7 +17,7 @@ const WORKSPACES: &str = include_str!("bench/workspaces.py");
 
 /// `cargo xtask demo`. A lab that was up before stays up. With `pictures` its main screens become SVGs in that directory.
 pub fn run(pictures: Option<&Utf8Path>, progress: &Progress) -> Result<()> {
-    verify::build_tools()?;
+    verify::prepare(progress)?;
     let kept = Lab::attach().is_ok();
     say("A tailnet, an operator's laptop, a VPS, and an outsider: all on this machine, none of it faked.");
     let lab = Lab::up(progress)?;

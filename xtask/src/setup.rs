@@ -17,10 +17,10 @@ use crate::ui::Progress;
 const PACKAGES: &[&str] = &[
     "btrfs-progs",
     "ca-certificates",
-    "debootstrap",
     "fish",
     "git",
     "iproute2",
+    "mmdebstrap",
     "musl-tools",
     "openssh-client",
     "openssh-server",

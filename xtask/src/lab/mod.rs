@@ -61,12 +61,12 @@ pub struct Lab {
 impl Lab {
     /// Brings the lab of this checkout up, unless it is; what an earlier, killed run left is removed first.
     pub fn up(progress: &Progress) -> Result<Self> {
-        with_umask(|| Self::up_number(0, progress))
+        readable(|| Self::up_number(0, progress))
     }
 
     /// Brings up labs 0 to `count - 1` of this checkout: the first one alone, since it fills the caches of all.
     pub fn up_all(count: usize, progress: &Progress) -> Result<()> {
-        with_umask(|| {
+        readable(|| {
             Self::up_number(0, progress)?;
             if count < 2 {
                 return Ok(());
@@ -286,6 +286,22 @@ pub fn running() -> Result<Vec<usize>> {
     Ok(numbers.filter(|&number| Lab::attach_number(number).is_ok()).collect())
 }
 
+/// Installs packages and fills the cache with everything that `Lab::up` needs.
+pub fn prepare(progress: &Progress) -> Result<()> {
+    availability().map_err(|reason| anyhow!("the lab cannot run here: {reason}"))?;
+    let cache = Cache::open()?;
+    setup::ensure(&cache, progress)?;
+    readable(|| Layers::ensure(&cache, cache.root(), progress)).map(drop)
+}
+
+/// Runs `write` so that the machines can read the files it makes, whatever this user's umask.
+fn readable<T>(write: impl FnOnce() -> T) -> T {
+    let before = umask(Mode::from_raw_mode(0o022));
+    let written = write();
+    umask(before);
+    written
+}
+
 /// Why the lab cannot run on this machine, if so.
 pub fn availability() -> Result<(), String> {
     if !geteuid().is_root() {
@@ -335,16 +351,8 @@ pub fn target() -> Result<Utf8PathBuf> {
     Ok(checkout()?.join(target))
 }
 
-/// Runs `act` under the umask that machines need to read what we write.
-fn with_umask<T>(act: impl FnOnce() -> T) -> T {
-    let before = umask(Mode::from_raw_mode(0o022));
-    let result = act();
-    umask(before);
-    result
-}
-
 /// The result of a thread; its panic goes on here.
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
