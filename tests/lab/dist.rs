@@ -127,7 +127,8 @@ fn units(lab: &Lab) -> Result<()> {
     let settings = "mkdir -p ~/agent/AGENT_RUN_WORKSPACES && printf '[repo]\\ndir = \"~/agent\"\\n' >>~/.config/ua/ua.toml";
     operator(lab, &["sh", "-ec", settings]).run()?;
     systemctl(&["start", NAME])?;
-    let log = ["journalctl", "--user", "-q", "-o", "cat", "-u", NAME];
+    // By the name of the program: the journal does not know the unit of a process that has just ended.
+    let log = ["journalctl", "--user", "-q", "-o", "cat", "-t", "ua-sync"];
     let log = operator(lab, &log).read()?;
     ensure!(log.contains("toggle"), "{log}");
     systemctl(&["reset-failed"])?;

@@ -93,7 +93,7 @@ forward() {
     begin units 'waiting for the units'
     await_units || undo "these units did not come up: $(not_ready)$(why_not_longer)"
     strangers >"$work/strangers"
-    [ ! -s "$work/ended" ] || undo "these units did not come up: $(some "$work/ended")"
+    [ ! -s "$work/died" ] || undo "these units did not come up: $(died)"
     [ ! -s "$work/strangers" ] || undo "not this release: $(some "$work/strangers")"
     pass units "$(units_said)"
     [ ! -s "$work/left_over" ] || warn units.left_over "still there from before the restart: $(some "$work/left_over")"
@@ -866,6 +866,7 @@ await_units() {
     begun=$(uptime_ms)
     : >"$work/seen"
     : >"$work/hopeless"
+    : >"$work/died"
     touch "$work/shaky"
     told=''
     while :; do
@@ -958,10 +959,9 @@ failing() {
 # Names every unit that was restarted and does not run this release: its main process is older than the restart, has nothing
 # to do with the app's directory as it lies there now (neither its working directory, nor its program, nor what it was told
 # to run), or one of its processes has something open that was taken away. A process that outlived the restart beside the
-# main one goes to $work/left_over, a unit whose main process ends meanwhile to $work/ended.
+# main one goes to $work/left_over, a unit whose main process ends meanwhile to $work/died.
 strangers() {
     ticks=$(getconf CLK_TCK)
-    : >"$work/ended"
     : >"$work/left_over"
     : >"$work/open"
     awk -F '\t' 'FILENAME == ARGV[1] { restarted[$1] = 1; next } ($1 in restarted) && $4 > 0 { print $1 "\t" $4 "\t" $9 }' \
@@ -973,12 +973,12 @@ strangers() {
             readlink "/proc/$pid/cwd"
             readlink "/proc/$pid/exe"
             tr '\0' '\n' <"/proc/$pid/cmdline"
-        } | awk -v app="$app/" '
+        } 2>/dev/null | awk -v app="$app/" '
             index($0 "/", app) == 1 && !/ \(deleted\)$/ { ours = 1 }
             END { exit !ours }
         ' || foreign="process $pid runs in $(plain "$(readlink "/proc/$pid/cwd")")"
-        if ! readlink "/proc/$pid/exe" >/dev/null; then
-            echo "$unit (process $pid ended again)" >>"$work/ended"
+        if ! readlink "/proc/$pid/exe" >/dev/null 2>&1; then
+            printf '%s\t%s (process %s ended again)\n' "$unit" "${unit%.service}" "$pid" >>"$work/died"
         elif [ -n "$foreign" ]; then
             echo "$unit ($foreign)"
         fi
@@ -1013,6 +1013,12 @@ strangers() {
             told[$1]
         }
     ' "$release/paths" "$work/outputs" "$work/open"
+}
+
+# Units whose main process ended while it was inspected.
+died() {
+    cut -f 2 "$work/died" >"$work/died.names"
+    some "$work/died.names"
 }
 
 # Was process PID started after the restart?
@@ -1123,7 +1129,7 @@ drain() {
 # What the failing units said last, all of them and no others.
 diagnose() {
     case $step in
-        units) failing ;;
+        units) failing && cut -f 1 "$work/died" ;;
         health) awk -F '\t' '$3 != "-" { print $3 }' "$work/found" | sort -u ;;
     esac >"$work/failing"
     while IFS= read -r unit; do

@@ -12,7 +12,8 @@ follow() {
     if [ "$verb" = any ]; then verb=$(running "$2"); fi
     unit=ua-deploy-$verb-$2.service
     [ "$verb" != recover ] || unit=ua-deploy-recover.service
-    sent=${ua_sent:-0} quiet=0 unknown=0 kind=l
+    sent=${ua_sent:-0} unknown=0 kind=l
+    told=$(uptime_s)
     [ "$3" != any ] || kind=o
     while :; do
         # Asked before the log is read, so that nothing is missed at the end.
@@ -21,7 +22,7 @@ follow() {
         [ ! -f "$release/log" ] || lines=$(wc -l <"$release/log")
         if [ "$lines" -gt "$sent" ]; then
             sed -n "$((sent + 1)),${lines}s/^/$kind /p" "$release/log"
-            sent=$lines quiet=0
+            sent=$lines told=$(uptime_s)
         fi
         case $active in
             inactive | failed) booting "$2" || break ;;
@@ -36,16 +37,18 @@ follow() {
             echo "a $(sed -n "1,${lines}s/^== //p" "$release/log" | tail -n 1)"
             kind=l
         fi
-        quiet=$((quiet + 1))
-        if [ "$quiet" -ge 40 ]; then
+        # By the clock, since a round takes long on a busy machine.
+        if [ "$(uptime_s)" -ge "$((told + 4))" ]; then
             echo .
-            quiet=0
+            told=$(uptime_s)
         fi
         sleep 0.1
     done
     [ ! -f "$release/checks" ] || sed 's/^/c /' "$release/checks"
     sed 's/^/r /' "$release/record.json"
 }
+
+uptime_s() { cut -d . -f 1 /proc/uptime; }
 
 # What is being done about a release now; forward if nothing is.
 running() {

@@ -1995,8 +1995,9 @@ fn main_process_that_ended_is_not_called_foreign() {
     let kill = "kill -9 $(cat \"$ROOT/pid.app.service\")\n";
     let (_, done) = vps.deploy(&[("version", "2"), ("on-restart", kill)]);
     let checks = &done.is("rolled-back", 33).checks;
-    assert!(checks.contains("these units did not come up: app.service (process "), "{checks}");
+    assert!(checks.contains("these units did not come up: app (process "), "{checks}");
     assert!(checks.contains(" ended again)") && !checks.contains("not this release"), "{checks}");
+    assert!(done.log.contains("app.service said last:"), "{}", done.log);
 }
 
 /// Ends an activation at a word of its log, as a kill at that moment would, and has it recovered.
