@@ -132,7 +132,7 @@ fn disowned_mission(lab: &Lab) -> Result<()> {
     app.edit(&Edit::Harmless("Not yet".to_owned()))?;
     let done = app.deploy(&[], &[])?;
     done.exit(0)?.says("drain", "pass", "no worker that is restarted has a mission")?;
-    ensure!(done.stderr.contains("has not renewed its lease for"), "{}", done.stderr);
+    ensure!(done.output.stderr.contains("has not renewed its lease for"), "{}", done.output.stderr);
     // The worker writes its result over the gateway's.
     let rows = "runuser -u ua -- sqlite3 /opt/universal_agent/AGENT_RUN_WORKSPACES/vp_state.db 'SELECT status FROM vp_missions'";
     let rows = lab.vps().command(&["sh", "-c", rows]).read()?;
