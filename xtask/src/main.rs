@@ -11,7 +11,7 @@ use xtask::cache::Cache;
 use xtask::lab::{self, Equipment, Lab, Node, built_tools};
 use xtask::setup::{self, Go};
 use xtask::ui::{self, Progress};
-use xtask::verify::{self, Matrix};
+use xtask::verify::{self, E2e, Matrix};
 use xtask::{bench, demo, dist, repo};
 
 /// The project's own chores.
@@ -29,8 +29,14 @@ enum Chore {
         #[arg(long)]
         pictures: bool,
     },
-    /// Pass every check: format, clippy, shellcheck, unit and CLI tests, then the lab.
-    Test,
+    /// Run format, clippy, shellcheck, unit and CLI tests; needs no root and installs nothing.
+    Check,
+    /// Run the check, then the acceptance test in the lab.
+    Test {
+        /// Only the trials of the crates that differ from the branch's upstream, or from `main` if it has none
+        #[arg(long)]
+        changed: bool,
+    },
     /// Run the acceptance test in the lab.
     E2e {
         /// Only scenarios whose names contain this, such as `preflight` or `p55`
@@ -146,8 +152,11 @@ fn run(chore: Chore) -> Result<ExitCode> {
             fs_err::create_dir_all(&pictures)?;
             demo::run(Some(&pictures), &progress)?;
         }
-        Chore::Test => verify::test(&progress)?,
-        Chore::E2e { filter, matrix } => verify::e2e(filter.as_deref(), matrix, &progress)?,
+        Chore::Check => verify::check()?,
+        Chore::Test { changed } => verify::test(changed, &progress)?,
+        Chore::E2e { filter, matrix } => {
+            verify::e2e(&E2e { filter, matrix, ..E2e::default() }, &progress)?;
+        }
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,
         Chore::Bench(BenchChore::Ssh) => bench::ssh(&progress)?,
         Chore::Bench(BenchChore::Deploy) => bench::deploy(&progress)?,
