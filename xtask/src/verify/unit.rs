@@ -18,11 +18,65 @@ use crate::ui;
 /// The lab's trials: a test binary that only `cargo xtask e2e` runs.
 const TRIALS: &str = "ua-tests::lab";
 
-/// Programs that not every machine has, with the test binaries that need them.
-const NEEDS: &[(&str, &[&str])] = &[];
+/// Programs that not every machine has, with the tests that need them: `BINARY`, or `BINARY NAME` for the tests of a
+/// binary whose names contain this.
+const NEEDS: [(&str, &[&str]); 9] = [
+    (
+        "git",
+        &[
+            "ua-common tool::git::tests::repository_name",
+            "ua-deploy release::",
+            "ua-deploy::cli",
+            "ua-vpsctl::cli",
+            "xtask app::",
+            "xtask repo::",
+            "xtask::sample_worker",
+        ],
+    ),
+    (
+        "python3",
+        &["ua-deploy::scripts", "ua-sync::calls the_shims_serve_a_python_caller", "xtask::sample_worker"],
+    ),
+    ("sqlite3", &["ua-deploy::scripts"]),
+    (
+        "rsync",
+        &[
+            "ua-common tool::rsync::tests::nothing_that_runs",
+            "ua-common::transport",
+            "ua-deploy::scripts",
+            "ua-sync transfer::",
+            "ua-sync::attacks",
+            "ua-sync::calls",
+            "ua-sync::histories",
+            "ua-sync::mirror",
+            "ua-sync::nested",
+            "ua-sync::prune",
+            "ua-vpsctl::cli",
+            "ua-vpsctl::scripts",
+        ],
+    ),
+    (
+        "sshd",
+        &[
+            "ua-common::transport",
+            "ua-ssh-auth::cli",
+            "ua-sync::attacks",
+            "ua-sync::calls",
+            "ua-sync::histories",
+            "ua-sync::mirror",
+            "ua-sync::nested",
+            "ua-sync::prune",
+            "ua-vpsctl::cli",
+        ],
+    ),
+    ("openssl", &["ua-sync toggle::", "xtask lab::pki::"]),
+    ("systemd-analyze", &["ua-sync unit::"]),
+    ("fish", &["ua-docs::completions every_shell", "ua-vpsctl::complete"]),
+    ("zsh", &["ua-docs::completions every_shell", "ua-vpsctl::complete"]),
+];
 
 /// Test binaries that take longest, the longest first.
-const SLOW: &[&str] = &[];
+const SLOW: [&str; 3] = ["ua-sync::histories", "ua-deploy::scripts", "ua-sync"];
 
 /// A test binary as cargo built it.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,25 +88,45 @@ struct TestBinary {
     dir: Utf8PathBuf,
 }
 
-/// Builds every test binary and runs those whose programs are there; then the doc tests.
+/// Tests that are not run: a whole binary, or those whose names contain `part`.
+#[derive(Debug, PartialEq, Eq)]
+struct LeftOut {
+    binary: &'static str,
+    part: Option<&'static str>,
+}
+
+impl LeftOut {
+    /// Reads an entry of [`NEEDS`].
+    fn from_entry(entry: &'static str) -> Self {
+        let (binary, part) =
+            entry.split_once(' ').map_or((entry, None), |(binary, part)| (binary, Some(part)));
+        Self { binary, part }
+    }
+
+    /// As a filter of nextest.
+    fn filter(&self) -> String {
+        let part = self.part.map(|part| format!(" & test({part})")).unwrap_or_default();
+        format!("not (binary_id(={}){part})", self.binary)
+    }
+}
+
+/// Builds every test binary, and runs the tests whose programs are installed; then the doc tests.
 pub fn test(summary: &mut Summary) -> Result<()> {
     let binaries = summary.part("build", None, |_| build())?;
+    let mut left_out = vec![LeftOut { binary: TRIALS, part: None }];
+    for (program, entries) in missing(is_installed) {
+        summary.skip(&entries.join(", "), &format!("`{program}` is not installed"));
+        left_out.extend(entries.iter().copied().map(LeftOut::from_entry));
+    }
     let notes = tempfile::NamedTempFile::new()?;
-    let tested = summary.part("unit and CLI tests", None, |summary| {
-        let mut left_out = vec![TRIALS];
-        for binary in binaries.iter().map(|binary| binary.id.as_str()) {
-            if let Some(program) = missing(binary, is_installed) {
-                summary.skip(binary, &format!("`{program}` is not installed"));
-                left_out.push(binary);
-            }
-        }
+    let tested = summary.part("unit and CLI tests", None, |_| {
         if is_installed("cargo-nextest") {
             nextest(&left_out, notes.path())
         } else {
-            side_by_side(binaries.iter().filter(|it| !left_out.contains(&it.id.as_str())), notes.path())
+            side_by_side(&binaries, &left_out, notes.path())
         }
     });
-    // Tests that cannot do their work here say so, as `ua_tests::skip` has it.
+    // Tests that cannot run here say so by `ua_tests::skip`.
     for line in fs_err::read_to_string(notes.path())?.lines() {
         let (place, why) = line.split_once('\t').context("a note of a skipped test")?;
         summary.skip(place, why);
@@ -99,10 +173,9 @@ fn parse(messages: &str) -> Result<Vec<TestBinary>> {
     Ok(binaries)
 }
 
-/// Returns the first program that this test binary needs and the machine does not have.
-fn missing(binary: &str, is_installed: impl Fn(&str) -> bool) -> Option<&'static str> {
-    let needs = NEEDS.iter().filter(|(_, binaries)| binaries.contains(&binary)).map(|(program, _)| *program);
-    needs.into_iter().find(|program| !is_installed(program))
+/// Returns the rows of [`NEEDS`] whose program the machine does not have.
+fn missing(is_installed: impl Fn(&str) -> bool) -> Vec<(&'static str, &'static [&'static str])> {
+    NEEDS.into_iter().filter(|(program, _)| !is_installed(program)).collect()
 }
 
 /// Whether a program is on the `PATH`, or where only root's `PATH` leads.
@@ -112,8 +185,8 @@ pub fn is_installed(program: &str) -> bool {
     dirs.any(|dir| dir.join(program).is_file())
 }
 
-fn nextest(left_out: &[&str], notes: &Path) -> Result<()> {
-    let filter: Vec<String> = left_out.iter().map(|id| format!("not binary_id(={id})")).collect();
+fn nextest(left_out: &[LeftOut], notes: &Path) -> Result<()> {
+    let filter: Vec<String> = left_out.iter().map(LeftOut::filter).collect();
     let mut tests = Command::new(env!("CARGO"));
     tests.args(["nextest", "run", "--workspace", "--no-fail-fast", "--filterset", &filter.join(" & ")]);
     super::run(tests.env("UA_SKIPPED", notes))
@@ -121,14 +194,17 @@ fn nextest(left_out: &[&str], notes: &Path) -> Result<()> {
 
 /// Runs test binaries, as many at a time as there are cores. Prints the closing line of each, and all of its output if
 /// it failed.
-fn side_by_side<'a>(binaries: impl Iterator<Item = &'a TestBinary>, notes: &Path) -> Result<()> {
-    let queue = Mutex::new(binaries.collect::<VecDeque<_>>());
+fn side_by_side(binaries: &[TestBinary], left_out: &[LeftOut], notes: &Path) -> Result<()> {
+    let whole = |binary: &&TestBinary| !left_out.iter().any(|it| it.binary == binary.id && it.part.is_none());
+    let queue = Mutex::new(binaries.iter().filter(whole).collect::<VecDeque<_>>());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let failed = Mutex::new(Vec::new());
     let work = || -> Result<()> {
         while let Some(binary) = next() {
             let started = Instant::now();
             let mut command = Command::new(&binary.program);
+            let parts = left_out.iter().filter(|it| it.binary == binary.id).filter_map(|it| it.part);
+            command.args(parts.flat_map(|part| ["--skip", part]));
             command.current_dir(&binary.dir).env("CARGO_MANIFEST_DIR", &binary.dir).env("UA_SKIPPED", notes);
             let output = command.stdin(Stdio::null()).output().with_context(|| binary.id.clone())?;
             let stdout = String::from_utf8_lossy(&output.stdout);
@@ -157,4 +233,48 @@ fn side_by_side<'a>(binaries: impl Iterator<Item = &'a TestBinary>, notes: &Path
         bail!("failed tests: {}", failed.join(", "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGES: &str = r#"{"reason":"compiler-artifact","package_id":"path+file:///w/crates/ua-sync#0.1.0","manifest_path":"/w/crates/ua-sync/Cargo.toml","target":{"kind":["lib"],"name":"ua_sync"},"profile":{"test":false},"executable":null}
+{"reason":"compiler-artifact","package_id":"path+file:///w/crates/ua-sync#0.1.0","manifest_path":"/w/crates/ua-sync/Cargo.toml","target":{"kind":["bin"],"name":"ua-sync"},"profile":{"test":false},"executable":"/w/target/debug/ua-sync"}
+{"reason":"compiler-artifact","package_id":"path+file:///w/crates/ua-sync#0.1.0","manifest_path":"/w/crates/ua-sync/Cargo.toml","target":{"kind":["bin"],"name":"ua-sync"},"profile":{"test":true},"executable":"/w/target/debug/deps/ua_sync-1"}
+{"reason":"compiler-artifact","package_id":"path+file:///w/xtask/docs#ua-docs@0.1.0","manifest_path":"/w/xtask/docs/Cargo.toml","target":{"kind":["lib"],"name":"ua_docs"},"profile":{"test":true},"executable":"/w/target/debug/deps/ua_docs-2"}
+{"reason":"compiler-artifact","package_id":"path+file:///w/tests#ua-tests@0.1.0","manifest_path":"/w/tests/Cargo.toml","target":{"kind":["test"],"name":"lab"},"profile":{"test":true},"executable":"/w/target/debug/deps/lab-3"}
+{"reason":"build-finished","success":true}"#;
+
+    #[test]
+    fn test_binaries_have_the_names_of_nextest() {
+        let found = parse(MESSAGES).unwrap();
+        let ids: Vec<&str> = found.iter().map(|binary| binary.id.as_str()).collect();
+        assert_eq!(ids, ["ua-sync::bin/ua-sync", "ua-docs", TRIALS]);
+        assert_eq!(
+            (found[1].program.as_str(), found[1].dir.as_str()),
+            ("/w/target/debug/deps/ua_docs-2", "/w/xtask/docs")
+        );
+    }
+
+    #[test]
+    fn tests_are_left_out_without_their_program() {
+        assert_eq!(missing(|_| true), []);
+        let rows = missing(|program| program != "openssl");
+        assert_eq!(rows, [("openssl", &["ua-sync toggle::", "xtask lab::pki::"][..])]);
+        let filter = |entry| LeftOut::from_entry(entry).filter();
+        assert_eq!(filter("ua-sync toggle::"), "not (binary_id(=ua-sync) & test(toggle::))");
+        assert_eq!(filter("ua-sync::prune"), "not (binary_id(=ua-sync::prune))");
+    }
+
+    #[test]
+    fn failed_binaries_are_named() {
+        let binary =
+            |id: &str, program: &str| TestBinary { id: id.into(), program: program.into(), dir: "/".into() };
+        let binaries = [binary("a", "/bin/true"), binary("b", "/bin/false"), binary("c", "/bin/true")];
+        let run = |left_out: &[LeftOut]| side_by_side(&binaries, left_out, Path::new("/dev/null"));
+        assert_eq!(run(&[]).unwrap_err().to_string(), "failed tests: b");
+        run(&[LeftOut::from_entry("b")]).unwrap();
+        assert!(run(&[LeftOut::from_entry("b part")]).is_err());
+    }
 }
