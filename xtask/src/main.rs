@@ -29,8 +29,14 @@ enum Chore {
         #[arg(long)]
         pictures: bool,
     },
-    /// Pass every check: format, clippy, shellcheck, unit and CLI tests, then the lab.
-    Test,
+    /// Run format, clippy, shellcheck, unit and CLI tests; needs no root and installs nothing.
+    Check,
+    /// Run the check, then the acceptance test in the lab.
+    Test {
+        /// Only the trials of the crates that differ from the branch's upstream, or from `main` if it has none
+        #[arg(long)]
+        changed: bool,
+    },
     /// Run the acceptance test in the lab.
     E2e {
         /// Only scenarios whose names contain this, such as `preflight` or `p55`
@@ -152,9 +158,10 @@ fn run(chore: Chore) -> Result<ExitCode> {
             fs_err::create_dir_all(&pictures)?;
             demo::run(Some(&pictures), &progress)?;
         }
-        Chore::Test => verify::test(&progress)?,
+        Chore::Check => verify::check()?,
+        Chore::Test { changed } => verify::test(changed, &progress)?,
         Chore::E2e { filter, matrix, labs, profile } => {
-            let options = E2e { filter, matrix, labs: labs.map(usize::from), profile };
+            let options = E2e { filter, matrix, labs: labs.map(usize::from), profile, ..E2e::default() };
             verify::e2e(&options, &progress)?;
         }
         Chore::Bench(BenchChore::Preflight) => bench::preflight(&progress)?,

@@ -1,27 +1,69 @@
 //! Every check that a change must pass, and the acceptance test in the lab.
 
+mod changed;
+mod summary;
+mod unit;
+
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use camino::Utf8PathBuf;
 use clap::ValueEnum;
 
+use self::summary::Summary;
 use crate::cache::Cache;
 use crate::lab::{self, Lab};
 use crate::matrix;
 use crate::setup;
 use crate::ui::{self, Progress};
 
-/// `cargo xtask test`: format, clippy, shellcheck, unit and CLI tests, then the lab.
-pub fn test(progress: &Progress) -> Result<()> {
-    setup::ensure(&Cache::open()?, progress)?;
-    cargo(&["fmt", "--all", "--check"])?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
-    shellcheck()?;
-    // The lab's trials come last, with a lab.
-    cargo(&["test", "--workspace", "--exclude", "ua-tests", "--quiet"])?;
-    e2e(&E2e::default(), progress)
+/// How long each tier should take on two cores with nothing else running, and everything built.
+const CHECK_LIMIT: Duration = Duration::from_mins(3);
+const TRIALS_LIMIT: Duration = Duration::from_mins(10);
+const TEST_LIMIT: Duration = Duration::from_mins(15);
+
+/// `cargo xtask check`: format, clippy, shellcheck, unit and CLI tests. Needs no root and installs nothing.
+pub fn check() -> Result<()> {
+    Summary::print_after(|summary| summary.part("check", Some(CHECK_LIMIT), check_parts))
+}
+
+/// `cargo xtask test [--changed]`: the check, then the lab's trials: all, or those that the changes may affect.
+pub fn test(only_changed: bool, progress: &Progress) -> Result<()> {
+    let mut options = E2e::default();
+    if only_changed {
+        options.left_out = changed::unaffected(changed::paths()?.iter().map(String::as_str));
+    }
+    Summary::print_after(|summary| {
+        summary.part("total", Some(TEST_LIMIT), |summary| {
+            let available = lab::availability();
+            if available.is_ok() {
+                setup::ensure(&Cache::open()?, progress)?;
+            }
+            summary.part("check", Some(CHECK_LIMIT), check_parts)?;
+            match available {
+                _ if !changed::leaves_trials(&options.left_out) => {
+                    ui::note("no trial of the lab runs what was changed");
+                    Ok(())
+                }
+                Ok(()) => summary.part("lab trials", Some(TRIALS_LIMIT), |_| e2e(&options, progress)),
+                Err(reason) => {
+                    summary.skip("lab trials", &reason);
+                    Ok(())
+                }
+            }
+        })
+    })
+}
+
+fn check_parts(summary: &mut Summary) -> Result<()> {
+    summary.part("format", None, |_| cargo(&["fmt", "--all", "--check"]))?;
+    summary.part("clippy", None, |_| {
+        cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+    })?;
+    summary.part("shellcheck", None, shellcheck)?;
+    unit::test(summary)
 }
 
 /// How much of the deploy fault matrix is run.
@@ -39,6 +81,8 @@ pub enum Matrix {
 pub struct E2e {
     /// Only trials whose names contain this.
     pub filter: Option<String>,
+    /// Modules whose trials are left out.
+    pub left_out: Vec<&'static str>,
     /// Part of the deploy fault matrix.
     pub matrix: Matrix,
     /// Number of labs; by memory and cores if absent.
@@ -75,7 +119,7 @@ pub fn e2e(options: &E2e, progress: &Progress) -> Result<()> {
     }
     let tested = tested.and_then(|()| {
         // The lab's own verbs, which the trials above stand on.
-        if available && options.filter.is_none() {
+        if available && options.filter.is_none() && options.left_out.is_empty() {
             cargo(&["test", "--package", "xtask", "--test", "lab", "--", "--ignored", "--test-threads=1"])
         } else {
             Ok(())
@@ -91,6 +135,7 @@ pub fn e2e(options: &E2e, progress: &Progress) -> Result<()> {
 fn trials(options: &E2e) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--package", "ua-tests", "--test", "lab", "--"]).args(&options.filter);
+    command.args(options.left_out.iter().flat_map(|module| ["--skip".to_owned(), format!("{module}::")]));
     if options.matrix == Matrix::Full {
         command.env("UA_MATRIX", "full");
     }
@@ -143,11 +188,18 @@ pub fn docs(check: bool) -> Result<()> {
     cargo(&["run", "--quiet", "--package", "ua-docs", "--", "documents", "docs"])
 }
 
-fn shellcheck() -> Result<()> {
+fn shellcheck(summary: &mut Summary) -> Result<()> {
+    for program in ["git", "shellcheck"] {
+        if !unit::is_installed(program) {
+            summary.skip("shellcheck", &format!("`{program}` is not installed"));
+            return Ok(());
+        }
+    }
     let listed = Command::new("git")
         .args(["ls-files", "-z", "*.sh", ".ci/run"])
         .current_dir(lab::checkout()?)
         .output()?;
+    ensure!(listed.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listed.stderr).trim());
     let scripts = String::from_utf8(listed.stdout).context("names of scripts are text")?;
     // What is sent to a shell has no line that names one.
     run(Command::new("shellcheck").arg("--shell=sh").args(scripts.split_terminator('\0')))
@@ -159,15 +211,21 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 
 /// Runs a step in the checkout, on our own streams.
 fn run(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}").replace('"', "");
-    ui::note(format!(
-        "== {}",
-        shown.split_once("cargo").map_or(shown.as_str(), |(_, rest)| rest.trim_start())
-    ));
+    let shown = announce(command);
     let status =
         command.current_dir(lab::checkout()?).status().with_context(|| format!("cannot run {shown}"))?;
     if !status.success() {
         bail!("failed: {shown}");
     }
     Ok(())
+}
+
+/// Prints a command before it runs, and returns it as text.
+fn announce(command: &Command) -> String {
+    let shown = format!("{command:?}").replace('"', "");
+    ui::note(format!(
+        "== {}",
+        shown.split_once("cargo").map_or(shown.as_str(), |(_, rest)| rest.trim_start())
+    ));
+    shown
 }

@@ -160,7 +160,7 @@ fn aug_busy_worker_renews_claim_and_drains() {
     let (id, mission, session) = site.busy("9");
     let renewed = |now: &Value| now["claim_expires_at"] != mission["claim_expires_at"];
     assert_eq!(site.wait(|| site.mission(&id), renewed)["status"], "running");
-    assert_ne!(site.session()["last_heartbeat_at"], session["last_heartbeat_at"]);
+    site.wait(|| site.session(), |now| now["last_heartbeat_at"] != session["last_heartbeat_at"]);
     site.terminate();
     assert!(site.worker.wait().unwrap().success(), "{}", site.log());
     assert_eq!(site.mission(&id)["status"], "completed");

@@ -28,9 +28,15 @@ fn isolated(name: &str, body: fn(&Place)) {
     place.run(inside).args(["--exact", name, "--nocapture"]).env("UA_TEST_INSIDE", "1").assert().success();
 }
 
+/// The user of the test: a server of anyone but root accepts nobody else.
+fn user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 fn target(sshd: &Sshd) -> Target {
     Target {
-        user: "root".to_owned(),
+        user: user(),
         name: "vps.tailnet.test".to_owned(),
         addresses: vec!["127.0.0.1".parse().unwrap()],
         port: sshd.port,

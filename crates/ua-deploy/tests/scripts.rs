@@ -1877,8 +1877,7 @@ fn survey_version_answer_is_bounded() {
 #[test]
 fn survey_asks_versions_as_the_owner() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        eprintln!("skipped: only root can run a program as another user");
-        return;
+        return ua_tests::skip("only root can run a program as another user");
     }
     let vps = Vps::new();
     // The real one.
@@ -2535,8 +2534,7 @@ fn env_command_change_is_told_and_restarts() {
 #[test]
 fn env_command_runs_as_the_owner_and_not_for_ever() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        eprintln!("skipped: only root can run a program as another user");
-        return;
+        return ua_tests::skip("only root can run a program as another user");
     }
     let vps = Vps::new();
     fs::remove_file(vps.path("bin/runuser")).unwrap();

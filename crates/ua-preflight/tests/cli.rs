@@ -151,8 +151,7 @@ fn a_project_file_is_judged_before_it_is_believed() {
 #[test]
 fn a_file_of_somebody_else_is_not_trusted() {
     if !rustix_root() {
-        eprintln!("skipped: only root can give a file away");
-        return;
+        return ua_tests::skip("only root can give a file away");
     }
     let place = Place::new();
     let file = place.file("cwd/ua.toml", "[preflight]\ntimeout = 5\n");

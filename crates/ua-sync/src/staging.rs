@@ -1234,8 +1234,7 @@ mod tests {
     #[test]
     fn every_call_may_be_the_last() {
         if Command::new("strace").arg("--version").stdout(Stdio::null()).status().is_err() {
-            assert!(std::env::var_os("CI").is_none(), "strace is missing");
-            return;
+            return ua_tests::skip("`strace` is not installed");
         }
         // All of them take a minute.
         let all = std::env::var_os("UA_SYNC_ALL_CUTS").is_some();

@@ -255,8 +255,7 @@ fn a_mirror_that_cannot_be_locked_is_locked_by_its_manifest() {
     }
     fs::create_dir_all(vps.mirror("")).unwrap();
     let Ok(output) = command.output() else {
-        assert!(std::env::var_os("CI").is_none(), "strace is missing");
-        return;
+        return ua_tests::skip("`strace` is not installed");
     };
     let (out, _) = exits(&output, 0);
     assert!(out.contains("copied 1"), "{out}");

