@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
@@ -106,7 +106,10 @@ impl Place {
     /// Puts an `ssh` on its `PATH` that logs in as the user of the test, since a server of anyone but root accepts
     /// nobody else.
     fn ssh(&self, options: &str) {
-        self.program("ssh", &format!("#!/bin/sh\nexec /usr/bin/ssh -l \"$(id -un)\" {options} \"$@\"\n"));
+        // The client may run as another user.
+        let user = Command::new("id").arg("-un").output().expect("id runs").stdout;
+        let user = String::from_utf8(user).expect("a name");
+        self.program("ssh", &format!("#!/bin/sh\nexec /usr/bin/ssh -l '{}' {options} \"$@\"\n", user.trim()));
     }
 
     /// The binary, with that server as the VPS.

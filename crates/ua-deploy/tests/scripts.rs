@@ -62,7 +62,8 @@ case $1 in
                     [ -e "$ROOT/old-process" ] || kill "$(cat "$ROOT/pid.$unit" 2>/dev/null)" 2>/dev/null
                     held=$(cat "$ROOT/holds" 2>/dev/null || echo /dev/null)
                     [ -e "$ROOT/old-process" ] || { sleep 300 >/dev/null 2>&1 5<"$held" 7<&- 9<&- & echo $! >"$ROOT/pid.$unit"; }
-                    awk -v n="$(wc -l <"$ROOT/restarts")" '{ printf "%.0f\n", $1 * 1000000 + n }' /proc/uptime >"$ROOT/start.$unit"
+                    started=$(awk -v n="$(wc -l <"$ROOT/restarts")" '{ printf "%.0f", $1 * 1000000 + n }' /proc/uptime)
+                    echo "$started" >"$ROOT/start.$unit"
                     ;;
             esac
         done
@@ -2372,7 +2373,7 @@ fn a_deadline_is_not_forgotten_for_a_later_release_that_failed() {
 
 /// Has units answer with what they were started from; `down.UNIT` does not run, nor does new.service without its program.
 fn real_units(vps: &Vps) {
-    let started = "/proc/uptime >\"$ROOT/start.$unit\"";
+    let started = "echo \"$started\" >\"$ROOT/start.$unit\"";
     let answers = "; cp \"$ROOT/app/answer\" \"$ROOT/runs.$unit\" 2>/dev/null; rm -f \"$ROOT/down.$unit\"";
     let text = SYSTEMCTL.replace(started, &format!("{started}{answers}")).replace(
         "if grep -qx",
@@ -2667,12 +2668,15 @@ fn without_process(vps: &Vps, looks: u32, state: &str, result: &str) {
     let text = SYSTEMCTL
         .replace(broken, &waits)
         .replace("NRestarts=0\\n'", &format!("NRestarts=0\\nResult={result}\\nJob=%s\\n'"))
-        .replace("|| echo 0)\"\n            printf 'ExecMain", "|| echo 0)\" \"$job\"\n            printf 'ExecMain")
         .replace(
-            "echo \"$(wc -l <\"$ROOT/restarts\")\" >",
+            "|| echo 0)\"\n            printf 'ExecMain",
+            "|| echo 0)\" \"$job\"\n            printf 'ExecMain",
+        )
+        .replace(
+            "echo \"$started\" >",
             &format!(
                 "echo {looks} >\"$ROOT/looks\"
-                    grep -qx \"$(cat \"$ROOT/app/version\")\" \"$ROOT/broken\" || echo \"$(wc -l <\"$ROOT/restarts\")\" >"
+                    grep -qx \"$(cat \"$ROOT/app/version\")\" \"$ROOT/broken\" || echo \"$started\" >"
             ),
         );
     fs::write(vps.path("bin/systemctl"), text).unwrap();
