@@ -216,7 +216,7 @@ mod tests {
     fn skip_is_noted_but_fails_in_ci() {
         let notes = tempfile::NamedTempFile::new().expect("a temporary file");
         let run = |ci: bool| {
-            let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
+            let mut command = Command::new(std::env::current_exe().expect("this program"));
             command.args(["--exact", "tests::skips", "--ignored"]).env("UA_SKIPPED", notes.path());
             if ci {
                 command.env("CI", "true")
