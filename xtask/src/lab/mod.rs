@@ -23,6 +23,7 @@ use fs_err as fs;
 use rustix::fs::Mode;
 use rustix::process::{geteuid, umask};
 
+pub(crate) use self::anchor::children;
 pub use self::control::{Control, SshPolicy};
 pub use self::equipment::Equipment;
 pub use self::machines::OPERATOR;
