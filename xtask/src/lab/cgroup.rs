@@ -2,9 +2,10 @@
 //!
 //! A node's systemd takes its own group for the root of all: two nodes in one group would see each other's units.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use fs_err as fs;
+use rustix::fs::{Access, access};
 
 use crate::cmd::Cmd;
 
@@ -35,7 +36,7 @@ pub(super) fn limit_memory(key: &str, node: &str, limit: Option<u64>) -> Result<
             }
         }
     }
-    anyhow::ensure!(limited, "this machine does not control the memory of `{node}`");
+    ensure!(limited, "this machine does not control the memory of `{node}`");
     Ok(())
 }
 
@@ -67,17 +68,73 @@ fn group_name(key: &str) -> String {
     format!("ua-lab-{key}")
 }
 
-fn hierarchies() -> Result<Vec<Utf8PathBuf>> {
-    Ok(parse_hierarchies(&fs::read_to_string("/proc/self/mountinfo")?))
+/// Whether machines can have control groups of their own: systemd needs one in the hierarchy that it keeps its units in.
+pub(super) fn availability() -> Result<()> {
+    let ours = hierarchies()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let systemd = parse_hierarchies(&mounts).into_iter().find(|hierarchy| hierarchy.keeps_units);
+    let systemd =
+        systemd.context("no control group hierarchy is mounted in which systemd keeps its units")?;
+    ensure!(
+        ours.iter().any(|base| base.starts_with(&systemd.mount)),
+        "no control group in `{}` is delegated to this user; where systemd runs: `systemd-run --user --scope \
+         --property=Delegate=yes cargo xtask …`",
+        systemd.mount
+    );
+    Ok(())
 }
 
-/// Mount points of control group hierarchies; without `cpuset`, whose old kind takes no process before it is set up.
-fn parse_hierarchies(mountinfo: &str) -> Vec<Utf8PathBuf> {
+/// A mounted hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: Utf8PathBuf,
+    /// Group that is shown at its mount point.
+    root: Utf8PathBuf,
+    /// Names it in `/proc/self/cgroup`: controllers, or nothing for the unified one.
+    name: String,
+    keeps_units: bool,
+}
+
+/// In each hierarchy, the topmost group that we are in and may make groups in: for root that is its mount point.
+fn hierarchies() -> Result<Vec<Utf8PathBuf>> {
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
+    let mounted = parse_hierarchies(&fs::read_to_string("/proc/self/mountinfo")?);
+    let base = |hierarchy: &Hierarchy| {
+        let own = groups.lines().find_map(|line| {
+            let (name, group) = line.split_once(':')?.1.split_once(':')?;
+            (name == hierarchy.name).then(|| Utf8Path::new(group))
+        })?;
+        let own = hierarchy.mount.join(own.strip_prefix(&hierarchy.root).unwrap_or("/".into()));
+        let above = own.ancestors().take_while(|group| group.starts_with(&hierarchy.mount));
+        above
+            .filter(|group| access(group.as_std_path(), Access::WRITE_OK).is_ok())
+            .last()
+            .map(Utf8Path::to_owned)
+    };
+    Ok(mounted.iter().filter_map(base).collect())
+}
+
+/// Mounted hierarchies; without `cpuset`, whose old kind takes no process before it is set up.
+fn parse_hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
     let parse = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;
+        let mut place = mount.split(' ').skip(3);
+        let (root, mount) = (place.next()?, place.next()?);
         let mut kind = kind.split(' ');
-        let of_interest = kind.next()?.starts_with("cgroup") && !kind.next_back()?.contains("cpuset");
-        of_interest.then(|| Utf8Path::new(mount.split(' ').nth(4).unwrap_or_default()).to_owned())
+        let (version, options) = (kind.next()?, kind.next_back()?);
+        let name = match version {
+            "cgroup" => options.trim_start_matches("rw,").to_owned(),
+            "cgroup2" => String::new(),
+            _ => return None,
+        };
+        // Beside the old kind the unified one is not systemd's.
+        let keeps_units = name == "name=systemd" || (name.is_empty() && mount == "/sys/fs/cgroup");
+        (!name.contains("cpuset")).then(|| Hierarchy {
+            mount: mount.into(),
+            root: root.into(),
+            name,
+            keeps_units,
+        })
     };
     mountinfo.lines().filter_map(parse).collect()
 }
@@ -94,6 +151,11 @@ mod tests {
 40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime shared:9 - cgroup cgroup rw,name=systemd
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
-        assert_eq!(parse_hierarchies(mounts), ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]);
+        let parsed = parse_hierarchies(mounts);
+        let told: Vec<_> =
+            parsed.iter().map(|it| (it.mount.as_str(), it.name.as_str(), it.keeps_units)).collect();
+        let expected =
+            [("/sys/fs/cgroup/systemd", "name=systemd", true), ("/sys/fs/cgroup/unified", "", false)];
+        assert_eq!(told, expected);
     }
 }

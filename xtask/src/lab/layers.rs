@@ -166,7 +166,8 @@ fn debian(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
         let root = dir.join("root");
         // In its own mount and process namespace, so that whatever ends it takes its mounts along.
         Cmd::tied(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
-            .args(["debootstrap", "--variant=minbase"])
+            .args(["sh", "-c", include_str!("../../lab/debootstrap.sh"), "sh", root.as_str()])
+            .arg("--variant=minbase")
             .arg(format!("--include={}", PACKAGES.join(",")))
             .args([suite.as_str(), root.as_str(), &mirror(&suite)?])
             .envs(proxy()?)

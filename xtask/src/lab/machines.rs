@@ -10,6 +10,7 @@ use fs_err::os::unix::fs::symlink;
 
 use super::anchor::{Anchor, children, program};
 use super::layers::Layers;
+use super::node::NAMESPACES;
 use super::pki::{Authority, Certificate};
 use super::record::{Process, State};
 use super::{Node, PUBLIC_NAMES, cgroup, wait_for, wait_until};
@@ -200,7 +201,8 @@ impl Machines<'_> {
             ensure!(nspawn.lives(), "`{}` did not start: see `{log}`", node.name());
             Ok(children(nspawn.pid).into_iter().find(|&child| program(child) == "systemd"))
         })?;
-        let booted = Cmd::new(["nsenter", "-t", &first.to_string(), "-a", "--"]).args([
+        let booted = Cmd::new(["nsenter", "-t", &first.to_string()]).args(NAMESPACES).args([
+            "--",
             "systemctl",
             "is-system-running",
             "--wait",

@@ -14,6 +14,9 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 const PATH: &str = "/opt/ua/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a machine has of its own, for `nsenter`. Its `--all` would ask for the machine's time as well, which only root may.
+pub(super) const NAMESPACES: [&str; 6] = ["-m", "-n", "-p", "-i", "-u", "-C"];
+
 /// A place in the lab where commands can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -205,7 +208,7 @@ impl Exec<'_> {
         let Machine { lab, node } = self.machine;
         let pid = lab.first_process(node)?.pid.to_string();
         let account = Account::find(&self.machine.path("/etc/passwd")?, &self.user)?;
-        let namespaces: &[&str] = if node == Node::Control { &["-m", "-n", "-p", "-i"] } else { &["-a"] };
+        let namespaces: &[&str] = if node == Node::Control { &["-m", "-n", "-p", "-i"] } else { &NAMESPACES };
 
         let mut argv = vec!["nsenter", "-t", &pid];
         argv.extend(namespaces);
