@@ -2,6 +2,7 @@
 //! real one was seen to do.
 
 pub mod sshd;
+pub mod systemd;
 pub mod terminal;
 
 use std::ffi::OsStr;

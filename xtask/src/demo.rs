@@ -1,9 +1,11 @@
 //! The main job, for real and as a story: a tailnet, a deploy, staging seen by its operator and by nobody else, a bad
 //! commit refused.
 
+mod alone;
+
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use camino::Utf8Path;
 use console::style;
 
@@ -15,8 +17,17 @@ use crate::{picture, verify};
 /// Makes workspaces whose runs ended an hour ago.
 const WORKSPACES: &str = include_str!("bench/workspaces.py");
 
-/// `cargo xtask demo`. A lab that was up before stays up. With `pictures` its main screens become SVGs in that directory.
+/// `cargo xtask demo`. A lab that was up before stays up; where none can run, the story is told without. With `pictures` its main screens become SVGs in that directory.
 pub fn run(pictures: Option<&Utf8Path>, progress: &Progress) -> Result<()> {
+    let available = lab::availability();
+    // A picture is of the real thing.
+    if pictures.is_some() {
+        available.as_ref().map_err(|missing| anyhow!("the lab cannot run here: {missing}"))?;
+    }
+    if let Err(missing) = available {
+        verify::build_tools()?;
+        return alone::run(&missing);
+    }
     verify::prepare(progress)?;
     let kept = Lab::attach().is_ok();
     say("A tailnet, an operator's laptop, a VPS, and an outsider: all on this machine, none of it faked.");
@@ -95,7 +106,7 @@ impl Stage<'_> {
 
     /// Types a line on a node, on our own streams, and insists on its exit code.
     fn act(&self, node: Node, line: &str, code: i32) -> Result<()> {
-        ui::data(format!("{} {line}", style(prompt(node)).cyan()));
+        ui::data(prompt_line(&prompt(node), line));
         let argv = self.argv(node, line)?;
         let status = Command::new(&argv[0]).args(&argv[1..]).status().context("cannot run nsenter")?;
         ended(line, status.code(), code)
@@ -104,7 +115,7 @@ impl Stage<'_> {
     /// The same on the laptop, and makes a picture of the screen.
     fn screen(&self, name: &str, line: &str, code: i32) -> Result<()> {
         let Some(pictures) = self.pictures else { return self.act(Node::Laptop, line, code) };
-        ui::data(format!("{} {line}", style(prompt(Node::Laptop)).cyan()));
+        ui::data(prompt_line(&prompt(Node::Laptop), line));
         let (was, written) = picture::filmed(&self.argv(Node::Laptop, line)?)?;
         ui::data(written.trim_end());
         ended(line, Some(was), code)?;
@@ -121,6 +132,10 @@ impl Stage<'_> {
 
 fn prompt(node: Node) -> String {
     format!("{}$", node.name())
+}
+
+fn prompt_line(prompt: &str, line: &str) -> String {
+    format!("{} {line}", style(prompt).cyan())
 }
 
 fn ended(line: &str, was: Option<i32>, code: i32) -> Result<()> {

@@ -68,6 +68,16 @@ enum Chore {
     },
 }
 
+impl Chore {
+    /// Whether it brings a lab up, or works on one.
+    fn has_a_lab(&self) -> bool {
+        match self {
+            Self::Lab(_) | Self::Demo { .. } | Self::Test { .. } | Self::E2e { .. } | Self::Bench(_) => true,
+            Self::Setup | Self::Check | Self::Docs { .. } | Self::Dist { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum BenchChore {
     /// `ua-preflight` against the two commands that it cannot do without.
@@ -144,6 +154,9 @@ fn main() -> ExitCode {
 }
 
 fn run(chore: Chore) -> Result<ExitCode> {
+    if chore.has_a_lab() {
+        lab::become_root()?;
+    }
     let progress = Progress::shown();
     match chore {
         Chore::Setup => {

@@ -20,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "fish",
     "git",
     "iproute2",
+    "debootstrap",
     "mmdebstrap",
     "musl-tools",
     "openssh-client",
@@ -54,6 +55,26 @@ pub fn ensure(cache: &Cache, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+/// Whether what the lab needs is installed, or can be.
+pub(crate) fn availability() -> Result<()> {
+    ensure!(
+        Utf8Path::new("/etc/debian_version").exists(),
+        "it is made of Debian, and this is another system"
+    );
+    let missing = missing_packages()?;
+    ensure!(
+        may_install() || missing.is_empty(),
+        "not installed; as root: `apt-get install {}`",
+        missing.join(" ")
+    );
+    Ok(())
+}
+
+/// Only root of the machine can, and not who is root in a namespace.
+fn may_install() -> bool {
+    geteuid().is_root() && !crate::lab::is_mapped()
+}
+
 /// The standard library for `triple`, if this toolchain has none.
 pub fn rust_target(triple: &str) -> Result<()> {
     let libraries = Cmd::new(["rustc", "--print", "target-libdir", "--target", triple]).read()?;
@@ -78,7 +99,7 @@ fn missing_packages() -> Result<Vec<&'static str>> {
 
 fn install(packages: &[&str]) -> Result<()> {
     ensure!(
-        geteuid().is_root(),
+        may_install(),
         "packages are missing, and only root may install them: apt-get install {}",
         packages.join(" ")
     );

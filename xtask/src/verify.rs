@@ -171,7 +171,7 @@ pub fn prepare(progress: &Progress) -> Result<()> {
 }
 
 /// Builds what the lab's laptop has in `/opt/ua/bin`, and what makes the rest of a package.
-fn build_tools() -> Result<()> {
+pub fn build_tools() -> Result<()> {
     cargo(&["build", "--workspace", "--exclude", "xtask", "--bins", "--profile", "lab", "--quiet"])
 }
 

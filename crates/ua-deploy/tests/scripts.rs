@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
+use ua_tests::systemd::{self, SYSTEMCTL};
 
 /// Scripts as they are sent: with the parts that they share.
 macro_rules! parts {
@@ -47,82 +48,6 @@ fn script(name: &str) -> &'static str {
     SCRIPTS.iter().find(|(known, _)| *known == name).unwrap().1
 }
 
-/// systemd, as far as an activation can see it: every unit runs, and a restart gives it a new start time.
-/// `broken` names what does not come up while that text is in the app's `version` file.
-const SYSTEMCTL: &str = r#"#!/bin/sh
-echo "$*" >>"$ROOT/systemctl.calls"
-case $1 in
-    restart)
-        echo x >>"$ROOT/restarts"
-        for unit in "$@"; do
-            case $unit in
-                *.service)
-                    # Something that comes from the app's directory, unless a test says where else from.
-                    cd "$(cat "$ROOT/elsewhere" 2>/dev/null || echo "$ROOT/app")" || exit 1
-                    [ -e "$ROOT/old-process" ] || kill "$(cat "$ROOT/pid.$unit" 2>/dev/null)" 2>/dev/null
-                    held=$(cat "$ROOT/holds" 2>/dev/null || echo /dev/null)
-                    [ -e "$ROOT/old-process" ] || { sleep 300 >/dev/null 2>&1 5<"$held" 7<&- 9<&- & echo $! >"$ROOT/pid.$unit"; }
-                    started=$(awk -v n="$(wc -l <"$ROOT/restarts")" '{ printf "%.0f", $1 * 1000000 + n }' /proc/uptime)
-                    echo "$started" >"$ROOT/start.$unit"
-                    ;;
-            esac
-        done
-        [ ! -e "$ROOT/app/on-restart" ] || sh "$ROOT/app/on-restart"
-        ;;
-    show)
-        case $* in
-            *--value*)
-                shift 3
-                cat "$ROOT/active.$1" 2>/dev/null || echo inactive
-                exit
-                ;;
-        esac
-        shift 2
-        for unit in "$@"; do
-            state=active
-            [ -e "$ROOT/was-running" ] || [ -e "$ROOT/start.$unit" ] || state=inactive
-            if grep -qx "$(cat "$ROOT/app/version")" "$ROOT/broken"; then state=activating; fi
-            printf 'Id=%s\nLoadState=loaded\nActiveState=%s\nSubState=x\nMainPID=%s\nNRestarts=0\n' \
-                "$unit" "$state" "$(cat "$ROOT/pid.$unit" 2>/dev/null || echo 0)"
-            printf 'ExecMainStartTimestampMonotonic=%s\n\n' "$(($(cat "$ROOT/start.$unit" 2>/dev/null || echo 0) + 1))"
-        done
-        ;;
-esac
-"#;
-
-/// Runs a build step in the private copy, as the mount would show it, with nothing but what was set for it.
-const SYSTEMD_RUN: &str = r#"#!/bin/sh
-echo "$*" >>"$ROOT/systemd-run.calls"
-path=''
-for arg in "$@"; do
-    case $arg in
-        --property=BindPaths=*) copy=${arg#*BindPaths=} copy=${copy%%:*} ;;
-        --property=WorkingDirectory=*) dir=${arg#*WorkingDirectory=} ;;
-        --property=RuntimeMaxSec=*) limit=${arg#*RuntimeMaxSec=} ;;
-        --property=ExecStartPre=-+*) before=${arg#*=-+} ;;
-        --property=ExecStopPost=-+*) after=${arg#*=-+} ;;
-        --setenv=PATH=*) path=${arg#--setenv=PATH=} ;;
-        # A timer: not now.
-        --on-active=*) exit 0 ;;
-    esac
-    command=$arg
-done
-cd "$copy/${dir#"$ROOT/app"}" || exit 1
-$before
-[ ! -e "$ROOT/kernel" ] || sh "$ROOT/kernel"
-timeout "$limit" env -i PATH="$path" /bin/sh -c "$(printf '%s' "$command" | sed 's/\$\$/$/g')"
-code=$?
-case $code in
-    0) result=success ;;
-    124) result=timeout ;;
-    *) result=exit-code ;;
-esac
-# What systemd would say where a test knows better.
-[ ! -f "$ROOT/result" ] || result=$(cat "$ROOT/result")
-SERVICE_RESULT=$result EXIT_STATUS=$(cat "$ROOT/status" 2>/dev/null || echo "$code") $after
-exit $code
-"#;
-
 /// Answers 200 with what the app's `answer` file says, 404 where there is none.
 const CURL: &str = r#"#!/bin/sh
 for arg in "$@"; do
@@ -136,8 +61,6 @@ if [ "$(wc -l <"$ROOT/curl.calls")" -le "$(cat "$ROOT/curl.late" 2>/dev/null || 
 fi
 if [ -e "$ROOT/app/answer" ]; then cat "$ROOT/app/answer" >"$body"; printf 200; else printf 404; fi
 "#;
-
-const RUNUSER: &str = "#!/bin/sh\nshift 3\nexec \"$@\"\n";
 
 struct Vps {
     root: TempDir,
@@ -153,13 +76,7 @@ struct Vps {
 
 impl Drop for Vps {
     fn drop(&mut self) {
-        for entry in fs::read_dir(self.root.path()).unwrap().flatten() {
-            if entry.file_name().to_string_lossy().starts_with("pid.") {
-                let pid = fs::read_to_string(entry.path()).unwrap();
-                // It may have ended by itself.
-                let _ = Command::new("kill").arg(pid.trim()).stderr(Stdio::null()).status();
-            }
-        }
+        systemd::end_units(self.root.path());
     }
 }
 
@@ -174,23 +91,13 @@ impl Vps {
             no_drift: false,
             killed: false,
         };
-        for dir in ["bin", "state", "app", "units"] {
+        for dir in ["state", "app", "units"] {
             fs::create_dir(vps.path(dir)).unwrap();
         }
         fs::set_permissions(vps.path("app"), fs::Permissions::from_mode(0o755)).unwrap();
-        for (name, text) in [
-            ("systemctl", SYSTEMCTL),
-            ("systemd-run", SYSTEMD_RUN),
-            ("runuser", RUNUSER),
-            ("journalctl", "#!/bin/sh\necho \"journal of $*\"\n"),
-            ("curl", CURL),
-        ] {
-            fs::write(vps.path("bin").join(name), text).unwrap();
-            fs::set_permissions(vps.path("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        for file in ["restarts", "broken", "systemctl.calls", "systemd-run.calls"] {
-            fs::write(vps.path(file), "").unwrap();
-        }
+        systemd::install(vps.root.path());
+        fs::write(vps.path("bin/curl"), CURL).unwrap();
+        fs::set_permissions(vps.path("bin/curl"), fs::Permissions::from_mode(0o755)).unwrap();
         vps
     }
 
@@ -2659,7 +2566,7 @@ fn a_unit_that_systemd_gave_up_is_not_waited_for() {
 /// Has units of a broken release fail before they have a process, and those of a good one wait for their start, which is a
 /// job of systemd's, for so many looks.
 fn without_process(vps: &Vps, looks: u32, state: &str, result: &str) {
-    let broken = "if grep -qx \"$(cat \"$ROOT/app/version\")\" \"$ROOT/broken\"; then";
+    let broken = "if grep -qx \"$(cat \"$ROOT/app/version\" 2>/dev/null)\" \"$ROOT/broken\"; then";
     let waits = format!(
         "n=$(cat \"$ROOT/looks\" 2>/dev/null || echo 0) job=''
             [ \"$n\" -eq 0 ] || {{ state=inactive job=7; echo $((n - 1)) >\"$ROOT/looks\"; }}

@@ -8,7 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use fs_err as fs;
 use fs_err::os::unix::fs::symlink;
 
-use super::joined;
+use super::{joined, rootless};
 use crate::cache::Cache;
 use crate::cmd::Cmd;
 use crate::setup::{Go, set_mode, unpack_wheel};
@@ -245,9 +245,22 @@ fn debian(cache: &Cache, progress: &Progress) -> Result<Utf8PathBuf> {
     let label = format!("mmdebstrap {suite} (about a minute, once)");
     let entry = cache.entry("debian", &inputs, progress, &label, |dir| {
         let root = dir.join("root");
+        // mmdebstrap makes devices, which only the machine's own root may.
+        let bootstrap = if rootless::is_mapped() {
+            vec![
+                "sh",
+                "-c",
+                include_str!("../../lab/debootstrap.sh"),
+                "sh",
+                root.as_str(),
+                "--variant=minbase",
+            ]
+        } else {
+            MMDEBSTRAP.to_vec()
+        };
         // In its own mount and process namespace, so that whatever ends it takes its mounts along.
         Cmd::tied(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
-            .args(MMDEBSTRAP.iter().copied())
+            .args(bootstrap)
             .arg(format!("--include={}", PACKAGES.join(",")))
             .args([suite.as_str(), root.as_str(), &mirror(&suite)?])
             .envs(proxy()?)

@@ -10,6 +10,7 @@ use fs_err::os::unix::fs::symlink;
 
 use super::anchor::{Anchor, children, program};
 use super::layers::Layers;
+use super::node::NAMESPACES;
 use super::pki::{Authority, Certificate};
 use super::record::{Process, State};
 use super::{Node, PUBLIC_NAMES, cgroup, wait_for, wait_until};
@@ -28,6 +29,11 @@ const SSH_PORTS: [u16; 2] = [22, 2222];
 /// Seconds that the VPS has been up when it boots, where the kernel has time namespaces. Milliseconds of that exceed 31 bits,
 /// and a production server does not boot every month.
 const UPTIME: &str = "8640000";
+
+/// Whether the VPS has an uptime of its own.
+pub(super) fn has_own_time() -> bool {
+    Utf8Path::new("/proc/self/ns/time").exists()
+}
 
 /// What machines are made with.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +191,7 @@ impl Machines<'_> {
         let directory = format!("--directory={}", self.dir(node).join("root"));
         let machine = format!("--machine={}", node.name());
         let mut argv = Vec::new();
-        if node == Node::Vps && Utf8Path::new("/proc/self/ns/time").exists() {
+        if node == Node::Vps && has_own_time() {
             argv.extend(["unshare", "--time", "--boottime", UPTIME, "--monotonic", UPTIME]);
         }
         argv.extend(["systemd-nspawn", "--quiet", "--boot", "--settings=no", &directory, &machine]);
@@ -208,7 +214,8 @@ impl Machines<'_> {
             ensure!(nspawn.lives(), "`{}` did not start: see `{log}`", node.name());
             Ok(children(nspawn.pid).into_iter().find(|&child| program(child) == "systemd"))
         })?;
-        let booted = Cmd::new(["nsenter", "-t", &first.to_string(), "-a", "--"]).args([
+        let booted = Cmd::new(["nsenter", "-t", &first.to_string()]).args(NAMESPACES).args([
+            "--",
             "systemctl",
             "is-system-running",
             "--wait",

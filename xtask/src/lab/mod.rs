@@ -12,6 +12,7 @@ mod machines;
 mod node;
 mod pki;
 mod record;
+mod rootless;
 mod scenario;
 
 use std::thread::{self, ScopedJoinHandle};
@@ -23,10 +24,13 @@ use fs_err as fs;
 use rustix::fs::Mode;
 use rustix::process::{geteuid, umask};
 
+pub(crate) use self::anchor::children;
 pub use self::control::{Control, SshPolicy};
 pub use self::equipment::Equipment;
 pub use self::machines::OPERATOR;
 pub use self::node::{Exec, Machine, Node};
+pub use self::rootless::become_root;
+pub(crate) use self::rootless::is_mapped;
 
 use self::anchor::Anchor;
 use self::control::Servers;
@@ -302,16 +306,11 @@ fn readable<T>(write: impl FnOnce() -> T) -> T {
     written
 }
 
-/// Why the lab cannot run on this machine, if so.
+/// Why the lab cannot run on this machine, if so: everything that is missing.
 pub fn availability() -> Result<(), String> {
-    if !geteuid().is_root() {
-        return Err("it needs root".to_owned());
-    }
-    if !Utf8Path::new("/dev/net/tun").exists() {
-        return Err("there is no /dev/net/tun".to_owned());
-    }
-    if !Utf8Path::new("/etc/debian_version").exists() {
-        return Err("it is made of Debian, and this is another system".to_owned());
+    let mut missing = if geteuid().is_root() { Vec::new() } else { rootless::missing() };
+    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        missing.push(format!("no usable TUN device ({error})"));
     }
     let overlay = || fs::read_to_string("/proc/filesystems").is_ok_and(|kinds| kinds.contains("\toverlay\n"));
     if !overlay() {
@@ -319,14 +318,22 @@ pub fn availability() -> Result<(), String> {
         let _ = Cmd::new(["modprobe", "overlay"]).output();
     }
     if !overlay() {
-        return Err("the kernel has no overlay file system".to_owned());
+        missing.push("the kernel has no overlay file system".to_owned());
+    }
+    if let Err(error) = cgroup::availability() {
+        missing.push(format!("{error:#}"));
     }
     let namespaces =
         ["--mount", "--net", "--pid", "--ipc", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/run"];
-    match Cmd::new(["unshare"]).args(namespaces).read() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("namespaces are not available: {error}")),
+    if geteuid().is_root()
+        && let Err(error) = Cmd::new(["unshare"]).args(namespaces).run()
+    {
+        missing.push(format!("namespaces are not available: {error:#}"));
     }
+    if let Err(error) = setup::availability() {
+        missing.push(format!("{error:#}"));
+    }
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
 }
 
 /// The checkout that this program was built from.

@@ -6,13 +6,17 @@ use anyhow::{Context as _, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use super::{Lab, TAILNET};
+use super::{Lab, TAILNET, machines};
 use crate::cmd::{Cmd, Output};
 
 /// Nothing that the lab asks of a node takes longer, unless it says so itself.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 const PATH: &str = "/opt/ua/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Namespaces that each machine has of its own, for `nsenter`. Its `--all` would join the time namespace as well, which without
+/// root is refused where that is the host's.
+pub(super) const NAMESPACES: [&str; 6] = ["-m", "-n", "-p", "-i", "-u", "-C"];
 
 /// A place in the lab where commands can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -205,10 +209,13 @@ impl Exec<'_> {
         let Machine { lab, node } = self.machine;
         let pid = lab.first_process(node)?.pid.to_string();
         let account = Account::find(&self.machine.path("/etc/passwd")?, &self.user)?;
-        let namespaces: &[&str] = if node == Node::Control { &["-m", "-n", "-p", "-i"] } else { &["-a"] };
+        let namespaces: &[&str] = if node == Node::Control { &["-m", "-n", "-p", "-i"] } else { &NAMESPACES };
 
         let mut argv = vec!["nsenter", "-t", &pid];
         argv.extend(namespaces);
+        if node == Node::Vps && machines::has_own_time() {
+            argv.push("-T");
+        }
         argv.push("--");
         if self.user != "root" {
             argv.extend(["setpriv", "--reuid", &self.user, "--regid", &self.user, "--init-groups"]);

@@ -14,12 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Equipment, Node, cgroup};
+use super::{Equipment, Node, cgroup, rootless};
 use crate::cache::fingerprint;
 use crate::ui::{Progress, Step};
-
-/// One directory per lab under here; gone after a reboot, as the lab is.
-const STATE_ROOT: &str = "/run/ua-lab";
 
 /// The state directory of one lab of a checkout.
 #[derive(Debug, Clone)]
@@ -72,13 +69,13 @@ impl State {
     pub fn of_this_checkout(number: usize) -> Result<Self> {
         let checkout = fingerprint(&[super::checkout()?.as_str().as_bytes()]);
         let key = if number == 0 { checkout } else { format!("{checkout}-{number}") };
-        Ok(Self { dir: Utf8Path::new(STATE_ROOT).join(&key), key, number })
+        Ok(Self { dir: rootless::state_root().join(&key), key, number })
     }
 
     /// Every lab of this checkout that left a state directory, by number.
     pub fn all_of_this_checkout() -> Result<Vec<Self>> {
         let first = Self::of_this_checkout(0)?;
-        let listed = match fs::read_dir(STATE_ROOT) {
+        let listed = match fs::read_dir(rootless::state_root()) {
             Ok(listed) => listed,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
@@ -246,6 +243,17 @@ impl Process {
     pub fn load(file: &Utf8Path) -> Result<Option<Self>> {
         read_json(file)
     }
+}
+
+/// A living anchor of any lab whose state lies in `root`, of this checkout if there is one.
+pub(super) fn any_anchor(root: &Utf8Path) -> Result<Option<Process>> {
+    let checkout = super::checkout()?;
+    let Ok(labs) = root.read_dir_utf8() else { return Ok(None) };
+    let records =
+        labs.flatten().filter_map(|lab| read_json::<Record>(&lab.path().join("record.json")).ok()?);
+    let mut living: Vec<_> = records.filter(|record| record.living_anchor().is_some()).collect();
+    living.sort_by_key(|record| record.checkout != checkout);
+    Ok(living.first().and_then(Record::living_anchor))
 }
 
 fn read_json<T: DeserializeOwned>(file: &Utf8Path) -> Result<Option<T>> {
