@@ -299,7 +299,7 @@ fn killed(lab: &Lab) -> Result<()> {
     site.write(1)?;
     let begun = Instant::now();
     site.push(Way::Keys).run()?;
-    let whole = begun.elapsed();
+    let mut whole = begun.elapsed();
     let (mut some, mut unharmed) = (0, 0);
     for round in 1..=KILLS {
         let way = if round % 2 == 0 { Way::Keys } else { Way::TailscaleSsh };
@@ -307,8 +307,13 @@ fn killed(lab: &Lab) -> Result<()> {
         site.write(round + 1)?;
         let delay = format!("{:.3}", (whole * round / KILLS).as_secs_f64());
         let words = ["timeout", "--foreground", "--signal=KILL", &delay, "ua-vpsctl", "push", DIR];
+        let begun = Instant::now();
         let output = site.typed(way, &words).output()?;
-        unharmed += u32::from(output.code == 0);
+        if output.code == 0 {
+            unharmed += 1;
+            // The first one may have had less of a busy machine.
+            whole = whole.min(begun.elapsed());
+        }
         let case = || format!("{way:?}, killed after {delay} s of {whole:?}");
         some += u32::from(site.holds(&old).with_context(case)? > 0);
         site.again(way).with_context(case)?;
