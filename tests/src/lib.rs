@@ -10,7 +10,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use tempfile::TempDir;
 
@@ -104,13 +104,10 @@ impl Place {
         mode(&key, 0o600);
     }
 
-    /// Puts an `ssh` on its `PATH` that logs in as the user of the test, since a server of anyone but root accepts
-    /// nobody else.
+    /// Puts an `ssh` on its `PATH` that logs in as the user of the test.
     fn ssh(&self, options: &str) {
-        // The client may run as another user.
-        let user = Command::new("id").arg("-un").output().expect("id runs").stdout;
-        let user = String::from_utf8(user).expect("a name");
-        self.program("ssh", &format!("#!/bin/sh\nexec /usr/bin/ssh -l '{}' {options} \"$@\"\n", user.trim()));
+        let user = sshd::user();
+        self.program("ssh", &format!("#!/bin/sh\nexec /usr/bin/ssh -l '{user}' {options} \"$@\"\n"));
     }
 
     /// The binary, with that server as the VPS.
@@ -153,6 +150,11 @@ impl Default for Place {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether root runs the test.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// Notes that the calling test cannot run on this machine, for the summary of `cargo xtask check`; the test then
@@ -217,7 +219,7 @@ mod tests {
     fn skip_is_noted_but_fails_in_ci() {
         let notes = tempfile::NamedTempFile::new().expect("a temporary file");
         let run = |ci: bool| {
-            let mut command = Command::new(std::env::current_exe().expect("this program"));
+            let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
             command.args(["--exact", "tests::skips", "--ignored"]).env("UA_SKIPPED", notes.path());
             if ci {
                 command.env("CI", "true")

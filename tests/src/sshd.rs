@@ -94,6 +94,12 @@ impl Drop for Sshd {
     }
 }
 
+/// The user of the test: a server of anyone but root accepts nobody else.
+pub fn user() -> String {
+    let output = Command::new("id").arg("-un").output().expect("id");
+    String::from_utf8(output.stdout).expect("a name").trim().to_owned()
+}
+
 /// Makes a key pair at `path` and `path.pub`.
 pub fn keygen(path: &Path) {
     let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path).status();

@@ -13,7 +13,7 @@ use ua_common::settings::value::{AuthMode, SshKey};
 use ua_common::tool::ssh::{Target, fingerprint};
 use ua_common::transport::{Script, Transport, TransportError};
 use ua_tests::Place;
-use ua_tests::sshd::{Sshd, keygen};
+use ua_tests::sshd::{Sshd, keygen, user};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -26,12 +26,6 @@ fn isolated(name: &str, body: fn(&Place)) {
     let place = Place::new();
     let inside = std::env::current_exe().unwrap();
     place.run(inside).args(["--exact", name, "--nocapture"]).env("UA_TEST_INSIDE", "1").assert().success();
-}
-
-/// The user of the test: a server of anyone but root accepts nobody else.
-fn user() -> String {
-    let output = Command::new("id").arg("-un").output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 fn target(sshd: &Sshd) -> Target {

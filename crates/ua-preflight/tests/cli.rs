@@ -150,7 +150,7 @@ fn a_project_file_is_judged_before_it_is_believed() {
 
 #[test]
 fn a_file_of_somebody_else_is_not_trusted() {
-    if !rustix_root() {
+    if !ua_tests::is_root() {
         return ua_tests::skip("only root can give a file away");
     }
     let place = Place::new();
@@ -159,10 +159,6 @@ fn a_file_of_somebody_else_is_not_trusted() {
     let said = refused(&place, &[], &[]);
     assert!(said.contains("user id 12345 owns it, neither you (0) nor root"), "{said}");
     assert!(said.contains("hint: sudo chown 0 "), "{said}");
-}
-
-fn rustix_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 
 #[test]

@@ -166,6 +166,9 @@ fn run_as_nobody(vps: &Vps, args: &[&str]) -> std::process::Output {
 
 #[test]
 fn old_copies_of_another_user_are_in_nobodys_way() {
+    if !ua_tests::is_root() {
+        return ua_tests::skip("only root can run a program as another user");
+    }
     let vps = Vps::new();
     for id in ["session_1", "session_2", "session_3"] {
         vps.ended(id, 900);
@@ -211,6 +214,9 @@ fn old_copies_of_another_user_are_in_nobodys_way() {
 
 #[test]
 fn what_is_read_only_here_is_carried_over() {
+    if !ua_tests::is_root() {
+        return ua_tests::skip("only root can run a program as another user");
+    }
     let vps = Vps::new();
     vps.ended("session_1", 900);
     exits(&as_nobody(&vps, &["once"]), 0);

@@ -787,7 +787,7 @@ fn a_restart_waits_for_no_unit_about_which_systemd_does_nothing_more() {
     vps.units(&[("bad.service", "loaded active"), ("a.service", "loaded active")]);
     let state = vps.path("state").display().to_string();
     let start = std::time::Instant::now();
-    let done = vps.sh(RESTART, &[&state, "2", "60", "bad.service", "a.service"]);
+    let done = vps.sh(RESTART, &[&state, "5", "60", "bad.service", "a.service"]);
     // The other one has its time to prove itself.
     assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
     assert_eq!(done.status.code(), Some(1));

@@ -258,7 +258,9 @@ fn half_in_place(site: &Site<'_>, round: u32, fault: Fault, way: Way) -> Result<
                 Fault::KillClient => lab.laptop().command(&["pkill", "-KILL", "-x", "ua-vpsctl"]).run(),
                 Fault::LinkCut => lab.cut_link(Node::Vps),
                 Fault::KillRemote => {
-                    let all = "pkill -KILL -f '^(sh -s|/bin/sh /usr/local/bin/rsync )'; pkill -KILL -x rsync";
+                    // rsync may end by itself as soon as the shells are gone.
+                    let all = "pkill -KILL -f '^(sh -s|/bin/sh /usr/local/bin/rsync )'; shells=$?
+                        pkill -KILL -x rsync || exit $shells";
                     lab.vps().command(&["sh", "-c", all]).run()
                 }
                 Fault::Reboot => lab.reboot(Node::Vps),

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
+use rustix::process::geteuid;
 use serde_json::Value;
 
 use super::summary::Summary;
@@ -18,9 +19,14 @@ use crate::ui;
 /// The lab's trials: a test binary that only `cargo xtask e2e` runs.
 const TRIALS: &str = "ua-tests::lab";
 
-/// Programs that not every machine has, with the tests that need them: `BINARY`, or `BINARY NAME` for the tests of a
-/// binary whose names contain this.
-const NEEDS: [(&str, &[&str]); 9] = [
+/// The need of tests that only root can run.
+const ROOT: &str = "root";
+
+/// Programs that not every machine has, and root, with the tests that need them: `BINARY`, or `BINARY NAME` for the
+/// tests of a binary whose names contain this.
+const NEEDS: [(&str, &[&str]); 10] = [
+    // The scripts that root runs on the VPS.
+    (ROOT, &["ua-deploy::scripts"]),
     (
         "git",
         &[
@@ -114,8 +120,9 @@ impl LeftOut {
 pub fn test(summary: &mut Summary) -> Result<()> {
     let binaries = summary.part("build", None, |_| build())?;
     let mut left_out = vec![LeftOut { binary: TRIALS, part: None }];
-    for (program, entries) in missing(is_installed) {
-        summary.skip(&entries.join(", "), &format!("`{program}` is not installed"));
+    for (need, entries) in missing(is_met) {
+        let why = if need == ROOT { "needs root".to_owned() } else { format!("`{need}` is not installed") };
+        summary.skip(&entries.join(", "), &why);
         left_out.extend(entries.iter().copied().map(LeftOut::from_entry));
     }
     let notes = tempfile::NamedTempFile::new()?;
@@ -173,9 +180,13 @@ fn parse(messages: &str) -> Result<Vec<TestBinary>> {
     Ok(binaries)
 }
 
-/// Returns the rows of [`NEEDS`] whose program the machine does not have.
-fn missing(is_installed: impl Fn(&str) -> bool) -> Vec<(&'static str, &'static [&'static str])> {
-    NEEDS.into_iter().filter(|(program, _)| !is_installed(program)).collect()
+/// Returns the rows of [`NEEDS`] whose need is not met.
+fn missing(is_met: impl Fn(&str) -> bool) -> Vec<(&'static str, &'static [&'static str])> {
+    NEEDS.into_iter().filter(|(need, _)| !is_met(need)).collect()
+}
+
+fn is_met(need: &str) -> bool {
+    if need == ROOT { geteuid().is_root() } else { is_installed(need) }
 }
 
 /// Whether a program is on the `PATH`, or where only root's `PATH` leads.
